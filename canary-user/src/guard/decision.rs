@@ -1,0 +1,154 @@
+//! What to do about a verdict, and why.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::targets::Target;
+
+/// How far the guard may go, from least to most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Says what it would do.
+    #[default]
+    Observe,
+    /// Says what to do and tells the watchers.
+    Advise,
+    /// May take resources from the canary.
+    Quarantine,
+    /// May take new work from the canary and stop it.
+    Drain,
+    /// May make stable the desired state again.
+    Rollback,
+}
+
+impl Mode {
+    pub const ALL: [Mode; 5] = [Mode::Observe, Mode::Advise, Mode::Quarantine, Mode::Drain, Mode::Rollback];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Observe => "observe",
+            Mode::Advise => "advise",
+            Mode::Quarantine => "quarantine",
+            Mode::Drain => "drain",
+            Mode::Rollback => "rollback",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Mode {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        Mode::ALL
+            .into_iter()
+            .find(|m| m.name() == s)
+            .ok_or_else(|| format!("unknown mode '{s}': choose observe, advise, quarantine, drain or rollback"))
+    }
+}
+
+/// What can be done to a canary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Hold,
+    Quarantine,
+    Drain,
+    Rollback,
+    Promote,
+}
+
+impl Action {
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Hold => "hold",
+            Action::Quarantine => "quarantine",
+            Action::Drain => "drain",
+            Action::Rollback => "rollback",
+            Action::Promote => "promote",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One gate's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateResult {
+    /// Name of the gate: mode, pause, data_quality, canary_window, verdict, stable_healthy, incarnation, capacity, budget, approval.
+    pub gate: String,
+    pub passed: bool,
+    /// In words, whether it passed or not.
+    pub reason: String,
+}
+
+/// What the guard decided about one deployment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Unique and sortable: deployment, time and a counter.
+    pub id: String,
+    pub deployment: Arc<str>,
+    pub unix_ms: u64,
+    /// Window that the decision rests on.
+    pub window: u64,
+    pub action: Action,
+    /// The verdict's strongest reason, in words.
+    pub reason: String,
+    /// Gates in order, up to and including the first that blocked.
+    pub gates: Vec<GateResult>,
+    /// The canary targets, as they were when it was decided.
+    pub canary: Vec<Target>,
+    /// The stable targets that are to carry the load.
+    pub stable: Vec<Target>,
+}
+
+impl Decision {
+    /// The gate that keeps this decision from being carried out.
+    pub fn blocked_by(&self) -> Option<&GateResult> {
+        self.gates.iter().find(|g| !g.passed)
+    }
+}
+
+/// Where an action is in its life. Each step is in the journal before the next begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Decided, but a gate blocked it: nothing was done.
+    Blocked,
+    /// Intent and inverse are on disk.
+    Planned,
+    /// The orchestrator was called.
+    Applying,
+    /// The orchestrator says it is done.
+    Applied,
+    /// The kernel's own counts show that the canary is quiet.
+    Verified,
+    /// Someone else brought the canary back.
+    Reverted,
+    Failed,
+}
+
+impl Stage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Blocked => "blocked",
+            Stage::Planned => "planned",
+            Stage::Applying => "applying",
+            Stage::Applied => "applied",
+            Stage::Verified => "verified",
+            Stage::Reverted => "reverted",
+            Stage::Failed => "failed",
+        }
+    }
+}

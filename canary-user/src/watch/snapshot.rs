@@ -1,0 +1,48 @@
+//! The state of everything after one tick, as watchers see it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    guard::{Decision, Mode, Stage},
+    judge::Verdict,
+    telemetry::{Machine, Quality, Sample},
+    window::Window,
+};
+
+/// What watchers see after one tick.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Counts up by one per tick; watchers that lag see gaps.
+    pub sequence: u64,
+    pub t_ns: u64,
+    pub unix_ms: u64,
+    pub span_ns: u64,
+    pub machine: Option<Machine>,
+    pub quality: Quality,
+    pub deployments: BTreeMap<Arc<str>, DeploymentView>,
+}
+
+/// One deployment after one tick.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeploymentView {
+    pub mode: Mode,
+    pub window: Window,
+    pub verdict: Verdict,
+    /// This tick's raw counts, all targets of the deployment.
+    pub samples: Vec<Sample>,
+    /// The latest decision with where it stands.
+    pub decision: Option<DecisionView>,
+}
+
+/// A decision with where it stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DecisionView {
+    pub decision: Decision,
+    pub stage: Stage,
+    /// What happened at that stage, in words.
+    pub detail: String,
+    /// CLOCK_MONOTONIC of the last change of stage.
+    pub t_ns: u64,
+}

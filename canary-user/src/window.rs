@@ -1,0 +1,152 @@
+//! Ticks become windows: for each deployment the indicators of both roles, comparable with one another.
+//!
+//! Goes in: [`Tick`](crate::telemetry::Tick)s, in order. Comes out: one [`Window`] per deployment and tick.
+//! No clock, no I/O. What could not be measured is NaN (indicators) or `None` (counts), never zero.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// What is judged by its ratio canary/stable. Larger is worse for each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Indicator {
+    /// On-CPU nanoseconds per turnaround, or per second and instance where nothing turns around.
+    CpuPerWork,
+    /// Run-queue wait in nanoseconds per wait.
+    RunQueueWait,
+    /// Share of the window that the instance's tasks were stalled on memory (PSI some, else reclaim time).
+    MemoryStall,
+    /// Bytes of memory in use.
+    MemoryInUse,
+    /// Payload bytes, both ways, per turnaround, or per second and instance.
+    BytesPerWork,
+    /// Mean turnaround in nanoseconds.
+    TurnaroundMean,
+    /// 95th percentile of the turnaround in nanoseconds.
+    TurnaroundP95,
+}
+
+impl Indicator {
+    pub const ALL: [Indicator; 7] = [
+        Indicator::CpuPerWork,
+        Indicator::RunQueueWait,
+        Indicator::MemoryStall,
+        Indicator::MemoryInUse,
+        Indicator::BytesPerWork,
+        Indicator::TurnaroundMean,
+        Indicator::TurnaroundP95,
+    ];
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The name in metrics, JSON and the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Indicator::CpuPerWork => "cpu_per_work",
+            Indicator::RunQueueWait => "run_queue_wait",
+            Indicator::MemoryStall => "memory_stall",
+            Indicator::MemoryInUse => "memory_in_use",
+            Indicator::BytesPerWork => "bytes_per_work",
+            Indicator::TurnaroundMean => "turnaround_mean",
+            Indicator::TurnaroundP95 => "turnaround_p95",
+        }
+    }
+
+    /// The name in a sentence.
+    pub fn title(self) -> &'static str {
+        match self {
+            Indicator::CpuPerWork => "CPU per turnaround",
+            Indicator::RunQueueWait => "run-queue wait",
+            Indicator::MemoryStall => "memory stall",
+            Indicator::MemoryInUse => "memory in use",
+            Indicator::BytesPerWork => "bytes per turnaround",
+            Indicator::TurnaroundMean => "turnaround (mean)",
+            Indicator::TurnaroundP95 => "turnaround (p95)",
+        }
+    }
+}
+
+/// What is judged by the exact conditional test on counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    Crashes,
+    ErrorExits,
+    OomKills,
+    /// TCP resets sent: connections that the service broke off.
+    ResetsOut,
+    Retransmits,
+}
+
+impl Event {
+    pub const ALL: [Event; 5] =
+        [Event::Crashes, Event::ErrorExits, Event::OomKills, Event::ResetsOut, Event::Retransmits];
+    pub const COUNT: usize = Self::ALL.len();
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Event::Crashes => "crashes",
+            Event::ErrorExits => "error_exits",
+            Event::OomKills => "oom_kills",
+            Event::ResetsOut => "resets_out",
+            Event::Retransmits => "retransmits",
+        }
+    }
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Event::Crashes => "crashes",
+            Event::ErrorExits => "exits with an error",
+            Event::OomKills => "OOM kills",
+            Event::ResetsOut => "connections reset by the service",
+            Event::Retransmits => "retransmitted segments",
+        }
+    }
+}
+
+/// One instance in one window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The cgroup path: names the instance.
+    pub instance: Arc<str>,
+    /// Changes when the instance was replaced.
+    pub incarnation: u64,
+    /// By [`Indicator`] as index; NaN where missing. JSON has null there.
+    #[serde(with = "nan_as_null")]
+    pub values: [f64; Indicator::COUNT],
+    /// By [`Event`] as index; `None` where the hook is missing.
+    pub events: [Option<u64>; Event::COUNT],
+    /// Turnarounds in this tick (not merged): the exposure of the counts.
+    pub turnarounds: u64,
+    /// Seconds that the instance was watched in this tick.
+    pub seconds: f64,
+}
+
+/// Both roles over one tick.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    pub deployment: Arc<str>,
+    /// Counts up by one per tick, from 0.
+    pub index: u64,
+    /// CLOCK_MONOTONIC end of the tick.
+    pub t_ns: u64,
+    pub span_ns: u64,
+    pub stable: Vec<Reading>,
+    pub canary: Vec<Reading>,
+    /// Whether the sensor lost nothing in this tick. Indicators of a window that is not clean are not bet on.
+    pub clean: bool,
+}
+
+mod nan_as_null {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Indicator;
+
+    pub fn serialize<S: Serializer>(values: &[f64; Indicator::COUNT], s: S) -> Result<S::Ok, S::Error> {
+        values.map(|v| v.is_finite().then_some(v)).serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[f64; Indicator::COUNT], D::Error> {
+        Ok(<[Option<f64>; Indicator::COUNT]>::deserialize(d)?.map(|v| v.unwrap_or(f64::NAN)))
+    }
+}

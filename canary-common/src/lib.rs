@@ -105,6 +105,18 @@ pub struct Lost {
     pub socket_state: u64,
 }
 
+/// What the daemon tells the kernel programs about the tracked cgroups.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Levels of the cgroup tree (root is 0) at which targets live, the deepest first.
+    pub levels: [u32; MAX_LEVELS],
+    /// How many of `levels` are in use.
+    pub level_count: u32,
+    /// Changes with every change of the target set, so that cached look-ups of before are not believed.
+    pub generation: u32,
+}
+
 /// A rare fact, sent through the ring buffer: an abnormal end of a process in a tracked cgroup.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,6 +139,8 @@ mod pod {
     unsafe impl aya::Pod for super::Buckets {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Lost {}
+    // SAFETY: ten u32, no padding.
+    unsafe impl aya::Pod for super::Settings {}
     // SAFETY: two u64 and four u32, no padding.
     unsafe impl aya::Pod for super::Exit {}
 }

@@ -1,1 +1,139 @@
-//! Harness.
+//! What the end-to-end tests share: real cgroups, real processes, and a sensor on them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use canary_user::targets::{Role, Target, cgroup::Root};
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// Whether the real thing can be tested here; prints why not otherwise.
+pub fn kernel_available(test: &str) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIP {test}: needs root");
+        return false;
+    }
+    if let Err(error) = Root::find() {
+        println!("SKIP {test}: {error:#}");
+        return false;
+    }
+    true
+}
+
+/// A directory of cgroups that a test made. Kills what is in them and removes them when dropped.
+pub struct Sandbox {
+    pub root: Root,
+    /// Path below the cgroup2 root, with a leading slash.
+    pub base: String,
+}
+
+impl Sandbox {
+    pub fn new() -> anyhow::Result<Self> {
+        let root = Root::find()?;
+        let base = format!("/canary-e2e-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        fs::create_dir(root.dir(&base)).with_context(|| format!("create cgroup {base}"))?;
+        Ok(Self { root, base })
+    }
+
+    /// Makes a cgroup below the sandbox and returns its path below the cgroup2 root.
+    pub fn cgroup(&self, name: &str) -> anyhow::Result<String> {
+        let path = format!("{}/{name}", self.base);
+        fs::create_dir_all(self.root.dir(&path)).with_context(|| format!("create cgroup {path}"))?;
+        Ok(path)
+    }
+
+    /// The cgroup as a target of deployment `test`.
+    pub fn target(&self, path: &str, role: Role) -> anyhow::Result<Target> {
+        Ok(Target {
+            deployment: "test".into(),
+            role,
+            version: role.name().into(),
+            cgroup: path.into(),
+            incarnation: self.root.id(path).with_context(|| format!("{path} does not exist"))?,
+        })
+    }
+
+    /// Runs a shell script in the cgroup, moved in before its first line.
+    pub fn run(&self, path: &str, script: &str) -> anyhow::Result<Child> {
+        let procs = self.root.dir(path).join("cgroup.procs");
+        Command::new("sh")
+            .arg("-c")
+            .arg(format!("echo $$ > {} && {script}", procs.display()))
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("start a process in {path}"))
+    }
+
+    pub fn pids(&self, path: &str) -> Vec<i32> {
+        let text = fs::read_to_string(self.root.dir(path).join("cgroup.procs")).unwrap_or_default();
+        text.lines().flat_map(str::parse).collect()
+    }
+
+    /// A flat keyed value of one of the cgroup's files.
+    pub fn field(&self, path: &str, file: &str, name: &str) -> anyhow::Result<u64> {
+        let file = self.root.dir(path).join(file);
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        text.lines()
+            .find_map(|l| l.strip_prefix(name)?.trim().parse().ok())
+            .with_context(|| format!("{} has no {name}", file.display()))
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        remove_tree(&self.root.dir(&self.base));
+    }
+}
+
+fn remove_tree(dir: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        for path in deepest_first(dir) {
+            for pid in fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default().lines() {
+                if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+            let _ = fs::remove_dir(&path);
+        }
+        if !dir.exists() || Instant::now() > deadline {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn deepest_first(dir: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            all.extend(deepest_first(&entry.path()));
+        }
+    }
+    all.push(dir.to_owned());
+    all
+}
+
+/// Polls until `done` says so; an error after the limit, which is generous because machines are shared.
+pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    while !done() {
+        anyhow::ensure!(Instant::now() < deadline, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// A name that no other test uses.
+pub fn unique(prefix: &str) -> Arc<str> {
+    format!("{prefix}-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)).into()
+}

@@ -1,0 +1,102 @@
+//! How processes end: by themselves, by an error, by a fault, or by the OOM killer.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _, Global,
+    helpers::generated::{bpf_get_current_cgroup_id, bpf_ktime_get_ns},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use aya_log_ebpf::debug;
+use canary_common::{Exit, UNTRACKED};
+
+use crate::{
+    cpu::task,
+    lookup::{counters, current_slot},
+    maps::{FACTS, LOST, VICTIMS},
+    task::TaskPtr,
+};
+
+/// 1 where `mark_victim` passes the task (6.9 and its backports), 0 where it passes the pid.
+#[unsafe(no_mangle)]
+static VICTIM_IS_TASK: Global<u8> = Global::new(0);
+
+/// The signals by which a program shows that it is broken: ILL, TRAP, ABRT, BUS, FPE, SEGV, SYS.
+const FAULTS: u32 = 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 31;
+
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    let pid = ctx.pid();
+    if let Some(task) = task(pid) {
+        // SAFETY: a live entry of the task that runs here and will never run again.
+        unsafe {
+            if (*task).pid == pid {
+                (*task).reclaim_ns = 0;
+            }
+        }
+    }
+    // Once per process: the other threads end with the leader's exit code anyway.
+    if pid != ctx.tgid() {
+        return 0;
+    }
+    let slot = current_slot();
+    // SAFETY: the value is only tested for presence.
+    let oom = unsafe { VICTIMS.get(pid) }.is_some();
+    if oom {
+        let _ = VICTIMS.remove(pid);
+    }
+    if slot == UNTRACKED {
+        return 0;
+    }
+    let exit_code = TaskPtr(ctx.arg::<*const c_void>(0)).exit_code();
+    let signal = exit_code & 0x7f;
+    let Some(counters) = counters(slot) else { return 0 };
+    // SAFETY: a live per-CPU element.
+    unsafe {
+        (*counters).exits += 1;
+        if oom {
+            (*counters).oom_kills += 1;
+        } else if signal != 0 && FAULTS & (1 << (signal & 31)) != 0 {
+            (*counters).crashes += 1;
+        } else if signal != 0 {
+            (*counters).exits_killed += 1;
+        } else if exit_code >> 8 != 0 {
+            (*counters).exits_error += 1;
+        }
+    }
+    if exit_code != 0 {
+        tell(slot, pid, exit_code, oom);
+        debug!(&ctx, "process {} of slot {} ended with exit code {}", pid, slot, exit_code);
+    }
+    0
+}
+
+#[inline(always)]
+fn tell(slot: u32, pid: u32, exit_code: u32, oom: bool) {
+    // SAFETY: helpers without arguments.
+    let (at_ns, cgroup_id) = unsafe { (bpf_ktime_get_ns(), bpf_get_current_cgroup_id()) };
+    let fact = Exit { at_ns, cgroup_id, slot, pid, exit_code, oom: oom.into() };
+    if FACTS.output(fact, 0).is_err()
+        && let Some(lost) = LOST.get_ptr_mut(0)
+    {
+        // SAFETY: a live per-CPU element.
+        unsafe { (*lost).facts += 1 };
+    }
+}
+
+/// Runs in whoever asked for the memory, not in the victim; so only the victim is noted, and counted when it exits.
+#[btf_tracepoint(function = "mark_victim")]
+pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
+    let tgid =
+        if VICTIM_IS_TASK.load() != 0 { TaskPtr(ctx.arg::<*const c_void>(0)).tgid() } else { ctx.arg::<u64>(0) as u32 };
+    // SAFETY: takes nothing and returns a number.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if VICTIMS.insert(tgid, now_ns, 0).is_err()
+        && let Some(lost) = LOST.get_ptr_mut(0)
+    {
+        // SAFETY: a live per-CPU element.
+        unsafe { (*lost).facts += 1 };
+    }
+    0
+}

@@ -1,0 +1,156 @@
+//! Where cgroup2 is mounted, and which cgroups are there.
+
+use std::{
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+
+/// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+/// The cgroup2 tree as this process sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    path: PathBuf,
+    /// How deep below the real root the mounted directory is: 0 unless a subtree is mounted.
+    depth: u32,
+}
+
+impl Root {
+    /// Finds cgroup2 in `/proc/self/mountinfo`, wherever it is mounted.
+    ///
+    /// On a hybrid machine `/sys/fs/cgroup` is a tmpfs in which directories can be made but mean nothing, so the file
+    /// system's magic number is checked too.
+    pub fn find() -> anyhow::Result<Self> {
+        let text = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+        let Some((path, root)) = parse_mountinfo(&text) else {
+            bail!("no cgroup2 file system is mounted: mount one, or boot with systemd.unified_cgroup_hierarchy=1");
+        };
+        Self::at(&path, root.split('/').filter(|p| !p.is_empty()).count() as u32)
+    }
+
+    /// Takes a directory for the root, after checking that it is cgroup2.
+    pub fn at(path: &Path, depth: u32) -> anyhow::Result<Self> {
+        let stat = rustix::fs::statfs(path).with_context(|| format!("statfs {}", path.display()))?;
+        if stat.f_type as i64 != CGROUP2_MAGIC {
+            bail!("{} is not a cgroup2 file system", path.display());
+        }
+        Ok(Self { path: path.to_owned(), depth })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory of a cgroup given by its path below the root.
+    pub fn dir(&self, cgroup: &str) -> PathBuf {
+        self.path.join(cgroup.trim_start_matches('/'))
+    }
+
+    /// The kernel's level of a cgroup: the root is 0.
+    pub fn level(&self, cgroup: &str) -> u32 {
+        self.depth + cgroup.split('/').filter(|p| !p.is_empty()).count() as u32
+    }
+
+    /// The cgroup's id, which is the inode number of its directory; `None` where it does not exist.
+    pub fn id(&self, cgroup: &str) -> Option<u64> {
+        Some(fs::metadata(self.dir(cgroup)).ok()?.ino())
+    }
+
+    /// Opens the cgroup's directory, as attaching a program to it needs.
+    pub fn open(&self, cgroup: &str) -> anyhow::Result<OwnedFd> {
+        let dir = self.dir(cgroup);
+        Ok(fs::File::open(&dir).with_context(|| format!("open {}", dir.display()))?.into())
+    }
+
+    /// Every cgroup below `base` down to `depth` levels under the root, with its id, in the order of paths.
+    ///
+    /// A directory that vanishes while it is read is left out: it is no target any more.
+    pub fn list(&self, base: &str, depth: usize) -> Vec<(String, u64)> {
+        let mut found = Vec::new();
+        let base = format!("/{}", base.trim_matches('/'));
+        self.walk(if base == "/" { "" } else { &base }, depth, &mut found);
+        found.sort();
+        found
+    }
+
+    fn walk(&self, cgroup: &str, depth: usize, found: &mut Vec<(String, u64)>) {
+        let dir = self.dir(cgroup);
+        let level = cgroup.matches('/').count();
+        if level > depth {
+            return;
+        }
+        if level > 0 {
+            match fs::metadata(&dir) {
+                Ok(meta) if meta.is_dir() => found.push((cgroup.to_owned(), meta.ino())),
+                _ => return,
+            }
+        }
+        if level == depth {
+            return;
+        }
+        let Ok(entries) = fs::read_dir(&dir) else { return };
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|t| t.is_dir())
+                && let Some(name) = entry.file_name().to_str()
+            {
+                self.walk(&format!("{cgroup}/{name}"), depth, found);
+            }
+        }
+    }
+}
+
+/// Mount point and mounted root of the cgroup2 mount. Where there are several, the one that shows the most.
+fn parse_mountinfo(text: &str) -> Option<(PathBuf, String)> {
+    text.lines()
+        .filter_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            (after.split(' ').next() == Some("cgroup2")).then_some(())?;
+            let mut fields = before.split(' ').skip(3);
+            let (root, point) = (fields.next()?, fields.next()?);
+            Some((PathBuf::from(unescape(point)), unescape(root)))
+        })
+        .min_by_key(|(_, root)| root.len())
+}
+
+/// mountinfo writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(field.to_owned(), |s, (code, plain)| s.replace(code, plain))
+}
+
+/// Whether a read error means that the cgroup is gone: ENODEV for open files, ENOENT for paths.
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_cgroup2_on_unified_and_hybrid_machines() {
+        let unified = "29 22 0:25 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(parse_mountinfo(unified), Some(("/sys/fs/cgroup".into(), "/".into())));
+        let hybrid = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                      38 31 0:38 / /sys/fs/cgroup/unified rw shared:5 - cgroup2 cgroup2 rw\n";
+        assert_eq!(parse_mountinfo(hybrid), Some(("/sys/fs/cgroup/unified".into(), "/".into())));
+        assert_eq!(parse_mountinfo("1 1 0:1 / / rw - ext4 /dev/vda rw\n"), None);
+    }
+
+    #[test]
+    fn prefers_the_whole_tree_and_unescapes_paths() {
+        let two = "1 1 0:1 /a/b /mnt/sub rw - cgroup2 none rw\n2 1 0:1 / /mnt/my\\040tree rw - cgroup2 none rw\n";
+        assert_eq!(parse_mountinfo(two), Some(("/mnt/my tree".into(), "/".into())));
+    }
+
+    #[test]
+    fn a_plain_directory_is_not_taken_for_cgroup2() {
+        let error = Root::at(Path::new("/tmp"), 0).expect_err("tmp is not cgroup2");
+        assert!(error.to_string().contains("not a cgroup2"), "{error}");
+    }
+}

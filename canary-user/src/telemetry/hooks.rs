@@ -1,0 +1,162 @@
+//! The hooks, what each is for, and attaching them one by one: a kernel that refuses one loses only its signal.
+
+use std::fmt;
+
+use anyhow::Context as _;
+use aya::{
+    Btf, Ebpf,
+    programs::{BtfTracePoint, CgroupSkb, RawTracePoint},
+};
+
+/// A group of counters that stands or falls together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Signal {
+    Cpu,
+    Reclaim,
+    Network,
+    Retransmits,
+    Lifecycle,
+    OomKills,
+}
+
+impl Signal {
+    pub const ALL: [Signal; 6] =
+        [Signal::Cpu, Signal::Reclaim, Signal::Network, Signal::Retransmits, Signal::Lifecycle, Signal::OomKills];
+
+    /// What is lost without it, in words.
+    pub fn title(self) -> &'static str {
+        match self {
+            Signal::Cpu => "on-CPU time and run-queue wait",
+            Signal::Reclaim => "memory reclaim stalls",
+            Signal::Network => "bytes, packets, turnarounds and resets",
+            Signal::Retransmits => "TCP retransmits",
+            Signal::Lifecycle => "process exits and crashes",
+            Signal::OomKills => "OOM kills",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A typed tracepoint of the same name as `Hook::tracepoint`.
+    Tracepoint,
+    /// Loaded only; the daemon runs it.
+    OnDemand,
+    /// Attached to each tracked cgroup when it appears.
+    Cgroup,
+}
+
+/// One hook and what depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// Name of the program in the object.
+    pub name: &'static str,
+    tracepoint: &'static str,
+    kind: Kind,
+    pub signal: Signal,
+}
+
+const fn hook(name: &'static str, tracepoint: &'static str, kind: Kind, signal: Signal) -> Hook {
+    Hook { name, tracepoint, kind, signal }
+}
+
+pub const HOOKS: [Hook; 14] = [
+    hook("sched_switch", "sched_switch", Kind::Tracepoint, Signal::Cpu),
+    hook("sched_wakeup", "sched_wakeup", Kind::Tracepoint, Signal::Cpu),
+    hook("sched_wakeup_new", "sched_wakeup_new", Kind::Tracepoint, Signal::Cpu),
+    hook("flush", "", Kind::OnDemand, Signal::Cpu),
+    hook("memcg_reclaim_begin", "mm_vmscan_memcg_reclaim_begin", Kind::Tracepoint, Signal::Reclaim),
+    hook("memcg_reclaim_end", "mm_vmscan_memcg_reclaim_end", Kind::Tracepoint, Signal::Reclaim),
+    hook("direct_reclaim_begin", "mm_vmscan_direct_reclaim_begin", Kind::Tracepoint, Signal::Reclaim),
+    hook("direct_reclaim_end", "mm_vmscan_direct_reclaim_end", Kind::Tracepoint, Signal::Reclaim),
+    hook("ingress", "", Kind::Cgroup, Signal::Network),
+    hook("egress", "", Kind::Cgroup, Signal::Network),
+    hook("tcp_retransmit_skb", "tcp_retransmit_skb", Kind::Tracepoint, Signal::Retransmits),
+    hook("sched_process_exit", "sched_process_exit", Kind::Tracepoint, Signal::Lifecycle),
+    hook("mark_victim", "mark_victim", Kind::Tracepoint, Signal::OomKills),
+    // An OOM kill is counted when its victim exits.
+    hook("sched_process_exit", "", Kind::OnDemand, Signal::OomKills),
+];
+
+/// Why a hook is not live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub hook: &'static str,
+    pub signal: Signal,
+    pub reason: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (without it there are no {})", self.hook, self.reason, self.signal.title())
+    }
+}
+
+/// Which signals are live and which hooks are not.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    pub refused: Vec<Refusal>,
+}
+
+impl Live {
+    /// Whether everything that the signal needs is attached.
+    pub fn has(&self, signal: Signal) -> bool {
+        !self.refused.iter().any(|r| r.signal == signal)
+    }
+}
+
+/// Loads every program and attaches those that are not per cgroup. `disabled` names hooks to leave out.
+pub fn attach(ebpf: &mut Ebpf, btf: &Btf, disabled: &[String]) -> Live {
+    let mut live = Live::default();
+    let mut done: Vec<(&str, Option<String>)> = Vec::new();
+    for hook in HOOKS {
+        let refused = match done.iter().find(|(name, _)| *name == hook.name) {
+            Some((_, outcome)) => outcome.clone(),
+            None => {
+                let outcome = if disabled.iter().any(|d| d == hook.name) {
+                    Some("disabled by configuration".to_owned())
+                } else {
+                    attach_one(ebpf, btf, hook).err().map(|e| short(&e))
+                };
+                done.push((hook.name, outcome.clone()));
+                outcome
+            }
+        };
+        if let Some(reason) = refused {
+            live.refused.push(Refusal { hook: hook.name, signal: hook.signal, reason });
+        }
+    }
+    live
+}
+
+fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: Hook) -> anyhow::Result<()> {
+    let program = ebpf.program_mut(hook.name).with_context(|| format!("the object has no program {}", hook.name))?;
+    match hook.kind {
+        Kind::Tracepoint => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(hook.tracepoint, btf).context("load")?;
+            program.attach().context("attach")?;
+        }
+        Kind::OnDemand => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load().context("load")?;
+        }
+        Kind::Cgroup => {
+            let program: &mut CgroupSkb = program.try_into()?;
+            program.load().context("load")?;
+        }
+    }
+    Ok(())
+}
+
+/// A refused load carries the verifier's whole log; people get its last line, the rest goes to the debug log.
+fn short(error: &anyhow::Error) -> String {
+    let whole = format!("{error:#}");
+    tracing::debug!("refused hook, in full: {whole}");
+    let mut lines = whole.lines().map(str::trim).filter(|l| !l.is_empty());
+    let first = lines.next().unwrap_or("refused").chars().take(200).collect::<String>();
+    match lines.rfind(|l| ![":", "processed ", "verification time", "stack depth"].iter().any(|p| l.starts_with(p))) {
+        Some(last) => format!("{first}; the verifier says: {}", last.chars().take(200).collect::<String>()),
+        None => first,
+    }
+}

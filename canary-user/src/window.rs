@@ -137,6 +137,10 @@ pub struct Window {
     pub clean: bool,
 }
 
+mod build;
+
+pub use build::Windower;
+
 mod nan_as_null {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

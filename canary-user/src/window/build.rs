@@ -1,0 +1,189 @@
+//! Builds windows out of ticks: merges until there is enough work to divide by, then divides.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Event, Indicator, Reading, Window};
+use crate::{
+    targets::{Role, Target},
+    telemetry::{Histogram, Sample, Tick},
+};
+
+/// Turnarounds that each side must have before anything is divided by them: a mean of fewer is mostly noise.
+const MIN_TURNAROUNDS: u64 = 30;
+/// Ticks after which a merged window is closed with what it has.
+const MAX_MERGED_TICKS: u32 = 60;
+
+/// Turns ticks into the windows of one deployment. Keeps sums per instance, never raw history.
+#[derive(Debug)]
+pub struct Windower {
+    deployment: Arc<str>,
+    next_index: u64,
+    merged_ticks: u32,
+    /// Whether any turnaround was ever seen: from then on indicators are per turnaround, before that per second.
+    works: bool,
+    sums: BTreeMap<Target, Sums>,
+}
+
+impl Windower {
+    pub fn new(deployment: Arc<str>) -> Self {
+        Self { deployment, next_index: 0, merged_ticks: 0, works: false, sums: BTreeMap::new() }
+    }
+
+    /// One window per tick. Events are this tick's; indicators are NaN until enough work has come together, then they
+    /// cover everything since they were last given.
+    pub fn push(&mut self, tick: &Tick) -> Window {
+        let samples: Vec<&Sample> = tick.samples.iter().filter(|s| s.target.deployment == self.deployment).collect();
+        let clean = tick.quality.is_clean();
+        // Sums of an instance that went away, or that hold lost data, say nothing any more.
+        self.sums.retain(|target, _| clean && samples.iter().any(|s| s.target == *target));
+        self.merged_ticks = if clean { self.merged_ticks + 1 } else { 0 };
+        if clean {
+            for sample in &samples {
+                self.works |= turnarounds(sample) > 0;
+                self.sums.entry(sample.target.clone()).or_default().add(sample);
+            }
+        }
+        let values = if clean && self.is_enough(&samples) { self.close() } else { BTreeMap::new() };
+        let readings = |role: Role| {
+            samples
+                .iter()
+                .filter(|s| s.target.role == role)
+                .map(|s| reading(s, values.get(&s.target).copied().unwrap_or([f64::NAN; Indicator::COUNT])))
+                .collect()
+        };
+        let window = Window {
+            deployment: self.deployment.clone(),
+            index: self.next_index,
+            t_ns: tick.t_ns,
+            span_ns: tick.span_ns,
+            stable: readings(Role::Stable),
+            canary: readings(Role::Canary),
+            clean,
+        };
+        self.next_index += 1;
+        window
+    }
+
+    fn is_enough(&self, samples: &[&Sample]) -> bool {
+        let side = |role: Role| {
+            let of_role = || samples.iter().filter(|s| s.target.role == role);
+            let work: u64 = of_role().filter_map(|s| self.sums.get(&s.target)).map(|s| s.turnarounds).sum();
+            of_role().next().is_none() || work >= MIN_TURNAROUNDS
+        };
+        !self.works || self.merged_ticks >= MAX_MERGED_TICKS || (side(Role::Stable) && side(Role::Canary))
+    }
+
+    fn close(&mut self) -> BTreeMap<Target, [f64; Indicator::COUNT]> {
+        self.merged_ticks = 0;
+        // Stall time by PSI and by reclaim hooks are different quantities: all instances by the same one.
+        let by_psi = self.sums.values().all(|s| s.psi_ticks == s.ticks);
+        let works = self.works;
+        std::mem::take(&mut self.sums)
+            .into_iter()
+            .map(|(target, sums)| (target, sums.indicators(works, by_psi)))
+            .collect()
+    }
+}
+
+/// What an instance added up since its indicators were last given. A group that was missing in any tick is missing.
+#[derive(Debug, Default)]
+struct Sums {
+    ticks: u32,
+    span_ns: u64,
+    populated: bool,
+    cpu_ticks: u32,
+    on_cpu_ns: u64,
+    runq_wait_ns: u64,
+    runq_waits: u64,
+    psi_ticks: u32,
+    memory_some_usec: u64,
+    reclaim_ticks: u32,
+    reclaim_ns: u64,
+    memory_bytes: Option<u64>,
+    network_ticks: u32,
+    payload_bytes: u64,
+    turnarounds: u64,
+    turnaround_ns: u64,
+    turnaround: Histogram,
+}
+
+impl Sums {
+    fn add(&mut self, sample: &Sample) {
+        self.ticks += 1;
+        self.span_ns += sample.span_ns;
+        self.populated |= sample.populated != Some(false);
+        if let Some(cpu) = &sample.cpu {
+            self.cpu_ticks += 1;
+            self.on_cpu_ns += cpu.on_cpu_ns;
+            self.runq_wait_ns += cpu.runq_wait_ns;
+            self.runq_waits += cpu.runq_waits;
+        }
+        if let Some(pressure) = &sample.pressure {
+            self.psi_ticks += 1;
+            self.memory_some_usec += pressure.memory_some_usec;
+        }
+        if let Some(reclaim) = &sample.reclaim {
+            self.reclaim_ticks += 1;
+            self.reclaim_ns += reclaim.stall_ns;
+        }
+        self.memory_bytes = sample.memory.map(|m| m.in_use_bytes).or(self.memory_bytes);
+        if let Some(network) = &sample.network {
+            self.network_ticks += 1;
+            self.payload_bytes += network.rx_payload_bytes + network.tx_payload_bytes;
+            self.turnarounds += network.turnarounds;
+            self.turnaround_ns += network.turnaround_ns;
+            self.turnaround.merge(&network.turnaround);
+        }
+    }
+
+    fn indicators(&self, works: bool, by_psi: bool) -> [f64; Indicator::COUNT] {
+        let has_cpu = self.cpu_ticks == self.ticks;
+        let has_network = self.network_ticks == self.ticks;
+        let seconds = self.span_ns as f64 / 1e9;
+        // An empty cgroup uses nothing, which is no reading of the version.
+        let unit = match (works, has_network) {
+            (true, true) => self.turnarounds as f64,
+            (true, false) => f64::NAN,
+            (false, _) => seconds,
+        };
+        let ratio = |present: bool, amount: f64, by: f64| {
+            if present && self.populated && by > 0.0 { amount / by } else { f64::NAN }
+        };
+        Indicator::ALL.map(|indicator| match indicator {
+            Indicator::CpuPerWork => ratio(has_cpu, self.on_cpu_ns as f64, unit),
+            Indicator::RunQueueWait => ratio(has_cpu, self.runq_wait_ns as f64, self.runq_waits as f64),
+            Indicator::MemoryStall if by_psi => ratio(true, self.memory_some_usec as f64 / 1e6, seconds),
+            Indicator::MemoryStall => ratio(self.reclaim_ticks == self.ticks, self.reclaim_ns as f64 / 1e9, seconds),
+            Indicator::MemoryInUse => self.memory_bytes.filter(|_| self.populated).map_or(f64::NAN, |b| b as f64),
+            Indicator::BytesPerWork => ratio(has_network, self.payload_bytes as f64, unit),
+            Indicator::TurnaroundMean => ratio(has_network, self.turnaround_ns as f64, self.turnarounds as f64),
+            Indicator::TurnaroundP95 if has_network => self.turnaround.quantile_ns(0.95).unwrap_or(f64::NAN),
+            Indicator::TurnaroundP95 => f64::NAN,
+        })
+    }
+}
+
+fn turnarounds(sample: &Sample) -> u64 {
+    sample.network.as_ref().map_or(0, |n| n.turnarounds)
+}
+
+fn reading(sample: &Sample, values: [f64; Indicator::COUNT]) -> Reading {
+    Reading {
+        instance: sample.target.cgroup.clone(),
+        incarnation: sample.target.incarnation,
+        values,
+        events: Event::ALL.map(|event| match event {
+            Event::Crashes => sample.lifecycle.map(|l| l.crashes),
+            Event::ErrorExits => sample.lifecycle.map(|l| l.exits_error),
+            Event::OomKills => sample.oom_kills,
+            Event::ResetsOut => sample.network.as_ref().map(|n| n.resets_out),
+            Event::Retransmits => sample.retransmits,
+        }),
+        turnarounds: turnarounds(sample),
+        seconds: sample.span_ns as f64 / 1e9,
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,152 @@
+use super::*;
+use crate::telemetry::{Cpu, Memory, MemorySource, Network, Pressure, Quality};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+fn sample(role: Role, turnarounds: u64) -> Sample {
+    Sample {
+        target: Target {
+            deployment: "shop".into(),
+            role,
+            version: role.name().into(),
+            cgroup: format!("/{role}").into(),
+            incarnation: 1,
+        },
+        span_ns: SECOND_NS,
+        cpu: Some(Cpu { on_cpu_ns: 1_000 * turnarounds, runq_wait_ns: 500, runq_waits: 5, ..Cpu::default() }),
+        reclaim: None,
+        network: Some(Network {
+            turnarounds,
+            turnaround_ns: 2_000_000 * turnarounds,
+            rx_payload_bytes: 100 * turnarounds,
+            tx_payload_bytes: 900 * turnarounds,
+            turnaround: Histogram(vec![(40, turnarounds)]),
+            ..Network::default()
+        }),
+        retransmits: Some(1),
+        lifecycle: None,
+        oom_kills: None,
+        pressure: Some(Pressure { memory_some_usec: 10_000, ..Pressure::default() }),
+        throttling: None,
+        memory: Some(Memory { in_use_bytes: 4096, limit_bytes: None, source: MemorySource::ResidentSum }),
+        kernel_cpu_usec: None,
+        populated: Some(true),
+    }
+}
+
+fn tick(samples: Vec<Sample>) -> Tick {
+    Tick { span_ns: SECOND_NS, samples, ..Tick::default() }
+}
+
+fn value(reading: &Reading, indicator: Indicator) -> f64 {
+    reading.values[indicator as usize]
+}
+
+#[test]
+fn a_canary_with_little_traffic_compares_per_turnaround() {
+    let mut windower = Windower::new("shop".into());
+    let window = windower.push(&tick(vec![sample(Role::Stable, 1000), sample(Role::Canary, 50)]));
+    for reading in [&window.stable[0], &window.canary[0]] {
+        assert_eq!(value(reading, Indicator::CpuPerWork), 1_000.0);
+        assert_eq!(value(reading, Indicator::BytesPerWork), 1_000.0);
+        assert_eq!(value(reading, Indicator::TurnaroundMean), 2_000_000.0);
+        assert_eq!(value(reading, Indicator::RunQueueWait), 100.0);
+        assert_eq!(value(reading, Indicator::MemoryStall), 0.01);
+        assert_eq!(value(reading, Indicator::MemoryInUse), 4096.0);
+    }
+    assert_eq!((window.stable[0].turnarounds, window.canary[0].turnarounds), (1000, 50));
+}
+
+#[test]
+fn low_traffic_is_merged_until_both_sides_have_enough() {
+    let mut windower = Windower::new("shop".into());
+    let one = || tick(vec![sample(Role::Stable, 100), sample(Role::Canary, 11)]);
+    for _ in 0..2 {
+        let window = windower.push(&one());
+        assert!(value(&window.canary[0], Indicator::CpuPerWork).is_nan());
+        assert_eq!(window.canary[0].events[Event::Retransmits as usize], Some(1), "events do not wait");
+    }
+    let window = windower.push(&one());
+    assert_eq!(value(&window.canary[0], Indicator::CpuPerWork), 1_000.0, "33 turnarounds are enough");
+    assert!(value(&windower.push(&one()).canary[0], Indicator::CpuPerWork).is_nan(), "and it starts again");
+}
+
+#[test]
+fn no_traffic_on_one_side_is_missing_and_never_zero() {
+    let mut windower = Windower::new("shop".into());
+    for i in 1..=MAX_MERGED_TICKS {
+        let window = windower.push(&tick(vec![sample(Role::Stable, 1000), sample(Role::Canary, 0)]));
+        assert!(value(&window.canary[0], Indicator::CpuPerWork).is_nan(), "tick {i}");
+        assert_eq!(value(&window.stable[0], Indicator::CpuPerWork).is_nan(), i < MAX_MERGED_TICKS, "tick {i}");
+    }
+}
+
+#[test]
+fn a_service_that_never_answers_anything_is_measured_per_second() {
+    let mut windower = Windower::new("shop".into());
+    let mut busy = sample(Role::Stable, 0);
+    busy.cpu = Some(Cpu { on_cpu_ns: 250_000_000, ..Cpu::default() });
+    let window = windower.push(&tick(vec![busy]));
+    assert_eq!(value(&window.stable[0], Indicator::CpuPerWork), 250_000_000.0);
+    assert!(value(&window.stable[0], Indicator::TurnaroundMean).is_nan());
+    assert!(value(&window.stable[0], Indicator::RunQueueWait).is_nan(), "no wait is no reading");
+}
+
+#[test]
+fn a_group_that_is_missing_in_one_tick_is_missing() {
+    let mut windower = Windower::new("shop".into());
+    windower.push(&tick(vec![sample(Role::Stable, 20)]));
+    let mut without_cpu = sample(Role::Stable, 20);
+    without_cpu.cpu = None;
+    let window = windower.push(&tick(vec![without_cpu]));
+    assert!(value(&window.stable[0], Indicator::CpuPerWork).is_nan());
+    assert_eq!(value(&window.stable[0], Indicator::BytesPerWork), 1_000.0);
+}
+
+#[test]
+fn a_tick_that_lost_events_gives_no_indicators_and_no_sums() {
+    let mut windower = Windower::new("shop".into());
+    windower.push(&tick(vec![sample(Role::Stable, 20)]));
+    let mut lossy = tick(vec![sample(Role::Stable, 1000)]);
+    lossy.quality = Quality { lost_events: 1, ..Quality::default() };
+    let window = windower.push(&lossy);
+    assert!(!window.clean && window.stable[0].values.iter().all(|v| v.is_nan()));
+    let window = windower.push(&tick(vec![sample(Role::Stable, 20)]));
+    assert!(value(&window.stable[0], Indicator::CpuPerWork).is_nan(), "the sums from before the loss are gone");
+}
+
+#[test]
+fn an_empty_cgroup_is_no_reading_and_a_replaced_one_starts_anew() {
+    let mut windower = Windower::new("shop".into());
+    let mut empty = sample(Role::Stable, 0);
+    empty.populated = Some(false);
+    let window = windower.push(&tick(vec![empty]));
+    assert!(window.stable[0].values.iter().all(|v| v.is_nan()));
+
+    windower.push(&tick(vec![sample(Role::Stable, 20)]));
+    let mut replaced = sample(Role::Stable, 20);
+    replaced.target.incarnation = 2;
+    let window = windower.push(&tick(vec![replaced]));
+    assert!(value(&window.stable[0], Indicator::CpuPerWork).is_nan());
+}
+
+#[test]
+fn stall_time_comes_from_one_source_for_all() {
+    let mut windower = Windower::new("shop".into());
+    let mut without_psi = sample(Role::Canary, 100);
+    without_psi.pressure = None;
+    without_psi.reclaim = Some(crate::telemetry::Reclaim { stall_ns: 20_000_000, stalls: 2 });
+    let window = windower.push(&tick(vec![sample(Role::Stable, 100), without_psi]));
+    assert!(value(&window.stable[0], Indicator::MemoryStall).is_nan(), "stable has no reclaim signal here");
+    assert_eq!(value(&window.canary[0], Indicator::MemoryStall), 0.02);
+}
+
+#[test]
+fn windows_survive_json() {
+    let mut windower = Windower::new("shop".into());
+    let window = windower.push(&tick(vec![sample(Role::Stable, 1)]));
+    let text = serde_json::to_string(&window).expect("serialise");
+    let back: Window = serde_json::from_str(&text).expect("parse");
+    assert!(text.contains("null") && back.stable[0].values.iter().all(|v| v.is_nan()));
+    assert_eq!(back.index, window.index);
+}

@@ -1,0 +1,257 @@
+//! From what is written to what needs no further checks.
+
+use std::{collections::BTreeMap, ops::Range, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+
+use globset::GlobBuilder;
+use toml::Spanned;
+
+use super::{
+    Budget, Config, ConfigError, DeploymentConfig, JudgeConfig, Mistake, OrchestratorKind, Place, RoleConfig,
+    raw::{Raw, RawBudget, RawDeployment, RawJudge, RawRole},
+};
+use crate::guard::Mode;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MOUNT_POINT: &str = "/sys/fs/cgroup";
+
+/// The text with its name: turns byte offsets into places.
+pub(super) struct Source<'a> {
+    pub text: &'a str,
+    pub origin: Arc<str>,
+}
+
+impl Source<'_> {
+    pub fn place(&self, at: usize) -> Place {
+        let before = &self.text[..self.text.floor_char_boundary(at)];
+        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
+        Place {
+            origin: self.origin.clone(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
+    }
+
+    fn mistake(&self, span: Range<usize>, key: impl Into<String>, mistake: Mistake) -> ConfigError {
+        ConfigError { place: self.place(span.start), key: key.into(), mistake }
+    }
+
+    /// What serde and the TOML parser refuse, in our words: an unknown key, a wrong type, or not TOML at all.
+    pub fn refused(&self, error: &toml::de::Error) -> ConfigError {
+        let span = error.span().unwrap_or(0..0);
+        let message = error.message();
+        if message.starts_with("unknown field") {
+            // The message quotes the unknown key first and then those that are known.
+            let mut names = message.split('`').skip(1).step_by(2).map(str::to_owned);
+            let key = names.next().unwrap_or_default();
+            let known: Vec<String> = names.collect();
+            let nearest = known
+                .iter()
+                .map(|k| (strsim::normalized_damerau_levenshtein(&key, k), k))
+                .filter(|(likeness, _)| *likeness >= 0.5)
+                .max_by(|a, b| a.0.total_cmp(&b.0))
+                .map(|(_, k)| k.clone());
+            return self.mistake(span, key, Mistake::UnknownKey { nearest, known });
+        }
+        if message.starts_with("invalid type") {
+            let key = self.key_before(span.start);
+            return self.mistake(span, key, Mistake::WrongType { message: message.into() });
+        }
+        self.mistake(span, "", Mistake::NotToml { message: message.replace('\n', ", ") })
+    }
+
+    /// The key whose value begins at `at`: the word before the equals sign.
+    fn key_before(&self, at: usize) -> String {
+        let before = self.text[..at].trim_end().trim_end_matches('=').trim_end();
+        before.rsplit(|c: char| !(c.is_alphanumeric() || "_-\"".contains(c))).next().unwrap_or_default().to_owned()
+    }
+
+    fn duration(
+        &self,
+        key: &str,
+        raw: Option<Spanned<String>>,
+        default: Duration,
+        (least, most): (Duration, Duration),
+    ) -> Result<Duration, ConfigError> {
+        let Some(raw) = raw else { return Ok(default) };
+        let value = humantime::parse_duration(raw.as_ref())
+            .map_err(|_| self.mistake(raw.span(), key, Mistake::BadDuration { value: raw.as_ref().clone() }))?;
+        if value < least || value > most {
+            let quoted = |d| format!("\"{}\"", humantime::format_duration(d));
+            let mistake = Mistake::OutOfRange { value: quoted(value), least: quoted(least), most: quoted(most) };
+            return Err(self.mistake(raw.span(), key, mistake));
+        }
+        Ok(value)
+    }
+
+    fn number<T: Copy + PartialOrd + std::fmt::Display>(
+        &self,
+        key: &str,
+        raw: Option<Spanned<T>>,
+        least: T,
+        most: T,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(raw) = raw else { return Ok(None) };
+        let value = *raw.as_ref();
+        // Written so that NaN, which compares as false, is refused too.
+        if value >= least && value <= most {
+            return Ok(Some(value));
+        }
+        let mistake =
+            Mistake::OutOfRange { value: value.to_string(), least: least.to_string(), most: most.to_string() };
+        Err(self.mistake(raw.span(), key, mistake))
+    }
+
+    fn path(&self, key: &str, raw: Option<Spanned<String>>, default: &str) -> Result<PathBuf, ConfigError> {
+        match raw {
+            None => Ok(default.into()),
+            Some(raw) if raw.as_ref().starts_with('/') => Ok(raw.into_inner().into()),
+            Some(raw) => Err(self.mistake(raw.span(), key, Mistake::BadPath { value: raw.as_ref().clone() })),
+        }
+    }
+
+    pub fn config(&self, raw: Raw) -> Result<Config, ConfigError> {
+        let window = self.duration("window", raw.window, super::WINDOW, (Duration::from_millis(100), MINUTE))?;
+        let listen = raw
+            .listen
+            .map(|l| {
+                l.as_ref().parse().map_err(|_| {
+                    self.mistake(l.span(), "listen", Mistake::BadListenAddress { value: l.as_ref().clone() })
+                })
+            })
+            .transpose()?;
+        if raw.deployment.is_empty() {
+            return Err(self.mistake(0..0, "deployment", Mistake::NoDeployment));
+        }
+        let mut names: BTreeMap<String, Range<usize>> = BTreeMap::new();
+        let mut deployments = Vec::with_capacity(raw.deployment.len());
+        for deployment in raw.deployment {
+            deployments.push(self.deployment(deployment, &mut names)?);
+        }
+        Ok(Config {
+            window,
+            listen,
+            journal: self.path("journal", raw.journal, super::JOURNAL)?,
+            pause_file: self.path("pause_file", raw.pause_file, super::PAUSE_FILE)?,
+            judge: raw.judge.map_or(Ok(JudgeConfig::default()), |j| self.judge(j))?,
+            deployments,
+        })
+    }
+
+    fn judge(&self, raw: RawJudge) -> Result<JudgeConfig, ConfigError> {
+        Ok(JudgeConfig {
+            alpha: self.number("judge.alpha", raw.alpha, 1e-9, 0.1)?,
+            baseline_windows: self
+                .number("judge.baseline_windows", raw.baseline_windows, 30, 100_000)?
+                .map(|n| n as u64),
+            warmup_windows: self.number("judge.warmup_windows", raw.warmup_windows, 0, 100_000)?.map(|n| n as u64),
+        })
+    }
+
+    fn deployment(
+        &self,
+        raw: Spanned<RawDeployment>,
+        names: &mut BTreeMap<String, Range<usize>>,
+    ) -> Result<DeploymentConfig, ConfigError> {
+        let span = raw.span();
+        let raw = raw.into_inner();
+        let missing = |key: &str, add| self.mistake(span.clone(), key, Mistake::MissingKey { add });
+        let name = raw.name.ok_or_else(|| missing("deployment.name", "name = \"...\""))?;
+        if name.as_ref().trim().is_empty() {
+            return Err(self.mistake(name.span(), "deployment.name", Mistake::EmptyName));
+        }
+        if let Some(first) = names.insert(name.as_ref().clone(), name.span()) {
+            let mistake = Mistake::DuplicateName { name: name.as_ref().clone(), first: self.place(first.start) };
+            return Err(self.mistake(name.span(), "deployment.name", mistake));
+        }
+        let name: Arc<str> = name.into_inner().into();
+        let key = |k: &str| format!("{name}.{k}");
+
+        let mode = raw.mode.map_or(Ok(Mode::default()), |m| {
+            Mode::from_str(m.as_ref())
+                .map_err(|_| self.mistake(m.span(), key("mode"), Mistake::UnknownMode { value: m.as_ref().clone() }))
+        })?;
+        let orchestrator = raw.orchestrator.map_or(Ok(OrchestratorKind::default()), |o| {
+            OrchestratorKind::ALL.into_iter().find(|k| k.name() == o.as_ref()).ok_or_else(|| {
+                let mistake = Mistake::UnknownOrchestrator { value: o.as_ref().clone() };
+                self.mistake(o.span(), key("orchestrator"), mistake)
+            })
+        })?;
+        let stable = raw.stable.ok_or_else(|| missing(&key("stable"), "stable = { cgroup = \"/...\" }"))?;
+        let canary = raw.canary.ok_or_else(|| missing(&key("canary"), "canary = { cgroup = \"/...\" }"))?;
+        let (stable, canary) = (self.role(&key("stable"), stable)?, self.role(&key("canary"), canary)?);
+        if stable.pattern == canary.pattern {
+            let mistake = Mistake::SamePattern { pattern: canary.pattern.clone(), other: stable.place.clone() };
+            return Err(ConfigError { place: canary.place, key: key("canary.cgroup"), mistake });
+        }
+        let max_age = match raw.max_age {
+            None => None,
+            given => Some(self.duration(&key("max_age"), given, DAY, (MINUTE, 365 * DAY))?),
+        };
+        Ok(DeploymentConfig {
+            mode,
+            orchestrator,
+            grace: self.duration(&key("grace"), raw.grace, super::GRACE, (Duration::ZERO, HOUR))?,
+            max_age,
+            minimum_healthy: self.number(&key("minimum_healthy"), raw.minimum_healthy, 1, 10_000)?.unwrap_or(1)
+                as usize,
+            stable,
+            canary,
+            budget: raw.budget.map_or(Ok(Budget::default()), |b| self.budget(&name, b))?,
+            name,
+        })
+    }
+
+    fn budget(&self, name: &str, raw: RawBudget) -> Result<Budget, ConfigError> {
+        let default = Budget::default();
+        let per_hour = self.number(&format!("{name}.budget.per_hour"), raw.per_hour, 1, 60)?;
+        Ok(Budget {
+            per_hour: per_hour.map_or(default.per_hour, |n| n as usize),
+            cooldown: self.duration(
+                &format!("{name}.budget.cooldown"),
+                raw.cooldown,
+                default.cooldown,
+                (Duration::ZERO, DAY),
+            )?,
+        })
+    }
+
+    fn role(&self, key: &str, raw: Spanned<RawRole>) -> Result<RoleConfig, ConfigError> {
+        let span = raw.span();
+        let raw = raw.into_inner();
+        let key = format!("{key}.cgroup");
+        let Some(cgroup) = raw.cgroup else {
+            return Err(self.mistake(span, key, Mistake::MissingKey { add: "cgroup = \"/...\"" }));
+        };
+        let span = cgroup.span();
+        let given = cgroup.as_ref().trim();
+        // The kernel's paths have no slash at the end.
+        let pattern = if given.len() > 1 { given.trim_end_matches('/') } else { given };
+        let refuse = |mistake| Err(self.mistake(span.clone(), key.clone(), mistake));
+        if pattern.is_empty() {
+            return refuse(if given.is_empty() { Mistake::EmptyPattern } else { Mistake::RootPattern });
+        }
+        if pattern == "/" {
+            return refuse(Mistake::RootPattern);
+        }
+        if !pattern.starts_with('/') {
+            return refuse(Mistake::NotAbsolute { pattern: pattern.into() });
+        }
+        if let Some(rest) = pattern.strip_prefix(MOUNT_POINT)
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            let write = if rest.is_empty() { "/..." } else { rest };
+            return refuse(Mistake::MountPoint { pattern: pattern.into(), write: write.into() });
+        }
+        match GlobBuilder::new(pattern).literal_separator(true).build() {
+            Err(e) => refuse(Mistake::BadGlob { pattern: pattern.into(), message: e.kind().to_string() }),
+            Ok(glob) => Ok(RoleConfig {
+                pattern: pattern.into(),
+                version: raw.version.map(|v| v.into_inner().into()),
+                place: self.place(span.start),
+                matcher: glob.compile_matcher(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The exact text of every mistake, and what a good configuration becomes.
+
+use std::time::Duration;
+
+use super::*;
+
+const GOOD: &str = r#"window  = "1s"
+listen  = "127.0.0.1:9847"
+journal = "/var/lib/canary/journal.db"
+
+[judge]
+alpha = 0.001
+baseline_windows = 300
+
+[[deployment]]
+name   = "checkout"
+mode   = "rollback"
+orchestrator = "process"
+grace  = "10s"
+stable = { cgroup = "/checkout/v1*", version = "v1" }
+canary = { cgroup = "/checkout/v2*" }
+[deployment.budget]
+per_hour = 3
+"#;
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, "canary.toml").unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The error text after one replacement in the good configuration.
+fn error(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    match Config::parse(&GOOD.replacen(from, to, 1), "canary.toml") {
+        Ok(_) => panic!("accepted: {to}"),
+        Err(e) => e.to_string(),
+    }
+}
+
+#[test]
+fn a_good_configuration_is_taken_with_its_defaults() {
+    let c = parse(GOOD);
+    assert_eq!(c.window, Duration::from_secs(1));
+    assert_eq!(c.listen, Some("127.0.0.1:9847".parse().unwrap()));
+    assert_eq!(c.pause_file, PathBuf::from("/run/canary/pause"));
+    assert_eq!(c.judge, JudgeConfig { alpha: Some(0.001), baseline_windows: Some(300), warmup_windows: None });
+    let d = &c.deployments[0];
+    assert_eq!((&*d.name, d.mode, d.orchestrator), ("checkout", Mode::Rollback, OrchestratorKind::Process));
+    assert_eq!(d.budget, Budget { per_hour: 3, cooldown: Duration::from_secs(900) });
+    assert_eq!((d.minimum_healthy, d.max_age, d.stable.version.as_deref()), (1, None, Some("v1")));
+}
+
+#[test]
+fn the_least_configuration_observes_and_only_says_what_it_would_do() {
+    let c = parse("[[deployment]]\nname = \"a\"\nstable = { cgroup = \"/a/1\" }\ncanary = { cgroup = \"/a/2\" }\n");
+    assert_eq!((c.window, c.listen), (Duration::from_secs(1), None));
+    let d = &c.deployments[0];
+    assert_eq!((d.mode, d.orchestrator, d.budget), (Mode::Observe, OrchestratorKind::DryRun, Budget::default()));
+}
+
+#[test]
+fn the_rendering_is_a_configuration_that_means_the_same() {
+    let c = parse(&GOOD.replace("grace  = \"10s\"", "grace = \"1m 30s\"\nmax_age = \"2h\"\nminimum_healthy = 2"));
+    let rendered = c.to_string();
+    assert_eq!(parse(&rendered).to_string(), rendered);
+    assert_eq!(
+        rendered,
+        r#"window = "1s"
+listen = "127.0.0.1:9847"
+journal = "/var/lib/canary/journal.db"
+pause_file = "/run/canary/pause"
+
+[judge]
+alpha = 0.001
+baseline_windows = 300
+
+[[deployment]]
+name = "checkout"
+mode = "rollback"
+orchestrator = "process"
+grace = "1m 30s"
+max_age = "2h"
+minimum_healthy = 2
+stable = { cgroup = "/checkout/v1*", version = "v1" }
+canary = { cgroup = "/checkout/v2*" }
+budget = { per_hour = 3, cooldown = "15m" }
+"#
+    );
+}
+
+#[test]
+fn a_star_does_not_cross_a_slash() {
+    let d = &parse(GOOD).deployments[0];
+    assert_eq!(d.matches("/checkout/v1-a"), Some(Role::Stable));
+    assert_eq!(d.matches("/checkout/v2"), Some(Role::Canary));
+    assert_eq!(d.matches("/checkout/v2/worker"), None);
+    assert_eq!(d.matches("/checkout"), None);
+}
+
+#[test]
+fn every_mistake_has_its_own_text() {
+    let cases = [
+        ("window ", "windw ", "canary.toml:1:1: windw: unknown key: did you mean 'window'?"),
+        ("per_hour", "per_day", "canary.toml:17:1: per_day: unknown key: did you mean 'per_hour'?"),
+        ("per_hour", "zzz", "canary.toml:17:1: zzz: unknown key: remove it; known here are per_hour, cooldown"),
+        (
+            "\"1s\"",
+            "\"1 sec?\"",
+            "canary.toml:1:11: window: \"1 sec?\" is not a duration: write a number and a unit, such as \"1s\" or \"500ms\"",
+        ),
+        ("\"1s\"", "\"90s\"", "canary.toml:1:11: window: \"1m 30s\" is out of range: write \"100ms\" to \"1m\""),
+        ("\"1s\"", "1", "canary.toml:1:11: window: invalid type: integer `1`, expected a string"),
+        ("0.001", "0.5", "canary.toml:6:9: judge.alpha: 0.5 is out of range: write 0.000000001 to 0.1"),
+        ("0.001", "nan", "canary.toml:6:9: judge.alpha: NaN is out of range: write 0.000000001 to 0.1"),
+        ("300", "3", "canary.toml:7:20: judge.baseline_windows: 3 is out of range: write 30 to 100000"),
+        ("= 3\n", "= 0\n", "canary.toml:17:12: checkout.budget.per_hour: 0 is out of range: write 1 to 60"),
+        ("name   = \"checkout\"", "", "canary.toml:9:1: deployment.name: missing: add name = \"...\""),
+        (
+            "canary = { cgroup = \"/checkout/v2*\" }",
+            "",
+            "canary.toml:9:1: checkout.canary: missing: add canary = { cgroup = \"/...\" }",
+        ),
+        (
+            "cgroup = \"/checkout/v2*\"",
+            "version = \"v2\"",
+            "canary.toml:15:10: checkout.canary.cgroup: missing: add cgroup = \"/...\"",
+        ),
+        (
+            "\"checkout\"",
+            "\"\"",
+            "canary.toml:10:10: deployment.name: the name is empty: write the name that people know the service by",
+        ),
+        (
+            "\"/checkout/v2*\"",
+            "\" \"",
+            "canary.toml:15:21: checkout.canary.cgroup: the pattern is empty: write a path below the cgroup2 root, such as \"/checkout/v1*\"",
+        ),
+        (
+            "\"/checkout/v2*\"",
+            "\"checkout/v2\"",
+            "canary.toml:15:21: checkout.canary.cgroup: \"checkout/v2\" does not begin with '/': write the path from the cgroup2 root, \"/checkout/v2\"",
+        ),
+        (
+            "\"/checkout/v2*\"",
+            "\"/sys/fs/cgroup/checkout/v2\"",
+            "canary.toml:15:21: checkout.canary.cgroup: \"/sys/fs/cgroup/checkout/v2\" names the mount point: write the path from the cgroup2 root, \"/checkout/v2\"",
+        ),
+        (
+            "\"/checkout/v2*\"",
+            "\"/\"",
+            "canary.toml:15:21: checkout.canary.cgroup: \"/\" is the whole machine: write the cgroup of one version, such as \"/checkout/v1*\"",
+        ),
+        (
+            "\"/checkout/v2*\"",
+            "\"/checkout/[v2\"",
+            "canary.toml:15:21: checkout.canary.cgroup: \"/checkout/[v2\" is not a glob: unclosed character class; missing ']'; put '[' and '{' in brackets to mean them literally",
+        ),
+        (
+            "\"/checkout/v2*\"",
+            "\"/checkout/v1*\"",
+            "canary.toml:15:21: checkout.canary.cgroup: \"/checkout/v1*\" is also the pattern of stable (canary.toml:14:21): a version cannot be compared with itself",
+        ),
+        (
+            "\"rollback\"",
+            "\"roll-back\"",
+            "canary.toml:11:10: checkout.mode: unknown mode \"roll-back\": choose observe, advise, quarantine, drain or rollback",
+        ),
+        (
+            "\"process\"",
+            "\"systemd\"",
+            "canary.toml:12:16: checkout.orchestrator: unknown orchestrator \"systemd\": choose dry-run or process",
+        ),
+        (
+            "\"127.0.0.1:9847\"",
+            "\"localhost\"",
+            "canary.toml:2:11: listen: \"localhost\" is not an address: write IP:port, such as \"127.0.0.1:9847\"",
+        ),
+        (
+            "\"/var/lib/canary/journal.db\"",
+            "\"journal.db\"",
+            "canary.toml:3:11: journal: \"journal.db\" is not an absolute path: begin it with '/'",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        assert_eq!(error(from, to), expected);
+    }
+}
+
+#[test]
+fn text_that_is_not_toml_is_refused_where_it_breaks() {
+    let text = error("window  =", "window  ");
+    assert_eq!(text, "canary.toml:1:10: not TOML: key with no value, expected `=`");
+}
+
+#[test]
+fn no_deployment_and_a_name_given_twice_are_refused() {
+    let none = Config::parse("window = \"1s\"\n", "c.toml").unwrap_err().to_string();
+    assert_eq!(none, "c.toml:1:1: deployment: missing: add at least one [[deployment]] with name, stable and canary");
+    let twice = format!("{GOOD}[[deployment]]\nname = \"checkout\"\n");
+    assert_eq!(
+        Config::parse(&twice, "c.toml").unwrap_err().to_string(),
+        "c.toml:19:8: deployment.name: \"checkout\" is already the name of the deployment at c.toml:10:10: give each its own name"
+    );
+}
+
+#[test]
+fn a_cgroup_for_two_roles_is_refused_with_both_places() {
+    let c = parse(&GOOD.replace("/checkout/v1*", "/checkout/*"));
+    assert_eq!(c.overlap(&["/checkout/v1".into()]), Ok(()));
+    assert_eq!(
+        c.overlap(&["/checkout/v1".into(), "/checkout/v2".into()]).unwrap_err().to_string(),
+        "canary.toml:15:21: checkout.canary.cgroup: cgroup /checkout/v2 is also matched by checkout.stable.cgroup (canary.toml:14:21): narrow one of the two patterns"
+    );
+}
+
+#[test]
+fn a_cgroup_inside_one_of_another_role_is_refused_either_way() {
+    let paths = ["/checkout".to_string(), "/checkout/v2".to_string()];
+    let text = "cgroup /checkout/v2 lies inside /checkout, which";
+    let c = parse(&GOOD.replace("/checkout/v1*", "/checkout"));
+    let e = c.overlap(&paths).unwrap_err().to_string();
+    assert!(e.starts_with("canary.toml:15:21: checkout.canary.cgroup: ") && e.contains(text), "{e}");
+    let c = parse(&GOOD.replace("/checkout/v1*", "/checkout/v2").replace("/checkout/v2*", "/checkout"));
+    let e = c.overlap(&paths).unwrap_err().to_string();
+    assert!(e.starts_with("canary.toml:14:21: checkout.stable.cgroup: ") && e.contains(text), "{e}");
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_yet_is_a_warning() {
+    assert_eq!(
+        parse(GOOD).unmatched(&["/checkout/v1".into()]),
+        ["canary.toml:15:21: checkout.canary.cgroup: no cgroup matches \"/checkout/v2*\" yet; it is watched for"]
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let e = format!("{:#}", Config::load(Path::new("/nonexistent/canary.toml")).unwrap_err());
+    assert!(e.starts_with("read configuration /nonexistent/canary.toml: name an existing file"), "{e}");
+}

@@ -1,0 +1,227 @@
+//! What the gates need to know besides the verdict, gathered from ticks. No clock, no I/O.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::Mode;
+use crate::{
+    judge::{HardFact, Verdict},
+    targets::{Role, Target},
+    telemetry::{Sample, Tick},
+    window::{Event, Indicator, Window},
+};
+
+/// How many windows "recent" means for lost events and for the health of stable.
+pub const RECENT_WINDOWS: usize = 10;
+
+/// The stable side's own shift per indicator in standard deviations of its own history; `None` = not known.
+pub type StableShift = [Option<f64>; Indicator::COUNT];
+
+/// What the gates need to know besides the verdict. Unknown is `None`, never zero.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    pub mode: Mode,
+    /// Why the guard is paused, in words; `None` = it is not.
+    pub paused: Option<String>,
+    /// Counts that the condemning signals rest on and that are missing now, in words.
+    pub unmeasured: Vec<String>,
+    /// Over the last [`RECENT_WINDOWS`].
+    pub lost_events: u64,
+    pub targets_without_slot: u64,
+    pub canary: Vec<Target>,
+    pub stable: Vec<Target>,
+    /// How long the oldest canary target has been seen for.
+    pub canary_age: Duration,
+    pub max_age: Option<Duration>,
+    /// The canary target that came last, with the window it was first seen in.
+    pub newest_canary: Option<(Arc<str>, u64)>,
+    /// The condemning indicators, the leading one first, with stable's own shift.
+    pub stable_shift: Vec<(Indicator, Option<f64>)>,
+    pub stable_oom_kills: Option<u64>,
+    pub stable_crashes: Option<u64>,
+    /// Stable instances that are populated and reporting.
+    pub stable_reporting: usize,
+    pub minimum_healthy: usize,
+    pub stable_had_turnarounds: bool,
+    pub stable_turnarounds: Option<u64>,
+    /// The decision by which an action was already begun against this canary.
+    pub acted_on: Option<String>,
+    pub actions_last_hour: usize,
+    pub per_hour: usize,
+    pub since_last_action: Option<Duration>,
+    pub cooldown: Duration,
+    /// Other deployments that were condemned in the last ten minutes.
+    pub condemned_elsewhere: Vec<Arc<str>>,
+    /// Why the journal cannot be relied on.
+    pub journal_failure: Option<String>,
+}
+
+/// What condemned the canary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    Indicator(Indicator),
+    Event(Event),
+    Hard(HardFact),
+}
+
+/// What the condemnation rests on, the leading signal first; empty where the verdict names nothing known.
+pub fn condemning(verdict: &Verdict) -> Vec<Signal> {
+    let hard = verdict.hard.map(Signal::Hard);
+    let leading = verdict.causes.first().and_then(|cause| {
+        let indicator = Indicator::ALL.into_iter().find(|i| i.name() == cause.signal).map(Signal::Indicator);
+        indicator.or_else(|| Event::ALL.into_iter().find(|e| e.name() == cause.signal).map(Signal::Event))
+    });
+    let confirmed = verdict.indicators.iter().filter(|i| i.confirmed).map(|i| Signal::Indicator(i.indicator));
+    let mut signals = Vec::new();
+    for signal in hard.into_iter().chain(leading).chain(confirmed) {
+        if !signals.contains(&signal) {
+            signals.push(signal);
+        }
+    }
+    signals
+}
+
+/// The group of counts that a signal rests on, and whether a sample has it.
+fn group(signal: Signal, s: &Sample) -> (&'static str, bool) {
+    match signal {
+        Signal::Indicator(Indicator::CpuPerWork | Indicator::RunQueueWait) => ("CPU counts", s.cpu.is_some()),
+        Signal::Indicator(Indicator::MemoryStall) => ("memory stall", s.pressure.is_some() || s.reclaim.is_some()),
+        Signal::Indicator(Indicator::MemoryInUse) => ("memory in use", s.memory.is_some()),
+        Signal::Indicator(Indicator::BytesPerWork | Indicator::TurnaroundMean | Indicator::TurnaroundP95)
+        | Signal::Event(Event::ResetsOut)
+        | Signal::Hard(HardFact::Silent) => ("network counts", s.network.is_some()),
+        Signal::Event(Event::Crashes | Event::ErrorExits) | Signal::Hard(HardFact::CrashLoop) => {
+            ("process exits", s.lifecycle.is_some())
+        }
+        Signal::Event(Event::OomKills) | Signal::Hard(HardFact::OomKill) => ("OOM kills", s.oom_kills.is_some()),
+        Signal::Event(Event::Retransmits) => ("retransmitted segments", s.retransmits.is_some()),
+    }
+}
+
+/// Adds up counts of which none may be missing; `None` where one is, or where there are none at all.
+fn total(counts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    let mut sum = None;
+    for count in counts {
+        sum = Some(sum.unwrap_or(0) + count?);
+    }
+    sum
+}
+
+/// One window as the gates remember it.
+#[derive(Debug)]
+struct Recent {
+    lost_events: u64,
+    targets_without_slot: u64,
+    stable_turnarounds: Option<u64>,
+    stable_oom_kills: Option<u64>,
+    stable_crashes: Option<u64>,
+}
+
+/// What is remembered of one deployment between ticks.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The canary targets that are there, with window and time of the first sight.
+    first_seen: BTreeMap<Target, (u64, u64)>,
+    recent: VecDeque<Recent>,
+    stable_had_turnarounds: bool,
+}
+
+/// The samples of one deployment and role.
+pub fn samples<'a>(tick: &'a Tick, deployment: &'a str, role: Role) -> impl Iterator<Item = &'a Sample> + Clone {
+    tick.samples.iter().filter(move |s| &*s.target.deployment == deployment && s.target.role == role)
+}
+
+fn targets(tick: &Tick, deployment: &str, role: Role) -> Vec<Target> {
+    let mut targets: Vec<Target> = samples(tick, deployment, role).map(|s| s.target.clone()).collect();
+    targets.sort();
+    targets
+}
+
+impl Memory {
+    /// Takes in one tick with its window, before the facts of that tick are asked for.
+    pub fn observe(&mut self, tick: &Tick, window: &Window) {
+        let canary = targets(tick, &window.deployment, Role::Canary);
+        self.first_seen.retain(|t, _| canary.contains(t));
+        for target in canary {
+            self.first_seen.entry(target).or_insert((window.index, tick.t_ns));
+        }
+        let stable = samples(tick, &window.deployment, Role::Stable);
+        let turnarounds = total(stable.clone().map(|s| s.network.as_ref().map(|n| n.turnarounds)));
+        self.stable_had_turnarounds |= turnarounds.is_some_and(|n| n > 0);
+        self.recent.push_back(Recent {
+            lost_events: tick.quality.lost_events,
+            targets_without_slot: tick.quality.targets_without_slot,
+            stable_turnarounds: turnarounds,
+            stable_oom_kills: total(stable.clone().map(|s| s.oom_kills)),
+            stable_crashes: total(stable.map(|s| s.lifecycle.map(|l| l.crashes))),
+        });
+        if self.recent.len() > RECENT_WINDOWS {
+            self.recent.pop_front();
+        }
+    }
+
+    /// What this tick says. What ticks cannot say (mode, pause, limits, the journal's answers) is left at what blocks
+    /// least and is for the caller to fill in.
+    pub fn facts(&self, tick: &Tick, deployment: &str, verdict: &Verdict, shift: &StableShift) -> Facts {
+        let signals = condemning(verdict);
+        let mut unmeasured = Vec::new();
+        for &signal in &signals {
+            for role in [Role::Stable, Role::Canary] {
+                for sample in samples(tick, deployment, role) {
+                    let (name, there) = group(signal, sample);
+                    let text = format!("{name} of {role} {}", sample.target.cgroup);
+                    if !there && !unmeasured.contains(&text) {
+                        unmeasured.push(text);
+                    }
+                }
+            }
+        }
+        if verdict.outcome == crate::judge::Outcome::Regressed && signals.is_empty() {
+            unmeasured.push("a cause: the verdict names none that the sensor knows".into());
+        }
+        let stable_shift = signals.iter().filter_map(|s| match s {
+            Signal::Indicator(i) => {
+                let index = Indicator::ALL.iter().position(|k| k == i).expect("ALL has every indicator");
+                Some((*i, shift[index]))
+            }
+            Signal::Event(_) | Signal::Hard(_) => None,
+        });
+        let reporting = |s: &&Sample| {
+            s.populated == Some(true) && s.span_ns > 0 && (s.cpu.is_some() || s.network.is_some())
+        };
+        let oldest = self.first_seen.values().map(|(_, t_ns)| *t_ns).min().unwrap_or(tick.t_ns);
+        Facts {
+            mode: Mode::default(),
+            paused: None,
+            unmeasured,
+            lost_events: self.recent.iter().map(|r| r.lost_events).sum(),
+            targets_without_slot: self.recent.iter().map(|r| r.targets_without_slot).max().unwrap_or(0),
+            canary: targets(tick, deployment, Role::Canary),
+            stable: targets(tick, deployment, Role::Stable),
+            canary_age: Duration::from_nanos(tick.t_ns.saturating_sub(oldest)),
+            max_age: None,
+            newest_canary: self
+                .first_seen
+                .iter()
+                .max_by_key(|(_, (window, _))| *window)
+                .map(|(target, (window, _))| (target.cgroup.clone(), *window)),
+            stable_shift: stable_shift.collect(),
+            stable_oom_kills: total(self.recent.iter().map(|r| r.stable_oom_kills)),
+            stable_crashes: total(self.recent.iter().map(|r| r.stable_crashes)),
+            stable_reporting: samples(tick, deployment, Role::Stable).filter(reporting).count(),
+            minimum_healthy: 1,
+            stable_had_turnarounds: self.stable_had_turnarounds,
+            stable_turnarounds: total(self.recent.iter().map(|r| r.stable_turnarounds)),
+            acted_on: None,
+            actions_last_hour: 0,
+            per_hour: usize::MAX,
+            since_last_action: None,
+            cooldown: Duration::ZERO,
+            condemned_elsewhere: Vec::new(),
+            journal_failure: None,
+        }
+    }
+}

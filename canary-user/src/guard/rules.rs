@@ -1,0 +1,104 @@
+//! From verdict to decision: one per rollout, told once. Pure: time and facts are arguments.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    Decision, Facts,
+    gates::{self, CONFIRMING_WINDOWS, Case},
+};
+use crate::{
+    judge::{Outcome, Verdict},
+    targets::Target,
+};
+
+/// What was last told about which canary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    canary: Vec<Target>,
+    blocked_by: String,
+}
+
+/// The rules for one deployment.
+#[derive(Debug)]
+pub struct Guard {
+    deployment: Arc<str>,
+    told: Option<Told>,
+    /// The canary that is being condemned, since how many windows in a row, and the last of them.
+    condemned: Option<(Vec<Target>, u64, u64)>,
+    /// Instances that a decision was let through against; never again.
+    acted: BTreeSet<Target>,
+    decisions: u64,
+}
+
+impl Guard {
+    pub fn new(deployment: Arc<str>) -> Self {
+        Self { deployment, told: None, condemned: None, acted: BTreeSet::new(), decisions: 0 }
+    }
+
+    /// Takes in a window's verdict; call once per window, before [`Guard::decide`].
+    pub fn observe(&mut self, verdict: &Verdict, canary: &[Target]) {
+        self.condemned = match self.condemned.take() {
+            _ if verdict.outcome != Outcome::Regressed => None,
+            Some((before, n, last)) if before == canary => {
+                Some((before, n + u64::from(verdict.window > last), verdict.window))
+            }
+            _ => Some((canary.to_vec(), 1, verdict.window)),
+        };
+    }
+
+    /// Whether the canary stands condemned: by a hard fact, or by enough windows in a row.
+    pub fn is_condemned(&self, verdict: &Verdict) -> bool {
+        self.condemned.as_ref().is_some_and(|(_, n, _)| verdict.hard.is_some() || *n >= CONFIRMING_WINDOWS)
+    }
+
+    /// The decision about a condemned canary: once, and again only if another gate blocks it or none does any more.
+    pub fn decide(&mut self, verdict: &Verdict, facts: &Facts, unix_ms: u64) -> Option<Decision> {
+        if !self.is_condemned(verdict) || facts.canary.iter().any(|t| self.acted.contains(t)) {
+            return None;
+        }
+        let regressed_windows = self.condemned.as_ref().map_or(0, |(_, n, _)| *n);
+        let action = gates::action_of(facts.mode);
+        let gates = gates::evaluate(Case { verdict, regressed_windows, facts, action });
+        match gates.last().filter(|g| !g.passed) {
+            Some(gate) => {
+                let told = Told { canary: facts.canary.clone(), blocked_by: gate.gate.clone() };
+                if self.told.as_ref() == Some(&told) {
+                    return None;
+                }
+                self.told = Some(told);
+            }
+            None => self.mark_acted(&facts.canary),
+        }
+        self.decisions += 1;
+        Some(Decision {
+            id: format!("{}-{unix_ms:013}-{:04}", self.deployment, self.decisions),
+            deployment: self.deployment.clone(),
+            unix_ms,
+            window: verdict.window,
+            action,
+            reason: strongest_reason(verdict),
+            gates,
+            canary: facts.canary.clone(),
+            stable: facts.stable.clone(),
+        })
+    }
+
+    /// These instances have been acted on: never again.
+    pub fn mark_acted(&mut self, targets: &[Target]) {
+        self.acted.extend(targets.iter().cloned());
+    }
+
+    /// A decision that was let through was stopped before the orchestrator was called: it may be taken again once `gate`
+    /// does not block any more.
+    pub fn not_carried_out(&mut self, decision: &Decision, gate: &str) {
+        for target in &decision.canary {
+            self.acted.remove(target);
+        }
+        self.told = Some(Told { canary: decision.canary.clone(), blocked_by: gate.into() });
+    }
+}
+
+fn strongest_reason(verdict: &Verdict) -> String {
+    let cause = verdict.causes.first().map(|c| c.text.clone());
+    cause.or_else(|| verdict.reasons.first().cloned()).unwrap_or_else(|| "regressed; the judge names no cause".into())
+}

@@ -1,0 +1,183 @@
+//! Whether the canary is quiet after an action, and stays so, by the kernel's own counts. Pure.
+
+use std::sync::Arc;
+
+use crate::{
+    guard::facts::samples,
+    targets::{Role, Target},
+    telemetry::{Sample, Tick},
+};
+
+/// Consecutive quiet windows that prove it.
+pub const QUIET_WINDOWS: u32 = 3;
+/// A process that waits for work wakes up for timers: below this share of one CPU it is quiet.
+const QUIET_CPU_SHARE: f64 = 0.01;
+/// Connections that close send a few segments without payload: below this many bytes a second it is quiet.
+const QUIET_BYTES_PER_SECOND: f64 = 1024.0;
+
+/// What one tick adds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Not decided yet.
+    Watching,
+    /// Quiet for long enough, in words. Said again with every further quiet window.
+    Quiet(String),
+    /// Someone brought the canary back: in words, and the instances that came.
+    CameBack(String, Vec<Target>),
+    /// Not quiet when the deadline came, in words.
+    Overdue(String),
+}
+
+/// One instance in one window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Seen {
+    /// The cgroup or its processes are gone.
+    Empty,
+    Quiet,
+    Busy,
+    /// Counts are missing or cannot be trusted: neither quiet nor busy.
+    Unknown,
+}
+
+/// What the canary did in the windows since it was last seen busy.
+#[derive(Clone, Copy, Debug, Default)]
+struct Residue {
+    turnarounds: u64,
+    tx_bytes: u64,
+    on_cpu_ns: u64,
+    span_ns: u64,
+}
+
+/// Watches the canary's counts after an action.
+#[derive(Debug)]
+pub struct Verification {
+    deployment: Arc<str>,
+    targets: Vec<Target>,
+    versions: Vec<Arc<str>>,
+    deadline_t_ns: u64,
+    quiet_run: u32,
+    residue: Residue,
+    /// Quiet for long enough at least once.
+    was_quiet: bool,
+    /// No process at all in the last window that was known.
+    was_empty: bool,
+    last_trouble: String,
+}
+
+impl Verification {
+    /// `deadline_t_ns`: CLOCK_MONOTONIC by which the targets have to be quiet.
+    pub fn new(targets: &[Target], deadline_t_ns: u64) -> Self {
+        Self {
+            deployment: targets.first().map_or_else(|| "".into(), |t| t.deployment.clone()),
+            targets: targets.to_vec(),
+            versions: targets.iter().map(|t| t.version.clone()).collect(),
+            deadline_t_ns,
+            quiet_run: 0,
+            residue: Residue::default(),
+            was_quiet: false,
+            was_empty: false,
+            last_trouble: "no window was counted".into(),
+        }
+    }
+
+    pub fn is_overdue(&self, t_ns: u64) -> bool {
+        t_ns >= self.deadline_t_ns
+    }
+
+    /// Takes in one tick.
+    pub fn observe(&mut self, tick: &Tick) -> Progress {
+        let canary = || samples(tick, &self.deployment, Role::Canary);
+        // The same version under another incarnation: restarted or redeployed. Another version is a new rollout.
+        let newcomers: Vec<Target> = canary()
+            .filter(|s| !self.targets.contains(&s.target) && self.versions.contains(&s.target.version))
+            .filter(|s| matches!(see(s, tick), Seen::Busy) || s.populated == Some(true))
+            .map(|s| s.target.clone())
+            .collect();
+        if let Some(first) = newcomers.first() {
+            let text = format!(
+                "the canary is back: {} runs version {} as another instance (incarnation {})",
+                first.cgroup, first.version, first.incarnation
+            );
+            return Progress::CameBack(text, newcomers);
+        }
+        // A sensor that brings nothing at all cannot prove that the canary is gone.
+        let trusted = tick.quality.is_clean() && !tick.samples.is_empty();
+        let gone = if trusted { Seen::Empty } else { Seen::Unknown };
+        let mut now = Residue { span_ns: tick.span_ns, ..Residue::default() };
+        let mut seen = Vec::with_capacity(self.targets.len());
+        for target in &self.targets {
+            seen.push(match canary().find(|s| s.target == *target) {
+                None => gone,
+                Some(sample) => {
+                    now.turnarounds += sample.network.as_ref().map_or(0, |n| n.turnarounds);
+                    now.tx_bytes += sample.network.as_ref().map_or(0, |n| n.tx_bytes);
+                    now.on_cpu_ns += sample.cpu.as_ref().map_or(0, |c| c.on_cpu_ns);
+                    see(sample, tick)
+                }
+            });
+        }
+        self.step(&seen, now, tick.t_ns)
+    }
+
+    fn step(&mut self, seen: &[Seen], now: Residue, t_ns: u64) -> Progress {
+        let empty = seen.iter().all(|s| *s == Seen::Empty);
+        let populated_again = self.was_empty && seen.iter().any(|s| matches!(s, Seen::Quiet | Seen::Busy));
+        if seen.contains(&Seen::Busy) || populated_again {
+            self.last_trouble = format!("{} in the last window", activity(now, false));
+            if self.was_quiet || populated_again {
+                let text = format!("the canary is back after it had been quiet: {}", activity(now, false));
+                return Progress::CameBack(text, self.targets.clone());
+            }
+            (self.quiet_run, self.residue) = (0, Residue::default());
+        } else if seen.contains(&Seen::Unknown) {
+            self.last_trouble = "its counts are missing or events were lost, so that it is not known to be quiet".into();
+        } else {
+            self.was_empty = empty;
+            self.quiet_run += 1;
+            self.residue.turnarounds += now.turnarounds;
+            self.residue.tx_bytes += now.tx_bytes;
+            self.residue.on_cpu_ns += now.on_cpu_ns;
+            self.residue.span_ns += now.span_ns;
+            if self.quiet_run >= QUIET_WINDOWS {
+                self.was_quiet = true;
+                return Progress::Quiet(format!("{} in {} windows", activity(self.residue, empty), self.quiet_run));
+            }
+        }
+        if !self.was_quiet && self.is_overdue(t_ns) {
+            return Progress::Overdue(format!("the canary did not become quiet: {}", self.last_trouble));
+        }
+        Progress::Watching
+    }
+}
+
+fn see(s: &Sample, tick: &Tick) -> Seen {
+    let seconds = s.span_ns as f64 / 1e9;
+    let busy_network = s.network.as_ref().map(|n| {
+        n.turnarounds > 0 || n.tx_bytes as f64 > QUIET_BYTES_PER_SECOND * seconds
+    });
+    let busy_cpu = s.cpu.as_ref().map(|c| c.on_cpu_ns as f64 > QUIET_CPU_SHARE * s.span_ns as f64);
+    if busy_network == Some(true) || busy_cpu == Some(true) {
+        // What an instance did before its last process ended is in the same tick: that is not a canary that runs.
+        return if s.populated == Some(false) { Seen::Empty } else { Seen::Busy };
+    }
+    match (s.populated, busy_network, busy_cpu) {
+        (Some(false), _, _) => Seen::Empty,
+        (_, Some(false), Some(false)) if tick.quality.is_clean() && s.span_ns > 0 => Seen::Quiet,
+        _ => Seen::Unknown,
+    }
+}
+
+/// "no turnaround, 0 bytes and no process".
+fn activity(r: Residue, empty: bool) -> String {
+    let turnarounds = match r.turnarounds {
+        0 => "no turnaround".to_string(),
+        1 => "1 turnaround".to_string(),
+        n => format!("{n} turnarounds"),
+    };
+    let process = if empty {
+        "no process".to_string()
+    } else {
+        format!("{:.1} % of a CPU", 100.0 * r.on_cpu_ns as f64 / r.span_ns.max(1) as f64)
+    };
+    format!("{turnarounds}, {} bytes and {process}", r.tx_bytes)
+}

@@ -1,6 +1,7 @@
 //! Who is stable and who is canary: a target is a cgroup that belongs to a deployment, a version and a role.
 
 pub mod cgroup;
+pub mod discover;
 
 use std::{fmt, sync::Arc};
 

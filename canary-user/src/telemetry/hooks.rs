@@ -78,6 +78,13 @@ pub const HOOKS: [Hook; 14] = [
     hook("sched_process_exit", "", Kind::OnDemand, Signal::OomKills),
 ];
 
+impl Hook {
+    /// False for the second mention of a hook that two signals need.
+    pub fn is_attached_by_name(&self) -> bool {
+        self.kind != Kind::OnDemand || self.name == "flush"
+    }
+}
+
 /// Why a hook is not live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {

@@ -74,6 +74,8 @@ impl Sensor {
     /// # Errors
     /// Where nothing works at all: no BTF, not enough privileges, or maps that the kernel refuses.
     pub fn load(root: Root, options: &Options) -> anyhow::Result<Self> {
+        let missing = super::capabilities::effective()?.missing();
+        anyhow::ensure!(missing.is_empty(), "this process lacks {}: run as root", missing.join(", "));
         let layout = Layout::read()?;
         let btf = Btf::from_sys_fs().context("read the kernel's BTF")?;
         let log_level: u8 = if options.kernel_debug { aya_log::Level::Debug as u8 } else { 0 };
@@ -87,7 +89,7 @@ impl Sensor {
             .override_global("VICTIM_IS_TASK", &layout.victim_is_task, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .load(OBJECT)
-            .context("load the kernel programs: run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")?;
+            .context("load the kernel programs")?;
         let logger = if options.kernel_debug { aya_log::EbpfLogger::init(&mut ebpf).ok() } else { None };
         let mut maps = KernelMaps::take(&mut ebpf)?;
         maps.set(Settings { generation: 1, ..Settings::default() })?;

@@ -1,0 +1,39 @@
+//! `canary config`: check a configuration, print it with all defaults.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use crate::{
+    config::Config,
+    targets::{cgroup::Root, discover},
+};
+
+/// Check a configuration and print it with all defaults.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration file
+    #[arg(long, default_value = "/etc/canary/canary.toml")]
+    pub config: PathBuf,
+}
+
+/// # Errors
+/// The first mistake in the file, with its place; or two roles that match one existing cgroup.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.config)?;
+    // Without cgroup2 the file can still be checked by itself.
+    match Root::find() {
+        Ok(root) => warn_of_patterns(&config, &root)?,
+        Err(error) => eprintln!("warning: the patterns were not tried on this machine: {error:#}"),
+    }
+    print!("{config}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses roles that overlap on the cgroups that exist; warns of patterns that match nothing yet.
+pub fn warn_of_patterns(config: &Config, root: &Root) -> anyhow::Result<()> {
+    let paths: Vec<String> = discover::existing(config, root).into_iter().map(|(path, _)| path).collect();
+    config.overlap(&paths)?;
+    for warning in config.unmatched(&paths) {
+        eprintln!("warning: {warning}");
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! `canary history`: what was decided and done, newest first.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+
+use super::Output;
+use crate::journal::{HistoryEntry, Journal};
+
+/// What was decided and done, from the journal, newest first.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The guard's journal
+    #[arg(long, default_value = "/var/lib/canary/journal.db")]
+    pub journal: PathBuf,
+    /// At most so many decisions
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    // Opening would make an empty journal, which is not the answer to a mistyped path.
+    ensure!(args.journal.exists(), "there is no journal at {}: name it with --journal", args.journal.display());
+    let entries = Journal::open(&args.journal)?.history(args.limit)?;
+    match args.output {
+        Output::Json => {
+            let all: Vec<_> = entries.iter().map(object).collect();
+            println!("{}", serde_json::to_string_pretty(&all).context("write JSON")?);
+        }
+        Output::Text if entries.is_empty() => println!("Nothing was decided yet."),
+        Output::Text => entries.iter().for_each(print),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn object(entry: &HistoryEntry) -> serde_json::Value {
+    let stages: Vec<_> = entry
+        .stages
+        .iter()
+        .map(|s| json!({ "stage": s.stage, "detail": s.detail, "unix_ms": s.unix_ms }))
+        .collect();
+    json!({ "decision": entry.decision, "plan": entry.plan, "stages": stages })
+}
+
+fn print(entry: &HistoryEntry) {
+    let decision = &entry.decision;
+    println!("{}  {}  {} {}", when(decision.unix_ms), decision.id, decision.action, decision.deployment);
+    println!("    because {}", decision.reason);
+    if let Some(gate) = decision.blocked_by() {
+        println!("    held back by {}: {}", gate.gate, gate.reason);
+    }
+    for stage in &entry.stages {
+        println!("    {} {}: {}", when(stage.unix_ms), stage.stage.name(), stage.detail);
+    }
+}
+
+fn when(unix_ms: u64) -> String {
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_millis(unix_ms)).to_string()
+}

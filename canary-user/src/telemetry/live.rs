@@ -1,0 +1,84 @@
+//! The live source of ticks: a sensor in a thread of its own, at a steady pace.
+
+use std::{
+    sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+
+use super::{Sensor, Tick};
+use crate::targets::Target;
+
+/// How often new and vanished cgroups are looked for, at most.
+const DISCOVER_EVERY: Duration = Duration::from_millis(250);
+
+/// A running sensor. Dropping it stops the thread and detaches every program.
+pub struct Live {
+    stop: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts ticking every `window`, first after one window. `targets` says what to follow and is asked again and again.
+///
+/// A consumer that is slower than the ticks loses none: the sensor waits, and the next tick covers the longer span.
+pub fn start(
+    mut sensor: Sensor,
+    window: Duration,
+    mut targets: impl FnMut() -> Vec<Target> + Send + 'static,
+    ticks: mpsc::Sender<Tick>,
+) -> anyhow::Result<Live> {
+    let (stop, stopped) = sync_channel(1);
+    let thread = thread::Builder::new()
+        .name("sensor".into())
+        .spawn(move || {
+            sensor.follow(&targets());
+            let mut next = Instant::now() + window;
+            let mut discovered = Instant::now();
+            loop {
+                match stopped.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+                }
+                let tick = sensor.tick();
+                for (target, exit) in sensor.exits() {
+                    tracing::info!(
+                        cgroup = %target.cgroup, role = %target.role, pid = exit.pid, oom = exit.oom != 0,
+                        "a process ended abnormally: {}", how(exit.exit_code)
+                    );
+                }
+                if ticks.blocking_send(tick).is_err() {
+                    return;
+                }
+                if discovered.elapsed() >= DISCOVER_EVERY {
+                    sensor.follow(&targets());
+                    discovered = Instant::now();
+                }
+                // Ticks that could not be held are skipped, not caught up with.
+                next = (next + window).max(Instant::now());
+            }
+        })
+        .context("start the sensor thread")?;
+    Ok(Live { stop: Some(stop), thread: Some(thread) })
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the sensor thread panicked");
+        }
+    }
+}
+
+/// `task_struct.exit_code` in words.
+fn how(exit_code: u32) -> String {
+    match (exit_code & 0x7f, exit_code & 0x80 != 0) {
+        (0, _) => format!("status {}", exit_code >> 8),
+        (signal, core) => format!("signal {signal}{}", if core { ", core dumped" } else { "" }),
+    }
+}

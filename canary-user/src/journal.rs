@@ -212,9 +212,8 @@ impl Journal {
                 "SELECT s.decision_id, s.unix_ms FROM stage s JOIN decision d ON d.id = s.decision_id
                  WHERE d.deployment = ?1 AND s.stage = 'applying' AND s.unix_ms >= ?2 ORDER BY s.seq",
             )?;
-            let rows = query.query_map(params![deployment, unix_ms as i64], |r| {
-                Ok((r.get(0)?, r.get::<_, i64>(1)? as u64))
-            })?;
+            let rows = query
+                .query_map(params![deployment, unix_ms as i64], |r| Ok((r.get(0)?, r.get::<_, i64>(1)? as u64)))?;
             rows.collect()
         };
         read().with_context(|| format!("journal: read the actions on {deployment}"))
@@ -256,9 +255,8 @@ impl Journal {
     fn entries(&self, order: &str, limit: i64) -> rusqlite::Result<Vec<HistoryEntry>> {
         let mut decisions =
             self.db.prepare_cached(&format!("SELECT d.id, d.decision, d.plan FROM decision d {order} LIMIT ?1"))?;
-        let mut stages = self
-            .db
-            .prepare_cached("SELECT stage, detail, unix_ms FROM stage WHERE decision_id = ?1 ORDER BY seq")?;
+        let mut stages =
+            self.db.prepare_cached("SELECT stage, detail, unix_ms FROM stage WHERE decision_id = ?1 ORDER BY seq")?;
         let rows = decisions.query_map([limit], |r| Ok((r.get::<_, String>(0)?, json(r, 1)?, json(r, 2)?)))?;
         rows.map(|row| {
             let (id, decision, plan) = row?;
@@ -276,12 +274,6 @@ impl Journal {
         let tx = self.db.transaction()?;
         write(&tx)?;
         Ok(tx.commit()?)
-    }
-
-    /// From now on every write fails, as on a full disk.
-    #[cfg(test)]
-    pub(crate) fn fail_writes(&self) {
-        self.db.pragma_update(None, "query_only", true).unwrap();
     }
 }
 

@@ -34,7 +34,7 @@ impl Source<'_> {
     }
 
     fn mistake(&self, span: Range<usize>, key: impl Into<String>, mistake: Mistake) -> ConfigError {
-        ConfigError { place: self.place(span.start), key: key.into(), mistake }
+        ConfigError { place: self.place(span.start), key: key.into(), mistake: mistake.into() }
     }
 
     /// What serde and the TOML parser refuse, in our words: an unknown key, a wrong type, or not TOML at all.
@@ -183,7 +183,7 @@ impl Source<'_> {
         let (stable, canary) = (self.role(&key("stable"), stable)?, self.role(&key("canary"), canary)?);
         if stable.pattern == canary.pattern {
             let mistake = Mistake::SamePattern { pattern: canary.pattern.clone(), other: stable.place.clone() };
-            return Err(ConfigError { place: canary.place, key: key("canary.cgroup"), mistake });
+            return Err(ConfigError { place: canary.place, key: key("canary.cgroup"), mistake: mistake.into() });
         }
         let max_age = match raw.max_age {
             None => None,

@@ -22,7 +22,8 @@ pub struct ConfigError {
     pub place: Place,
     /// Empty where the text is not TOML.
     pub key: String,
-    pub mistake: Mistake,
+    /// Boxed to keep results small.
+    pub mistake: Box<Mistake>,
 }
 
 /// The mistakes.

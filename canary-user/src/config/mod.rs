@@ -176,11 +176,15 @@ impl Config {
                         other_key: key_b.clone(),
                         other: role_b.place.clone(),
                     };
-                    return Err(ConfigError { place: role_a.place.clone(), key: key_a.clone(), mistake });
+                    return Err(ConfigError {
+                        place: role_a.place.clone(),
+                        key: key_a.clone(),
+                        mistake: mistake.into(),
+                    });
                 } else {
                     continue;
                 };
-                return Err(ConfigError { place: role_b.place.clone(), key: key_b.clone(), mistake });
+                return Err(ConfigError { place: role_b.place.clone(), key: key_b.clone(), mistake: mistake.into() });
             }
         }
         Ok(())

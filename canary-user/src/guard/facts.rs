@@ -53,7 +53,7 @@ pub struct Facts {
     pub per_hour: usize,
     pub since_last_action: Option<Duration>,
     pub cooldown: Duration,
-    /// Other deployments that were condemned in the last ten minutes.
+    /// Other deployments that came to be condemned within ten minutes of this one.
     pub condemned_elsewhere: Vec<Arc<str>>,
     /// Why the journal cannot be relied on.
     pub journal_failure: Option<String>,
@@ -134,7 +134,8 @@ pub fn samples<'a>(tick: &'a Tick, deployment: &'a str, role: Role) -> impl Iter
     tick.samples.iter().filter(move |s| &*s.target.deployment == deployment && s.target.role == role)
 }
 
-fn targets(tick: &Tick, deployment: &str, role: Role) -> Vec<Target> {
+/// The targets of one deployment and role, sorted.
+pub fn targets(tick: &Tick, deployment: &str, role: Role) -> Vec<Target> {
     let mut targets: Vec<Target> = samples(tick, deployment, role).map(|s| s.target.clone()).collect();
     targets.sort();
     targets
@@ -189,9 +190,8 @@ impl Memory {
             }
             Signal::Event(_) | Signal::Hard(_) => None,
         });
-        let reporting = |s: &&Sample| {
-            s.populated == Some(true) && s.span_ns > 0 && (s.cpu.is_some() || s.network.is_some())
-        };
+        let reporting =
+            |s: &&Sample| s.populated == Some(true) && s.span_ns > 0 && (s.cpu.is_some() || s.network.is_some());
         let oldest = self.first_seen.values().map(|(_, t_ns)| *t_ns).min().unwrap_or(tick.t_ns);
         Facts {
             mode: Mode::default(),

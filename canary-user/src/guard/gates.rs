@@ -205,9 +205,9 @@ fn capacity(case: Case) -> Answer {
     let enough = format!("{} stable instances populated and reporting", f.stable_reporting);
     match (f.stable_had_turnarounds, f.stable_turnarounds) {
         (false, _) => Ok(enough),
-        (true, Some(0)) => {
-            Err(format!("stable had turnarounds before and none in the last {RECENT_WINDOWS} windows: it serves nothing"))
-        }
+        (true, Some(0)) => Err(format!(
+            "stable had turnarounds before and none in the last {RECENT_WINDOWS} windows: it serves nothing"
+        )),
         (true, Some(n)) => Ok(format!("{enough}, {n} turnarounds in the last {RECENT_WINDOWS} windows")),
         (true, None) => Err("stable had turnarounds before and they are not measured any more".into()),
     }

@@ -130,7 +130,8 @@ impl Verification {
             }
             (self.quiet_run, self.residue) = (0, Residue::default());
         } else if seen.contains(&Seen::Unknown) {
-            self.last_trouble = "its counts are missing or events were lost, so that it is not known to be quiet".into();
+            self.last_trouble =
+                "its counts are missing or events were lost, so that it is not known to be quiet".into();
         } else {
             self.was_empty = empty;
             self.quiet_run += 1;
@@ -152,9 +153,8 @@ impl Verification {
 
 fn see(s: &Sample, tick: &Tick) -> Seen {
     let seconds = s.span_ns as f64 / 1e9;
-    let busy_network = s.network.as_ref().map(|n| {
-        n.turnarounds > 0 || n.tx_bytes as f64 > QUIET_BYTES_PER_SECOND * seconds
-    });
+    let busy_network =
+        s.network.as_ref().map(|n| n.turnarounds > 0 || n.tx_bytes as f64 > QUIET_BYTES_PER_SECOND * seconds);
     let busy_cpu = s.cpu.as_ref().map(|c| c.on_cpu_ns as f64 > QUIET_CPU_SHARE * s.span_ns as f64);
     if busy_network == Some(true) || busy_cpu == Some(true) {
         // What an instance did before its last process ended is in the same tick: that is not a canary that runs.

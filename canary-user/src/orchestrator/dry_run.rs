@@ -28,7 +28,9 @@ impl Orchestrator for DryRun {
         let steps = decision
             .canary
             .iter()
-            .map(|t| format!("would {verb} {} {} in {} (incarnation {})", t.deployment, t.version, t.cgroup, t.incarnation))
+            .map(|t| {
+                format!("would {verb} {} {} in {} (incarnation {})", t.deployment, t.version, t.cgroup, t.incarnation)
+            })
             .collect();
         Plan { orchestrator: NAME.into(), steps, inverse: Some("nothing to undo: a dry run changes nothing".into()) }
     }

@@ -1,0 +1,247 @@
+//! Every gate each way, with its reason.
+
+use std::time::Duration;
+
+use super::{busy, facts_after, hard, name, target, verdict};
+use crate::{
+    guard::{
+        Facts, Mode,
+        gates::{Case, GATES, action_of, evaluate},
+    },
+    judge::{HardFact, Outcome, Verdict},
+    targets::Role,
+    telemetry::Sample,
+    window::Indicator,
+};
+
+fn samples() -> Vec<Sample> {
+    vec![busy(target(Role::Stable, 1)), busy(target(Role::Canary, 2))]
+}
+
+/// A case in which every gate passes.
+fn open() -> (Verdict, Facts) {
+    let verdict = verdict(Outcome::Regressed, 20);
+    let mut facts = facts_after(21, &samples(), &verdict);
+    facts.mode = Mode::Rollback;
+    facts.per_hour = 2;
+    facts.cooldown = Duration::from_secs(900);
+    (verdict, facts)
+}
+
+/// The last gate that was asked: its name, answer and reason.
+fn last(verdict: &Verdict, facts: &Facts, regressed_windows: u64) -> (String, bool, String) {
+    let gates = evaluate(Case { verdict, regressed_windows, facts, action: action_of(facts.mode) });
+    let names: Vec<&str> = gates.iter().map(|g| g.gate.as_str()).collect();
+    let order: Vec<&str> = GATES.iter().map(|(n, _)| *n).take(names.len()).collect();
+    assert_eq!(names, order, "gates are asked in order");
+    assert!(gates[..gates.len() - 1].iter().all(|g| g.passed), "nothing is asked after a gate that blocks");
+    assert!(gates.iter().all(|g| !g.reason.is_empty()));
+    let g = gates.last().expect("at least one gate is asked").clone();
+    (g.gate, g.passed, g.reason)
+}
+
+#[track_caller]
+fn blocks(gate: &str, reason: &str, change: impl FnOnce(&mut Verdict, &mut Facts)) {
+    let (mut v, mut f) = open();
+    change(&mut v, &mut f);
+    assert_eq!(last(&v, &f, 5), (gate.into(), false, reason.into()));
+}
+
+#[track_caller]
+fn passes(change: impl FnOnce(&mut Verdict, &mut Facts)) {
+    let (mut v, mut f) = open();
+    change(&mut v, &mut f);
+    let (gate, passed, reason) = last(&v, &f, 5);
+    assert!(passed && gate == "approval", "{gate}: {reason}");
+}
+
+#[test]
+fn the_open_case_passes_every_gate_and_says_why() {
+    let (verdict, facts) = open();
+    let gates =
+        evaluate(Case { verdict: &verdict, regressed_windows: 5, facts: &facts, action: action_of(facts.mode) });
+    let said: Vec<&str> = gates.iter().map(|g| g.reason.as_str()).collect();
+    assert_eq!(
+        said,
+        [
+            "mode is rollback: may roll back",
+            "not paused",
+            "no event lost in the last 10 windows, everything measured that condemned",
+            "the canary is there, seen for 20s; no max_age is set",
+            "regressed in 5 windows in a row",
+            "stable's CPU per turnaround is +0.2 sd from its own history, no OOM kill and no crash of stable",
+            "the same canary instances since window 16",
+            "1 stable instances populated and reporting, 1000 turnarounds in the last 10 windows",
+            "0 of 2 actions used in the last hour, none against this canary",
+            "not required",
+        ]
+    );
+}
+
+#[test]
+fn mode() {
+    blocks("mode", "mode is observe: says that it would roll back and does nothing", |_, f| f.mode = Mode::Observe);
+    blocks("mode", "mode is advise: advises to roll back and does nothing", |_, f| f.mode = Mode::Advise);
+    passes(|_, f| f.mode = Mode::Quarantine);
+    passes(|_, f| f.mode = Mode::Drain);
+}
+
+#[test]
+fn pause() {
+    blocks("pause", "paused: the file is there", |_, f| f.paused = Some("the file is there".into()));
+}
+
+#[test]
+fn data_quality() {
+    blocks("data_quality", "3 events lost in the last 10 windows", |_, f| f.lost_events = 3);
+    blocks("data_quality", "1 targets not counted in the last 10 windows: no slot left for them", |_, f| {
+        f.targets_without_slot = 1;
+    });
+}
+
+#[test]
+fn a_signal_whose_hook_is_not_live_condemns_nobody() {
+    let mut gone = samples();
+    gone[1].cpu = None;
+    let v = verdict(Outcome::Regressed, 20);
+    let f = Facts { mode: Mode::Rollback, ..facts_after(21, &gone, &v) };
+    let expected = "not measured: CPU counts of canary /checkout/v2";
+    assert_eq!(last(&v, &f, 5), ("data_quality".into(), false, expected.into()));
+    // A canary is not silent where nothing listens.
+    let mut deaf = samples();
+    deaf[1].network = None;
+    let v = hard(HardFact::Silent, 20);
+    let f = Facts { mode: Mode::Rollback, ..facts_after(21, &deaf, &v) };
+    let expected = "not measured: network counts of canary /checkout/v2";
+    assert_eq!(last(&v, &f, 5), ("data_quality".into(), false, expected.into()));
+    // A hook that nothing rests on may be missing.
+    let v = verdict(Outcome::Regressed, 20);
+    let f = Facts { mode: Mode::Rollback, ..facts_after(21, &deaf, &v) };
+    assert!(last(&v, &f, 5).1);
+}
+
+#[test]
+fn a_verdict_that_names_nothing_known_condemns_nobody() {
+    let mut v = verdict(Outcome::Regressed, 20);
+    v.causes[0].signal = "moon_phase".into();
+    let f = Facts { mode: Mode::Rollback, ..facts_after(21, &samples(), &v) };
+    let expected = "not measured: a cause: the verdict names none that the sensor knows";
+    assert_eq!(last(&v, &f, 5), ("data_quality".into(), false, expected.into()));
+}
+
+#[test]
+fn canary_window() {
+    blocks("canary_window", "there is no canary any more", |_, f| f.canary.clear());
+    let hour = Some(Duration::from_secs(3600));
+    blocks("canary_window", "the canary has run for 2h, longer than max_age 1h: it is no canary any more", |_, f| {
+        (f.max_age, f.canary_age) = (hour, Duration::from_secs(7200))
+    });
+    passes(|_, f| (f.max_age, f.canary_age) = (hour, Duration::from_secs(3600)));
+}
+
+#[test]
+fn the_verdict_has_to_be_confirmed_or_hard() {
+    blocks("verdict", "the verdict is inconclusive", |v, _| v.outcome = Outcome::Inconclusive);
+    blocks("verdict", "the verdict is insufficient data", |v, _| v.outcome = Outcome::InsufficientData);
+    let (v, f) = open();
+    let expected = "regressed in 1 of 2 windows in a row: not confirmed yet";
+    assert_eq!(last(&v, &f, 1), ("verdict".into(), false, expected.into()));
+    assert!(last(&v, &f, 2).1);
+    for fact in [HardFact::OomKill, HardFact::CrashLoop, HardFact::Silent] {
+        let v = hard(fact, 20);
+        let f = Facts { mode: Mode::Rollback, ..facts_after(21, &samples(), &v) };
+        assert!(last(&v, &f, 1).1, "{fact:?}");
+    }
+}
+
+#[test]
+fn what_hit_stable_too_is_the_environment() {
+    blocks("stable_healthy", "stable has 1 OOM kills of its own: it is the environment", |_, f| {
+        f.stable_oom_kills = Some(1);
+    });
+    blocks("stable_healthy", "stable has 2 crashes of its own: it is the environment", |_, f| {
+        f.stable_crashes = Some(2);
+    });
+    let shifted = "stable's CPU per turnaround shifted too, +5.0 sd from its own history: it is the environment";
+    blocks("stable_healthy", shifted, |_, f| f.stable_shift[0].1 = Some(5.0));
+    let unknown = "it is not known whether stable's CPU per turnaround shifted too";
+    blocks("stable_healthy", unknown, |_, f| f.stable_shift[0].1 = None);
+    let (v, mut f) = open();
+    f.stable_shift[0].1 = Some(f64::NAN);
+    assert!(!last(&v, &f, 5).1, "NaN is no pass");
+    blocks(
+        "stable_healthy",
+        "stable's memory in use shifted too, -4.0 sd from its own history: it is the environment",
+        |_, f| f.stable_shift.push((Indicator::MemoryInUse, Some(-4.0))),
+    );
+    passes(|_, f| f.stable_shift[0].1 = Some(3.9));
+    passes(|_, f| f.stable_shift.push((Indicator::MemoryInUse, None)));
+    passes(|_, f| (f.stable_oom_kills, f.stable_crashes) = (None, None));
+}
+
+#[test]
+fn evidence_about_an_earlier_instance_does_not_count() {
+    blocks(
+        "incarnation",
+        "/checkout/v2 came in window 17, after the evidence began in window 16: it is on another instance",
+        |_, f| f.newest_canary = Some((name("/checkout/v2"), 17)),
+    );
+    blocks(
+        "incarnation",
+        "/checkout/v2 came in window 11, after the evidence began in window 10: it is on another instance",
+        |v, f| (v.onset, f.newest_canary) = (Some(10), Some((name("/checkout/v2"), 11))),
+    );
+    blocks("incarnation", "there is no canary any more", |_, f| f.newest_canary = None);
+    passes(|_, f| f.newest_canary = Some((name("/checkout/v2"), 16)));
+}
+
+#[test]
+fn capacity() {
+    blocks("capacity", "0 stable instances populated and reporting, 1 needed to carry the load", |_, f| {
+        f.stable_reporting = 0;
+    });
+    blocks("capacity", "1 stable instances populated and reporting, 2 needed to carry the load", |_, f| {
+        f.minimum_healthy = 2;
+    });
+    let nothing = "stable had turnarounds before and none in the last 10 windows: it serves nothing";
+    blocks("capacity", nothing, |_, f| f.stable_turnarounds = Some(0));
+    let unknown = "stable had turnarounds before and they are not measured any more";
+    blocks("capacity", unknown, |_, f| f.stable_turnarounds = None);
+    passes(|_, f| (f.stable_had_turnarounds, f.stable_turnarounds) = (false, Some(0)));
+}
+
+#[test]
+fn an_instance_counts_as_healthy_only_if_it_is_known_to_be() {
+    let v = verdict(Outcome::Regressed, 20);
+    for change in [
+        |s: &mut Sample| s.populated = Some(false),
+        |s: &mut Sample| s.populated = None,
+        |s: &mut Sample| (s.cpu, s.network) = (None, None),
+        |s: &mut Sample| s.span_ns = 0,
+    ] {
+        let mut s = samples();
+        change(&mut s[0]);
+        assert_eq!(facts_after(21, &s, &v).stable_reporting, 0);
+    }
+    assert_eq!(facts_after(21, &samples(), &v).stable_reporting, 1);
+}
+
+#[test]
+fn budget() {
+    blocks("budget", "an action was already begun against this canary (x-1): one per rollout", |_, f| {
+        f.acted_on = Some("x-1".into());
+    });
+    blocks("budget", "2 actions in the last hour, 2 allowed", |_, f| f.actions_last_hour = 2);
+    blocks("budget", "the last action was 14m 59s ago, the cooldown is 15m", |_, f| {
+        f.since_last_action = Some(Duration::from_secs(899));
+    });
+    blocks("budget", "cart condemned within 10m as well: probably the environment or the guard itself", |_, f| {
+        f.condemned_elsewhere = vec![name("cart")]
+    });
+    blocks(
+        "budget",
+        "the journal cannot be relied on, no action until the guard is started again: disk full",
+        |_, f| f.journal_failure = Some("disk full".into()),
+    );
+    passes(|_, f| (f.actions_last_hour, f.since_last_action) = (1, Some(Duration::from_secs(900))));
+}

@@ -1,0 +1,130 @@
+//! A guard that died between any two stages asks what it left behind and never sends it again.
+
+use super::{
+    UNIX_MS, both_busy, busy,
+    rig::{Behaviour, Rig},
+    stopped, target,
+};
+use crate::{
+    guard::{
+        Action, Decision,
+        Stage::{self, *},
+    },
+    judge::Outcome,
+    orchestrator::{Orchestrator, State},
+    targets::Role,
+};
+
+fn decision() -> Decision {
+    Decision {
+        id: "checkout-1795000000000-0001".into(),
+        deployment: "checkout".into(),
+        unix_ms: UNIX_MS,
+        window: 20,
+        action: Action::Rollback,
+        reason: "CPU per turnaround +31 %".into(),
+        gates: Vec::new(),
+        canary: vec![target(Role::Canary, 2)],
+        stable: vec![target(Role::Stable, 1)],
+    }
+}
+
+/// A rig whose journal ends after these stages, as after a kill; the canary still stands condemned.
+fn killed_after(stages: &[Stage], finds: State) -> Rig {
+    let rig = Rig::new("rollback", &["checkout"]);
+    let d = decision();
+    let mut journal = rig.journal();
+    journal.record_decision(&d, &rig.fake.plan(&d), stages[0], "").unwrap();
+    for stage in &stages[1..] {
+        journal.record_stage(&d.id, *stage, "", UNIX_MS).unwrap();
+    }
+    *rig.fake.state.lock().unwrap() = finds;
+    rig.says(Outcome::Regressed, None);
+    rig
+}
+
+fn first_life(rig: &Rig) -> Vec<Stage> {
+    rig.stages().pop().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_kill_before_the_call_nothing_was_done_and_it_may_be_decided_anew() {
+    let mut rig = killed_after(&[Planned], State::NotInEffect);
+    rig.tick(both_busy(0).samples).await;
+    assert_eq!(first_life(&rig), [Planned, Failed]);
+    assert_eq!(rig.last_detail(), "the guard stopped before it called, nothing was done; fake finds it not in effect");
+    assert_eq!(rig.applies(), 0, "what was left behind is not sent");
+    for _ in 0..10 {
+        rig.tick(both_busy(0).samples).await;
+    }
+    assert_eq!(rig.applies(), 1, "fresh evidence leads to a decision of its own, once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_kill_during_the_call_the_state_decides_and_nothing_is_sent() {
+    for stages in [&[Planned, Applying][..], &[Planned, Applying, Applied]] {
+        let mut rig = killed_after(stages, State::NotInEffect);
+        for _ in 0..20 {
+            rig.tick(both_busy(0).samples).await;
+        }
+        let life: Vec<Stage> = stages.iter().copied().chain([Failed]).collect();
+        assert_eq!(first_life(&rig), life);
+        assert_eq!(rig.applies(), 0);
+        let said = &rig.journal().history(9).unwrap().pop().unwrap().stages.pop().unwrap().detail;
+        assert_eq!(said, "found unfinished after a restart, fake finds it not in effect; not sent again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_found_in_effect_is_verified_by_the_counts() {
+    for stages in [&[Planned, Applying][..], &[Planned, Applying, Applied]] {
+        let mut rig = killed_after(stages, State::InEffect);
+        for _ in 0..5 {
+            rig.tick(vec![busy(target(Role::Stable, 1)), stopped(target(Role::Canary, 2))]).await;
+        }
+        let life: Vec<Stage> = stages.iter().copied().chain([Applied, Verified]).collect();
+        assert_eq!(first_life(&rig), life);
+        assert_eq!(rig.applies(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_action_is_left_alone() {
+    for end in [Verified, Reverted, Failed] {
+        let mut rig = killed_after(&[Planned, Applying, Applied, end], State::NotInEffect);
+        for _ in 0..20 {
+            rig.tick(both_busy(0).samples).await;
+        }
+        assert_eq!(first_life(&rig), [Planned, Applying, Applied, end]);
+        assert_eq!(rig.applies(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_killed_while_the_orchestrator_hangs_does_not_call_it_again() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    *rig.fake.behaviour.lock().unwrap() = Behaviour::Hangs;
+    rig.says(Outcome::Regressed, None);
+    rig.tick(both_busy(0).samples).await;
+    rig.tick(both_busy(0).samples).await;
+    assert_eq!(rig.applies(), 1);
+    rig.kill().await;
+    *rig.fake.state.lock().unwrap() = State::NotInEffect;
+    for _ in 0..20 {
+        rig.tick(both_busy(0).samples).await;
+    }
+    assert_eq!(first_life(&rig), [Planned, Applying, Failed]);
+    assert_eq!(rig.applies(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_on_a_deployment_that_is_not_configured_any_more_is_closed() {
+    let mut rig = killed_after(&[Planned, Applying], State::InEffect);
+    let journal = rig.journal_path();
+    let mut other = Rig::new("rollback", &["cart"]);
+    std::fs::copy(&journal, other.journal_path()).unwrap();
+    other.tick(Vec::new()).await;
+    assert_eq!(other.last_detail(), "left unfinished; checkout is no longer configured");
+    assert_eq!(other.applies(), 0);
+    rig.stop().await;
+}

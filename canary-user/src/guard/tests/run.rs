@@ -1,0 +1,231 @@
+//! The loop with orchestrators and disks that misbehave.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    both_busy, busy,
+    rig::{Behaviour, Rig, settle},
+    stopped, target,
+};
+use crate::{
+    guard::Stage::{self, *},
+    judge::{HardFact, Outcome},
+    orchestrator::{State, dry_run::DryRun},
+    targets::Role,
+    telemetry::Sample,
+};
+
+fn serving() -> Vec<Sample> {
+    both_busy(0).samples
+}
+
+fn canary_stopped() -> Vec<Sample> {
+    vec![busy(target(Role::Stable, 1)), stopped(target(Role::Canary, 2))]
+}
+
+/// A rig in mode rollback in which the canary has just been condemned and the call made.
+async fn condemned(behaviour: Behaviour) -> Rig {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    *rig.fake.behaviour.lock().unwrap() = behaviour;
+    rig.tick(serving()).await;
+    assert_eq!(rig.applies(), 0, "a healthy canary is left alone");
+    rig.says(Outcome::Regressed, None);
+    rig.tick(serving()).await;
+    assert_eq!(rig.applies(), 0, "one window is not enough");
+    rig.tick(serving()).await;
+    rig
+}
+
+async fn ticks(rig: &mut Rig, n: usize, samples: fn() -> Vec<Sample>) {
+    for _ in 0..n {
+        rig.tick(samples()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_regressed_canary_is_rolled_back_once_and_verified_from_both_sides() {
+    let mut rig = condemned(Behaviour::Succeeds).await;
+    ticks(&mut rig, 1, serving).await;
+    ticks(&mut rig, 4, canary_stopped).await;
+    assert_eq!(rig.stages(), [[Planned, Applying, Applied, Verified]]);
+    assert_eq!(rig.last_detail(), "no turnaround, 0 bytes and no process in 3 windows; fake finds it in effect");
+    let shown = rig.decision(canary_stopped()).await.unwrap();
+    assert_eq!((shown.stage, shown.decision.deployment.as_ref()), (Verified, "checkout"));
+    let summary = rig.stop().await.unwrap();
+    assert_eq!((summary.ticks, summary.verdicts["checkout"].outcome), (9, Outcome::Regressed));
+    assert_eq!(rig.applies(), 1);
+    let entry = &rig.journal().history(1).unwrap()[0];
+    assert_eq!((entry.plan.inverse.as_deref(), entry.decision.gates.len()), (Some("start"), 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn observe_only_says_what_it_would_do_and_says_it_once() {
+    let mut rig = Rig::new("observe", &["checkout"]);
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 20, serving).await;
+    assert_eq!(rig.stages(), [[Blocked]]);
+    assert_eq!(rig.last_detail(), "mode: mode is observe: says that it would roll back and does nothing");
+    assert_eq!(rig.applies(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_ends_with_its_plan() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.orchestrator = Some(Arc::new(DryRun));
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 10, serving).await;
+    assert_eq!(rig.stages(), [[Planned, Blocked]]);
+    assert_eq!(
+        rig.last_detail(),
+        "dry run, nothing was done: would roll back checkout v2 in /checkout/v2 (incarnation 2)"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orchestrator_that_hangs_does_not_hold_the_line_and_fails_by_its_deadline() {
+    let mut rig = condemned(Behaviour::Hangs).await;
+    ticks(&mut rig, 5, serving).await;
+    assert_eq!(rig.stages(), [[Planned, Applying]]);
+    *rig.fake.state.lock().unwrap() = State::InProgress;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(rig.stages(), [[Planned, Applying, Failed]]);
+    assert_eq!(
+        rig.last_detail(),
+        "fake: no answer within 40s; asked afterwards, fake finds it under way; not tried again"
+    );
+    ticks(&mut rig, 20, serving).await;
+    assert_eq!(rig.applies(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orchestrator_that_refuses_or_panics_is_not_called_again() {
+    for (behaviour, words) in [
+        (Behaviour::Refuses, "fake: no such unit; asked afterwards, fake finds it in effect; not tried again"),
+        (Behaviour::Panics, "fake: the call broke off: task"),
+    ] {
+        let mut rig = condemned(behaviour).await;
+        ticks(&mut rig, 20, serving).await;
+        assert_eq!(rig.stages(), [[Planned, Applying, Failed]]);
+        assert!(rig.last_detail().starts_with(words), "{}", rig.last_detail());
+        assert_eq!(rig.applies(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_stays_busy_after_success_is_a_failure() {
+    let mut rig = condemned(Behaviour::Succeeds).await;
+    ticks(&mut rig, 80, serving).await;
+    assert_eq!(rig.stages(), [[Planned, Applying, Applied, Failed]]);
+    assert!(rig.last_detail().starts_with("the canary did not become quiet: 100 turnarounds"), "{}", rig.last_detail());
+    assert_eq!(rig.applies(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn quiet_counts_alone_do_not_verify() {
+    let mut rig = condemned(Behaviour::Succeeds).await;
+    *rig.fake.state.lock().unwrap() = State::NotInEffect;
+    ticks(&mut rig, 80, canary_stopped).await;
+    assert_eq!(rig.stages(), [[Planned, Applying, Applied, Failed]]);
+    assert!(rig.last_detail().ends_with("but fake finds it not in effect"), "{}", rig.last_detail());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_comes_back_is_reported_and_never_fought_over() {
+    // Brought back before and after the action was verified; as the same instance and as another one.
+    for (quiet, incarnation, verified) in [(5, 2, true), (5, 9, true), (2, 9, false)] {
+        let mut rig = condemned(Behaviour::Succeeds).await;
+        ticks(&mut rig, quiet, canary_stopped).await;
+        for _ in 0..900 {
+            rig.tick(vec![busy(target(Role::Stable, 1)), busy(target(Role::Canary, incarnation))]).await;
+        }
+        let newest_last: Vec<Vec<Stage>> = rig.stages();
+        let life = newest_last.last().unwrap();
+        assert_eq!(life.last(), Some(&Reverted));
+        assert_eq!(life.contains(&Verified), verified);
+        assert_eq!(rig.applies(), 1);
+        // Not even by a guard that is started anew.
+        rig.stop().await;
+        for _ in 0..20 {
+            rig.tick(vec![busy(target(Role::Stable, 1)), busy(target(Role::Canary, incarnation))]).await;
+        }
+        assert_eq!(rig.applies(), 1);
+        assert!(rig.last_detail().starts_with("budget: an action was already begun against this canary"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_holds_the_action_and_its_end_lets_it_go() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.pause(true);
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 5, serving).await;
+    assert_eq!((rig.applies(), rig.stages()), (0, vec![vec![Blocked]]));
+    assert!(rig.last_detail().starts_with("pause: paused: "), "{}", rig.last_detail());
+    rig.pause(false);
+    ticks(&mut rig, 2, serving).await;
+    assert_eq!(rig.applies(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_was_replaced_at_the_last_moment_is_not_touched() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    *rig.found_now.lock().unwrap() = Some(99);
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 10, serving).await;
+    assert_eq!((rig.applies(), rig.stages()), (0, vec![vec![Planned, Blocked]]));
+    assert_eq!(rig.last_detail(), "incarnation: /checkout/v2 was replaced or removed just now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_cannot_be_written_blocks_every_action_and_says_so() {
+    let failing = [
+        ("verdict", "1", "budget: the journal cannot be relied on"),
+        ("decision", "1", "no action, for the intent is not on disk: "),
+        ("stage", "NEW.stage = 'planned'", "no action, for the intent is not on disk: "),
+        ("stage", "NEW.stage = 'applying'", "no action, for the call is not on disk: "),
+        ("acted", "1", "no action, for the call is not on disk: "),
+    ];
+    for (table, when, words) in failing {
+        let mut rig = Rig::new("rollback", &["checkout"]);
+        rig.refuse(table, when);
+        rig.says(Outcome::Regressed, None);
+        ticks(&mut rig, 2, serving).await;
+        // On the tick after: the latest decision as it is shown.
+        let shown = rig.decision(serving()).await.unwrap();
+        assert_eq!(shown.stage, Blocked, "{table} {when}");
+        assert!(shown.detail.starts_with(words) && shown.detail.contains("disk full"), "{}", shown.detail);
+        // Another canary is not acted on either.
+        for _ in 0..5 {
+            rig.tick(vec![busy(target(Role::Stable, 1)), busy(target(Role::Canary, 3))]).await;
+        }
+        assert_eq!(rig.applies(), 0, "{table} {when}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_deployments_condemned_together_stop_all_acting() {
+    let mut rig = Rig::new("rollback", &["checkout", "cart"]);
+    let both = || {
+        let cart = |s: Sample| {
+            let mut s = s;
+            s.target.deployment = "cart".into();
+            s.target.cgroup = s.target.cgroup.replace("checkout", "cart").into();
+            s
+        };
+        serving().into_iter().flat_map(|s| [s.clone(), cart(s)]).collect::<Vec<_>>()
+    };
+    rig.says(Outcome::Healthy, Some(HardFact::CrashLoop));
+    for _ in 0..700 {
+        rig.tick(both()).await;
+    }
+    assert_eq!((rig.applies(), rig.stages()), (0, vec![vec![Blocked], vec![Blocked]]));
+    assert!(rig.last_detail().contains("condemned within 10m as well"), "{}", rig.last_detail());
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_stop_signal_a_call_under_way_is_waited_for() {
+    let mut rig = condemned(Behaviour::Hangs).await;
+    settle().await;
+    rig.stop().await;
+    assert_eq!(rig.stages(), [[Planned, Applying, Failed]]);
+}

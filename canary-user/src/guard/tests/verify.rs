@@ -1,0 +1,130 @@
+//! Quiet is proven by counts; missing counts prove nothing; what comes back is told.
+
+use super::{SECOND_NS, busy, idle, stopped, target, tick};
+use crate::{
+    guard::verify::{Progress, Verification},
+    targets::{Role, Target},
+    telemetry::{Cpu, Network, Sample},
+};
+
+fn canary() -> Target {
+    target(Role::Canary, 2)
+}
+
+fn watch() -> Verification {
+    Verification::new(&[canary()], 60 * SECOND_NS)
+}
+
+/// Feeds one canary sample (or none) per second, beside a stable that serves; gives the last answer.
+fn feed(v: &mut Verification, from: u64, canary: Vec<Option<Sample>>) -> Progress {
+    let mut last = Progress::Watching;
+    for (i, sample) in canary.into_iter().enumerate() {
+        let samples = [Some(busy(target(Role::Stable, 1))), sample].into_iter().flatten().collect();
+        last = v.observe(&tick(from + i as u64, samples));
+    }
+    last
+}
+
+fn quiet(words: &str) -> Progress {
+    Progress::Quiet(words.into())
+}
+
+#[test]
+fn three_windows_without_a_process_are_quiet_two_are_not() {
+    let mut v = watch();
+    let two = vec![Some(busy(canary())), Some(stopped(canary())), Some(stopped(canary()))];
+    assert_eq!(feed(&mut v, 0, two), Progress::Watching);
+    let said = feed(&mut v, 3, vec![Some(stopped(canary()))]);
+    assert_eq!(said, quiet("no turnaround, 0 bytes and no process in 3 windows"));
+}
+
+#[test]
+fn a_cgroup_that_is_gone_is_quiet() {
+    assert_eq!(feed(&mut watch(), 0, vec![None; 3]), quiet("no turnaround, 0 bytes and no process in 3 windows"));
+}
+
+#[test]
+fn a_process_that_only_waits_is_quiet() {
+    let mut sample = idle(canary());
+    sample.cpu = Some(Cpu { on_cpu_ns: SECOND_NS / 500, ..Cpu::default() });
+    sample.network = Some(Network { tx_bytes: 52, ..Network::default() });
+    let said = feed(&mut watch(), 0, vec![Some(sample); 3]);
+    assert_eq!(said, quiet("no turnaround, 156 bytes and 0.2 % of a CPU in 3 windows"));
+}
+
+#[test]
+fn any_one_of_turnarounds_bytes_and_cpu_keeps_it_from_being_quiet() {
+    let changes: [fn(&mut Sample); 3] = [
+        |s| s.network = Some(Network { turnarounds: 1, ..Network::default() }),
+        |s| s.network = Some(Network { tx_bytes: 2000, ..Network::default() }),
+        |s| s.cpu = Some(Cpu { on_cpu_ns: SECOND_NS / 50, ..Cpu::default() }),
+    ];
+    for change in changes {
+        let mut sample = idle(canary());
+        change(&mut sample);
+        assert_eq!(feed(&mut watch(), 0, vec![Some(sample); 10]), Progress::Watching);
+    }
+}
+
+#[test]
+fn missing_counts_prove_nothing() {
+    for change in [|s: &mut Sample| s.network = None, |s: &mut Sample| s.cpu = None, |s: &mut Sample| s.span_ns = 0] {
+        let mut sample = idle(canary());
+        change(&mut sample);
+        assert_eq!(feed(&mut watch(), 0, vec![Some(sample); 10]), Progress::Watching);
+    }
+    // Nor does a sensor that brings nothing, or that lost events.
+    let mut v = watch();
+    for i in 0..10 {
+        assert_eq!(v.observe(&tick(i, vec![])), Progress::Watching);
+        let mut lossy = tick(i, vec![busy(target(Role::Stable, 1))]);
+        lossy.quality.lost_events = 1;
+        assert_eq!(v.observe(&lossy), Progress::Watching);
+        let mut crowded = tick(i, vec![busy(target(Role::Stable, 1)), idle(canary())]);
+        crowded.quality.targets_without_slot = 1;
+        assert_eq!(v.observe(&crowded), Progress::Watching);
+    }
+}
+
+#[test]
+fn not_quiet_by_the_deadline_is_overdue_with_what_it_still_did() {
+    let said = feed(&mut watch(), 59, vec![Some(busy(canary())); 2]);
+    let expected =
+        "the canary did not become quiet: 100 turnarounds, 50000 bytes and 25.0 % of a CPU in the last window";
+    assert_eq!(said, Progress::Overdue(expected.into()));
+    let mut blind = idle(canary());
+    blind.network = None;
+    let said = feed(&mut watch(), 60, vec![Some(blind)]);
+    let expected = "the canary did not become quiet: its counts are missing or events were lost, so that it is not \
+                    known to be quiet";
+    assert_eq!(said, Progress::Overdue(expected.into()));
+}
+
+#[test]
+fn turnarounds_after_it_was_quiet_mean_that_it_came_back() {
+    let mut v = watch();
+    feed(&mut v, 0, vec![Some(idle(canary())); 3]);
+    let Progress::CameBack(words, who) = feed(&mut v, 3, vec![Some(busy(canary()))]) else { panic!("not seen") };
+    assert_eq!(words, "the canary is back after it had been quiet: 100 turnarounds, 50000 bytes and 25.0 % of a CPU");
+    assert_eq!(who, [canary()]);
+}
+
+#[test]
+fn a_process_in_the_emptied_cgroup_means_that_it_came_back() {
+    let mut v = watch();
+    let said = feed(&mut v, 0, vec![Some(stopped(canary())), Some(idle(canary()))]);
+    assert!(matches!(said, Progress::CameBack(..)), "{said:?}");
+}
+
+#[test]
+fn the_same_version_as_another_instance_came_back_another_version_is_a_new_rollout() {
+    let mut v = watch();
+    let Progress::CameBack(words, who) = feed(&mut v, 0, vec![None, Some(busy(target(Role::Canary, 7)))]) else {
+        panic!("not seen")
+    };
+    assert_eq!(words, "the canary is back: /checkout/v2 runs version v2 as another instance (incarnation 7)");
+    assert_eq!(who, [target(Role::Canary, 7)]);
+    let next = Target { version: "v3".into(), ..target(Role::Canary, 8) };
+    let said = feed(&mut watch(), 0, vec![Some(busy(next)); 3]);
+    assert_eq!(said, quiet("no turnaround, 0 bytes and no process in 3 windows"));
+}

@@ -1,0 +1,231 @@
+//! What is written is there after a restart; what cannot be relied on is refused.
+
+use std::{fs, path::PathBuf};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{guard::Action, judge::Outcome, targets::Role};
+
+fn target(incarnation: u64) -> Target {
+    Target {
+        deployment: "checkout".into(),
+        role: Role::Canary,
+        version: "v2".into(),
+        cgroup: "/checkout/v2".into(),
+        incarnation,
+    }
+}
+
+fn decision(id: &str, incarnations: &[u64]) -> Decision {
+    Decision {
+        id: id.into(),
+        deployment: "checkout".into(),
+        unix_ms: 1_000_000,
+        window: 7,
+        action: Action::Drain,
+        reason: "CPU per turnaround +31 %".into(),
+        gates: Vec::new(),
+        canary: incarnations.iter().map(|i| target(*i)).collect(),
+        stable: Vec::new(),
+    }
+}
+
+fn plan() -> Plan {
+    Plan { orchestrator: "process".into(), steps: vec!["stop 41".into()], inverse: Some("start it".into()) }
+}
+
+fn verdict(outcome: Outcome) -> Verdict {
+    Verdict {
+        outcome,
+        window: 3,
+        evidence_ln: 1.5,
+        threshold_ln: 6.9,
+        p_canary: None,
+        p_stable: None,
+        indicators: Vec::new(),
+        events: Vec::new(),
+        hard: None,
+        onset: None,
+        causes: Vec::new(),
+        reasons: vec!["no reason".into()],
+        baseline_windows: 300,
+        judged_windows: 4,
+    }
+}
+
+fn place() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    (dir, path)
+}
+
+fn refused(path: &Path) -> String {
+    format!("{:#}", Journal::open(path).expect_err("must be refused"))
+}
+
+#[test]
+fn everything_is_there_after_each_reopening() {
+    let (_dir, path) = place();
+    let (d, p) = (decision("a", &[1, 2]), plan());
+    let mut seen = Vec::new();
+    Journal::open(&path).unwrap().record_decision(&d, &p, Stage::Planned, "stop 41").unwrap();
+    for stage in [Stage::Applying, Stage::Applied, Stage::Verified] {
+        let mut journal = Journal::open(&path).unwrap();
+        seen.push(journal.unfinished().unwrap().into_iter().map(|(d, s, p)| (d.id, s, p.inverse)).collect::<Vec<_>>());
+        journal.record_stage("a", stage, "words", 2_000_000).unwrap();
+    }
+    let inverse = Some("start it".to_string());
+    let at = |s| vec![("a".to_string(), s, inverse.clone())];
+    assert_eq!(seen, [at(Stage::Planned), at(Stage::Applying), at(Stage::Applied)]);
+    let journal = Journal::open(&path).unwrap();
+    assert!(journal.unfinished().unwrap().is_empty());
+    let history = journal.history(10).unwrap();
+    assert_eq!((history.len(), &history[0].decision, &history[0].plan), (1, &d, &p));
+    let stages: Vec<Stage> = history[0].stages.iter().map(|s| s.stage).collect();
+    assert_eq!(stages, [Stage::Planned, Stage::Applying, Stage::Applied, Stage::Verified]);
+}
+
+#[test]
+fn every_stage_reads_back_as_itself() {
+    let mut journal = Journal::in_memory().unwrap();
+    let all = [
+        Stage::Blocked,
+        Stage::Planned,
+        Stage::Applying,
+        Stage::Applied,
+        Stage::Verified,
+        Stage::Reverted,
+        Stage::Failed,
+    ];
+    journal.record_decision(&decision("a", &[1]), &plan(), all[0], "").unwrap();
+    for stage in &all[1..] {
+        journal.record_stage("a", *stage, "", 0).unwrap();
+    }
+    let read: Vec<Stage> = journal.history(1).unwrap()[0].stages.iter().map(|s| s.stage).collect();
+    assert_eq!(read, all);
+}
+
+#[test]
+fn an_instance_is_acted_on_once_even_among_others() {
+    let mut journal = Journal::in_memory().unwrap();
+    journal.record_decision(&decision("a", &[1, 2]), &plan(), Stage::Planned, "").unwrap();
+    assert_eq!(journal.acted_on("checkout", &[target(1)]).unwrap(), None, "planned is not begun");
+    journal.record_stage("a", Stage::Applying, "", 0).unwrap();
+    assert_eq!(journal.acted_on("checkout", &[target(3), target(2)]).unwrap().as_deref(), Some("a"));
+    assert_eq!(journal.acted_on("checkout", &[target(3)]).unwrap(), None);
+    assert_eq!(journal.acted_on("cart", &[target(1)]).unwrap(), None);
+    journal.record_decision(&decision("b", &[2, 3]), &plan(), Stage::Planned, "").unwrap();
+    let error = format!("{:#}", journal.record_stage("b", Stage::Applying, "", 0).unwrap_err());
+    assert_eq!(error, "journal: record applying of b: an action was already begun against this canary (a)");
+    // All or nothing: the refused stage left no trace.
+    assert_eq!(journal.acted_on("checkout", &[target(3)]).unwrap(), None);
+    assert_eq!(journal.history(1).unwrap()[0].stages.len(), 1);
+}
+
+#[test]
+fn what_came_back_counts_as_acted_on() {
+    let mut journal = Journal::in_memory().unwrap();
+    let d = decision("a", &[1]);
+    journal.record_decision(&d, &plan(), Stage::Planned, "").unwrap();
+    journal.mark_acted(&d, &[target(9)]).unwrap();
+    assert_eq!(journal.acted_on("checkout", &[target(9)]).unwrap().as_deref(), Some("a"));
+}
+
+#[test]
+fn actions_since_counts_calls_not_plans() {
+    let mut journal = Journal::in_memory().unwrap();
+    for (id, incarnation, at) in [("a", 1, 5_000), ("b", 2, 9_000)] {
+        journal.record_decision(&decision(id, &[incarnation]), &plan(), Stage::Planned, "").unwrap();
+        journal.record_stage(id, Stage::Applying, "", at).unwrap();
+    }
+    journal.record_decision(&decision("c", &[3]), &plan(), Stage::Planned, "").unwrap();
+    assert_eq!(journal.actions_since("checkout", 5_000).unwrap(), [("a".into(), 5_000), ("b".into(), 9_000)]);
+    assert_eq!(journal.actions_since("checkout", 5_001).unwrap(), [("b".into(), 9_000)]);
+    assert!(journal.actions_since("cart", 0).unwrap().is_empty());
+}
+
+#[test]
+fn the_newest_come_first_and_no_more_than_asked_for() {
+    let mut journal = Journal::in_memory().unwrap();
+    for id in ["a", "b", "c"] {
+        journal.record_decision(&decision(id, &[1]), &plan(), Stage::Blocked, "mode").unwrap();
+    }
+    let ids: Vec<String> = journal.history(2).unwrap().into_iter().map(|e| e.decision.id).collect();
+    assert_eq!(ids, ["c", "b"]);
+    for (outcome, at) in [(Outcome::Healthy, 1), (Outcome::Regressed, 2)] {
+        journal.record_verdict("checkout", at, &verdict(outcome)).unwrap();
+    }
+    let newest = &journal.verdicts(1).unwrap()[0];
+    assert_eq!((newest.deployment.as_str(), newest.unix_ms), ("checkout", 2));
+    assert_eq!(newest.verdict, verdict(Outcome::Regressed));
+}
+
+#[test]
+fn the_same_decision_is_not_recorded_twice_and_a_stage_needs_its_decision() {
+    let mut journal = Journal::in_memory().unwrap();
+    journal.record_decision(&decision("a", &[1]), &plan(), Stage::Planned, "").unwrap();
+    assert!(journal.record_decision(&decision("a", &[1]), &plan(), Stage::Planned, "").is_err());
+    assert!(journal.record_stage("b", Stage::Applied, "", 0).is_err());
+}
+
+#[test]
+fn every_commit_reaches_the_disk() {
+    let (_dir, path) = place();
+    let journal = Journal::open(&path).unwrap();
+    let pragma =
+        |name: &str| journal.db.pragma_query_value(None, name, |r| r.get::<_, rusqlite::types::Value>(0)).unwrap();
+    assert_eq!(pragma("journal_mode"), rusqlite::types::Value::Text("wal".into()));
+    assert_eq!(pragma("synchronous"), rusqlite::types::Value::Integer(2));
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_refused_with_what_to_do() {
+    let (dir, path) = place();
+    let missing = dir.path().join("none/journal.db");
+    let error = refused(&missing);
+    assert!(error.contains("there is no directory") && error.contains("create it, or set 'journal'"), "{error}");
+    assert!(refused(dir.path()).contains("is a directory: set 'journal' to a file in it"));
+    fs::write(&path, "").unwrap();
+    assert!(refused(&path.join("journal.db")).contains("there is no directory"));
+    // Not even root writes here.
+    let error = refused(Path::new("/proc/journal.db"));
+    assert!(error.starts_with("journal /proc/journal.db cannot be written: let the guard write to /proc"), "{error}");
+}
+
+#[test]
+fn a_damaged_journal_is_refused_and_left_as_it_is() {
+    let (_dir, path) = place();
+    let mut journal = Journal::open(&path).unwrap();
+    for n in 0..200 {
+        journal.record_decision(&decision(&n.to_string(), &[n]), &plan(), Stage::Blocked, "mode").unwrap();
+    }
+    drop(journal);
+    let good = fs::read(&path).unwrap();
+    let mut holes = good.clone();
+    for page in 1..good.len() / 4096 {
+        holes[page * 4096..page * 4096 + 64].fill(0xaa);
+    }
+    let mut cut = good.clone();
+    cut.truncate(good.len() / 2);
+    for bytes in [b"this is no database, it only has its name ".repeat(99), holes, cut] {
+        fs::write(&path, &bytes).unwrap();
+        let error = refused(&path);
+        assert!(error.starts_with(&format!("journal {} is damaged (", path.display())), "{error}");
+        assert!(error.contains("Move the file away (mv "), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes, "not changed");
+    }
+    fs::write(&path, good).unwrap();
+    assert_eq!(Journal::open(&path).unwrap().history(1000).unwrap().len(), 200);
+}
+
+#[test]
+fn a_journal_of_a_newer_version_and_a_file_of_something_else_are_refused() {
+    let (dir, path) = place();
+    drop(Journal::open(&path).unwrap());
+    Connection::open(&path).unwrap().execute("UPDATE schema_version SET version = 99", []).unwrap();
+    assert!(refused(&path).contains("written by a newer canary (schema 99, this one knows 1)"));
+    let other = dir.path().join("other.db");
+    Connection::open(&other).unwrap().execute_batch("CREATE TABLE music (title TEXT)").unwrap();
+    assert!(refused(&other).contains("an SQLite file of something else"));
+}

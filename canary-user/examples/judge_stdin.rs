@@ -76,8 +76,7 @@ fn judge(header: &Header, input: &mut impl Read, clock: &mut Clock) -> Result<An
     let mut pace = Pace::new(parameters, &vec![Tolerance::default(); n]);
     let mut observe = |pace: &mut Pace, differences: Vec<Differences>, index: u64, phase: Phase| {
         let started = Instant::now();
-        let frame =
-            Frame { index, differences: &differences, canary_instances: k, stable_instances: m, phase };
+        let frame = Frame { index, differences: &differences, canary_instances: k, stable_instances: m, phase };
         pace.observe(&frame);
         clock.spent += started.elapsed();
         clock.indicator_windows += n as u64;

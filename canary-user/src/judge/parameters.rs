@@ -88,6 +88,9 @@ pub struct Parameters {
     pub excursion_factor: f64,
     /// Ratio of event rates, canary over stable, up to which nothing is wrong.
     pub event_null_ratio: f64,
+    /// The most by which the events of one window can raise the evidence of their kind, as a logarithm: a clump of them
+    /// in one window is one fact, and at least four windows have to agree.
+    pub event_gain_limit_ln: f64,
     /// Windows without any canary reading after which the canary counts as silent.
     pub silent_windows: u64,
     /// Time within which hard facts belong together, on the windows' own clock.
@@ -119,6 +122,7 @@ impl Default for Parameters {
             scale_floor: 0.003,
             excursion_factor: 1.3,
             event_null_ratio: 1.1,
+            event_gain_limit_ln: 2.5,
             silent_windows: 30,
             hard_span_ns: 300_000_000_000,
             indicators: Indicator::ALL.map(IndicatorParameters::of),
@@ -130,10 +134,5 @@ impl Parameters {
     /// ln(1/alpha): the evidence at which the canary is condemned.
     pub fn threshold_ln(&self) -> f64 {
         -self.alpha.ln()
-    }
-
-    /// The most by which one window can raise the evidence of one signal, as a logarithm.
-    pub fn largest_gain_ln(&self) -> f64 {
-        self.bets.iter().fold(0.0f64, |a, b| a.max(*b)) * self.clip
     }
 }

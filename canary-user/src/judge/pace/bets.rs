@@ -16,11 +16,13 @@ pub struct Restarts {
     pub cash: f64,
 }
 
-impl Restarts {
-    pub fn new() -> Self {
+impl Default for Restarts {
+    fn default() -> Self {
         Self { age: 0, cash: 1.0 }
     }
+}
 
+impl Restarts {
     /// Weight to put in before the bet of this window. To be called once per judged window.
     pub fn next_weight(&mut self, p: &Parameters) -> f64 {
         let weight = if self.age == 0 {
@@ -62,6 +64,12 @@ impl Stakes {
                 *stake = (*stake * gain.exp()).min(WEALTH_LIMIT);
             }
         }
+    }
+
+    /// The e-value of one signal: what is not bet yet and the mean of its stakes. Never quite zero, so that its
+    /// logarithm is finite.
+    pub fn e_value(&self, restarts: &Restarts) -> f64 {
+        (restarts.cash + self.mean()).max(1e-300)
     }
 
     pub fn mean(&self) -> f64 {

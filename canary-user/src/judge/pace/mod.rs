@@ -8,7 +8,7 @@ mod differences;
 mod noise;
 mod track;
 
-pub use bets::Restarts;
+pub use bets::{Restarts, Stakes};
 pub use differences::{Differences, OWN, PLACEBOS, SERIES, StableSide};
 pub use track::{EFFECT_WINDOWS, Effect, Track};
 
@@ -67,7 +67,7 @@ impl Pace {
             indicators,
             mean,
             p_stable: None,
-            restarts: Restarts::new(),
+            restarts: Restarts::default(),
             phase: Phase::Baseline,
             windows: 0,
             parameters,
@@ -139,7 +139,7 @@ impl Pace {
     fn bet(&mut self, rows: &[Differences], p_canary: f64, frame: &Frame) {
         // Alpha holds for one horizon. After it the stake is renewed, but never in the middle of a run that is winning.
         if self.restarts.age() >= self.parameters.horizon_windows && self.evidence_ln(&[]) <= 0.0 {
-            self.restarts = Restarts::new();
+            self.restarts = Restarts::default();
             self.indicators.iter_mut().for_each(|t| t.reset(false));
             self.mean.reset(false);
         }
@@ -194,6 +194,12 @@ impl Pace {
         ((1.0 - weight) * signals + weight * self.mean.evidence(&self.restarts)).ln()
     }
 
+    /// Whether offset and noise of an indicator came from the pair itself, for want of a second stable instance.
+    pub fn rests_on_pair(&self, indicator: usize) -> bool {
+        let noise = &self.indicators[indicator].noise;
+        noise.own_windows() > 0 && noise.placebo_pairs() < self.parameters.minimum_baseline
+    }
+
     /// The e-value that one of `signals` has to reach alone to be named as a cause with family-wise confidence.
     pub fn confirmed_at(&self, signals: usize) -> f64 {
         signals as f64 / ((1.0 - self.parameters.p_weight) * self.parameters.alpha)
@@ -224,7 +230,7 @@ impl Pace {
 
     /// Another canary: evidence is dropped, noise is kept.
     pub fn reset_evidence(&mut self) {
-        self.restarts = Restarts::new();
+        self.restarts = Restarts::default();
         self.indicators.iter_mut().for_each(|t| t.reset(true));
         self.mean.reset(true);
         self.phase = Phase::Baseline;

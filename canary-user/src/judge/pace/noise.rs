@@ -23,6 +23,8 @@ const OFFSET_MEMORY: f64 = 7200.0;
 const OFFSET_AFTER_CHANGE: f64 = 300.0;
 /// Windows after which the shape of the noise is learned: before that the scale is too rough.
 const SHAPE_AFTER: u64 = 64;
+/// Windows that the first median of a series weighs: few, since the same windows are then learned from.
+const START_WEIGHT: f64 = 10.0;
 /// Scale of an indicator none of whose rows had a difference.
 const SCALE_UNKNOWN: f64 = 0.1;
 
@@ -202,7 +204,7 @@ impl Noise {
                 continue;
             }
             let location = median(&mut values);
-            series.offset_n = (values.len() as f64).min(100.0);
+            series.offset_n = (values.len() as f64).min(START_WEIGHT);
             series.offset_sum = location * series.offset_n;
             deviations.extend(values.iter().map(|d| (d - location).abs()));
         }
@@ -373,8 +375,7 @@ impl Noise {
         if self.has_own_past() {
             return (d.placebo_variance / self.series[OWN].offset_n + 0.25 * tau0_squared + d.wander).sqrt();
         }
-        let known: Vec<f64> =
-            self.series[..PLACEBOS].iter().filter(|s| s.offset_n > 0.0).map(Series::offset).collect();
+        let known: Vec<f64> = self.series[..PLACEBOS].iter().filter(|s| s.offset_n > 0.0).map(Series::offset).collect();
         let (k, m) = (k.max(1) as f64, m.max(1) as f64);
         let spread: f64 = known.iter().map(|b| ((b - d.offset) * (m - 1.0) / m).powi(2)).sum();
         let others = (known.len() as f64 - 1.0).max(0.0);

@@ -27,7 +27,10 @@ pub struct Track {
     recent_n: usize,
     /// Share of the margin used in the latest window; NaN where missing.
     pub p: f64,
+    /// Since when the excess is above the margin: the onset.
     run: Run,
+    /// Since when it is above half the margin: long enough to tell a leak from a step.
+    trend: Run,
     pub bets: u64,
 }
 
@@ -36,6 +39,10 @@ pub struct Track {
 struct Run {
     sum: f64,
     start: Option<u64>,
+    excess_sum: f64,
+    /// Sum of the excess times its place in the run.
+    excess_moment: f64,
+    windows: u64,
 }
 
 /// The effect on one indicator, as differences of ln.
@@ -59,6 +66,7 @@ impl Track {
             recent_n: 0,
             p: f64::NAN,
             run: Run::default(),
+            trend: Run::default(),
             bets: 0,
         }
     }
@@ -103,6 +111,10 @@ impl Track {
         self.noise.has_rows()
     }
 
+    pub fn has_any_bet(&self) -> bool {
+        self.bets > 0
+    }
+
     /// Whether there is enough baseline to bet.
     pub fn has_baseline(&self, p: &Parameters) -> bool {
         self.noise.is_ready() && self.noise.pairs() >= p.minimum_baseline
@@ -124,12 +136,14 @@ impl Track {
         self.stakes.settle(against);
         self.stakes_healthy.settle(healthy);
         self.bets += 1;
-        self.run.add(worse, index);
+        let half = score(excess - 0.5 * self.margin);
+        self.run.add(worse, excess, index);
+        self.trend.add(half, excess, index);
     }
 
-    /// The e-value: what is not bet yet and the mean of the stakes.
+    /// The e-value against "not worse than the margin".
     pub fn evidence(&self, restarts: &Restarts) -> f64 {
-        restarts.cash + self.stakes.mean()
+        self.stakes.e_value(restarts)
     }
 
     /// The e-value against "worse than the healthy margin".
@@ -140,6 +154,20 @@ impl Track {
     /// Window at which the current run of evidence began.
     pub fn run_start(&self) -> Option<u64> {
         self.run.start
+    }
+
+    /// Whether the canary's excess has been rising since the run of evidence began: a leak, not a step. The slope of a
+    /// straight line has to be clear of the noise and to explain a good part of the excess.
+    pub fn is_growing(&self) -> bool {
+        let Run { excess_sum, excess_moment, windows, .. } = self.trend;
+        if windows < 2 * EFFECT_WINDOWS as u64 {
+            return false;
+        }
+        let n = windows as f64;
+        let mean = excess_sum / n;
+        let slope = (excess_moment - 0.5 * (n - 1.0) * excess_sum) / (n * (n * n - 1.0) / 12.0);
+        let error = (12.0 * self.noise.derived.long_run_variance / (n * n * n)).sqrt();
+        slope > 2.5 * error && slope * n > 0.25 * mean
     }
 
     pub fn effect(&self) -> Option<Effect> {
@@ -161,6 +189,7 @@ impl Track {
     pub fn reset(&mut self, another_canary: bool) {
         self.stakes = Stakes::of(0.0);
         self.run = Run::default();
+        self.trend = Run::default();
         if another_canary {
             self.stakes_healthy = Stakes::of(1.0);
             self.bets = 0;
@@ -172,12 +201,15 @@ impl Track {
 }
 
 impl Run {
-    fn add(&mut self, score: f64, index: u64) {
+    fn add(&mut self, score: f64, excess: f64, index: u64) {
         if self.sum + score <= 0.0 {
             *self = Run::default();
             return;
         }
         self.sum += score;
+        self.excess_sum += excess;
+        self.excess_moment += excess * self.windows as f64;
+        self.windows += 1;
         self.start.get_or_insert(index);
     }
 }

@@ -4,6 +4,7 @@
 //! state of its [`Track`]. Constant memory, no clock, no I/O. Formulas and their sources: `docs/judge.md`.
 
 mod bets;
+mod blocks;
 mod differences;
 mod noise;
 mod track;
@@ -147,13 +148,22 @@ impl Pace {
         let weight = self.restarts.next_weight(p);
         for (track, d) in self.indicators.iter_mut().zip(rows) {
             track.put_in(weight);
-            if track.has_baseline(p) && !learns_from_pair(track, frame, p) {
+            if learns_from_pair(track, frame, p) {
+                continue;
+            }
+            if track.has_baseline(p) {
                 track.bet(d.canary, frame.index, p);
+            }
+            if frame.stable_instances < 2 {
+                track.noise.learn_mirrored(d.canary, p);
             }
         }
         self.mean.put_in(weight);
         if self.mean.has_baseline(p) {
             self.mean.bet(p_canary, frame.index, p);
+            if frame.stable_instances < 2 {
+                self.mean.noise.learn_mirrored(p_canary, p);
+            }
         }
     }
 

@@ -5,18 +5,11 @@
 
 use super::{
     bets::bennett,
+    blocks::{Scales, Series},
     differences::{OWN, PLACEBOS, SERIES},
 };
 use crate::judge::parameters::{BETS, Parameters};
 
-/// Block lengths 1, 2, ... 512 at which sums are compared.
-const SCALES: usize = 10;
-/// Blocks of one length needed before their variance is used.
-const BLOCKS_NEEDED: f64 = 12.0;
-/// Scales (lengths 1 to 8) whose variance is also followed with a short memory.
-const RECENT_SCALES: usize = 4;
-/// Length of that short memory, in windows.
-const RECENT_WINDOWS: f64 = 48.0;
 /// Most windows that an offset remembers.
 const OFFSET_MEMORY: f64 = 7200.0;
 /// What an offset still weighs after the set of instances changed.
@@ -28,39 +21,6 @@ const START_WEIGHT: f64 = 10.0;
 /// Scale of an indicator none of whose rows had a difference.
 const SCALE_UNKNOWN: f64 = 0.1;
 
-/// One placebo series.
-#[derive(Clone, Debug)]
-struct Series {
-    offset_sum: f64,
-    offset_n: f64,
-    /// Sums of the blocks that are not complete yet, by scale.
-    blocks: [f64; SCALES],
-    /// Residuals in the blocks; block h is complete when this is a multiple of 2^h.
-    residuals: u64,
-    previous: f64,
-}
-
-impl Series {
-    const EMPTY: Series =
-        Series { offset_sum: 0.0, offset_n: 0.0, blocks: [0.0; SCALES], residuals: 0, previous: f64::NAN };
-
-    fn offset(&self) -> f64 {
-        self.offset_sum / self.offset_n.max(1.0)
-    }
-}
-
-/// Sums over complete blocks of one length, pooled over the series.
-#[derive(Clone, Copy, Debug, Default)]
-struct Scale {
-    /// Sum of S^2/B.
-    energy: f64,
-    blocks: f64,
-    /// Largest S^2/B with S > 0: the worst excursion in the bad direction.
-    worst: f64,
-    /// S^2/B with a short memory.
-    recent: f64,
-}
-
 /// The noise of one indicator. See `docs/judge.md` for the formulas.
 #[derive(Clone, Debug)]
 pub struct Noise {
@@ -69,7 +29,7 @@ pub struct Noise {
     /// Rows kept until there are enough to start from; then empty for good.
     initial: Option<Vec<[f64; SERIES]>>,
     series: [Series; SERIES],
-    scales: [Scale; SCALES],
+    scales: Scales,
     /// Robust standard deviation.
     pub sigma: f64,
     windows: u64,
@@ -113,7 +73,7 @@ impl Noise {
             learns_offset: true,
             initial: Some(Vec::new()),
             series: [Series::EMPTY; SERIES],
-            scales: [Scale::default(); SCALES],
+            scales: Scales::default(),
             sigma: SCALE_UNKNOWN,
             windows: 0,
             square_sum: 0.0,
@@ -232,7 +192,9 @@ impl Noise {
                     series.offset_n *= 0.5;
                 }
             }
-            self.learn_blocks(j, x, placebos);
+            // In a pair of equals an excursion either way shows what one of them does when nothing is wrong.
+            let either_way = j == OWN && placebos < 2;
+            self.scales.learn(&mut self.series[j], x, placebos, either_way);
             if self.windows > SHAPE_AFTER + 1 {
                 let z = x / self.derived.long_run_variance.sqrt();
                 self.moment_square += z * z;
@@ -258,27 +220,16 @@ impl Noise {
         }
     }
 
-    fn learn_blocks(&mut self, j: usize, x: f64, placebos: usize) {
-        let series = &mut self.series[j];
-        series.residuals += 1;
-        for (h, scale) in self.scales.iter_mut().enumerate() {
-            series.blocks[h] += x;
-            let length = 1u64 << h;
-            if !series.residuals.is_multiple_of(length) {
-                continue;
-            }
-            let sum = std::mem::take(&mut series.blocks[h]);
-            let energy = sum * sum / length as f64;
-            scale.energy += energy;
-            scale.blocks += 1.0;
-            if h < RECENT_SCALES {
-                let memory = length as f64 / (RECENT_WINDOWS * placebos.max(1) as f64);
-                scale.recent += memory.min(0.25).max(1.0 / scale.blocks) * (energy - scale.recent);
-            }
-            if sum > 0.0 && energy > scale.worst {
-                scale.worst = energy;
-            }
+    /// Goes on learning from a pair whose learning is over, from one side only: when the canary seems better than usual it
+    /// may be the stable instance that is worse, and what one does the other may do. A canary that gets worse teaches
+    /// nothing here.
+    pub fn learn_mirrored(&mut self, d: f64, p: &Parameters) {
+        if d.is_nan() || !self.has_own_past() {
+            return;
         }
+        let limit = p.clip * self.sigma;
+        let x = (d - self.series_offset(OWN)).clamp(-limit, limit);
+        self.scales.learn_mirrored(&mut self.series[OWN], x);
     }
 
     /// Follows how far the canary jumps from window to window: a canary noisier than the placebos is trusted less.
@@ -300,12 +251,7 @@ impl Noise {
 
     /// Refreshes [`Derived`].
     pub fn derive(&mut self, has_canary: bool, p: &Parameters) {
-        let (mut variance, mut wander) = (0.0f64, 0.0);
-        for (h, scale) in self.scales.iter().enumerate().filter(|(_, s)| s.blocks >= BLOCKS_NEEDED) {
-            let mean = scale.energy / scale.blocks;
-            wander = mean / (1u64 << h) as f64;
-            variance = variance.max(mean).max(p.excursion_factor * scale.worst / (2.0 * scale.blocks.ln()));
-        }
+        let (mut variance, wander) = self.scales.variance_and_wander(p);
         if self.pairs > 20 {
             let n = self.pairs as f64;
             let phi = ((self.lagged_sum / (self.square_sum + 1e-300)).max(0.0) + 0.5 / n.sqrt()).min(0.97);
@@ -314,11 +260,7 @@ impl Noise {
         if variance <= 0.0 {
             variance = self.sigma * self.sigma;
         }
-        let mut noisy_hour = 1.0f64;
-        for scale in self.scales[..RECENT_SCALES].iter().filter(|s| s.blocks >= BLOCKS_NEEDED) {
-            noisy_hour = noisy_hour.max(0.8 * scale.recent / (scale.energy / scale.blocks + 1e-300));
-        }
-        variance *= noisy_hour;
+        variance *= self.scales.noisy_hour();
         let mut canary_factor = 1.0;
         if has_canary && self.placebo_step > 0.0 && self.canary_step > 0.0 {
             canary_factor = (self.canary_step / self.placebo_step).clamp(1.0, 25.0);
@@ -405,9 +347,7 @@ impl Noise {
     /// from near where they were, and blocks across the change are dropped.
     pub fn soften(&mut self) {
         for series in &mut self.series {
-            series.blocks = [0.0; SCALES];
-            series.residuals = 0;
-            series.previous = f64::NAN;
+            series.cut();
             if series.offset_n > OFFSET_AFTER_CHANGE {
                 series.offset_sum *= OFFSET_AFTER_CHANGE / series.offset_n;
                 series.offset_n = OFFSET_AFTER_CHANGE;

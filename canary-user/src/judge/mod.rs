@@ -1,5 +1,23 @@
-//! The judge: windows in, a verdict out. Pure, streaming, deterministic.
+//! The judge: windows in, a verdict out. Pure, streaming, deterministic, constant memory.
+//!
+//! Goes in: [`Window`](crate::window::Window)s of one deployment, in order. Comes out: one [`Verdict`] each.
+//! [`pace`] compares log differences, [`Judge`] decides who takes part and what follows.
+//! It refuses to guess: what is missing is not bet on, and is never a pass.
 
+pub mod pace;
+
+mod counts;
+mod explain;
+mod hard;
+mod instances;
+mod level;
+mod observe;
+mod parameters;
 mod verdict;
 
+pub use observe::Judge;
+pub use parameters::*;
 pub use verdict::*;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! Which instances take part in a window: new and restarted ones sit out their warm-up, those that left are forgotten.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{pace::PLACEBOS, parameters::Parameters};
+use crate::window::{Event, Reading, Window};
+
+/// How an instance takes part in this window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Active,
+    /// Second half of the warm-up: a first idea of its offset may be had.
+    Settling,
+    SitsOut,
+}
+
+/// One known instance.
+#[derive(Clone, Debug)]
+struct Instance {
+    incarnation: u64,
+    /// Count of windows at which it takes part.
+    joins_at: u64,
+    last_seen: u64,
+    /// Place among the placebos.
+    slot: Option<usize>,
+    last_trouble: Option<u64>,
+}
+
+/// What changed among the stable instances in this window.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    /// Places whose instance is gone or another one now.
+    pub freed: Vec<usize>,
+    /// Whether the set that takes part changed.
+    pub membership: bool,
+    /// The canary was away for long and came back as something else.
+    pub another_canary: bool,
+}
+
+/// Everything known about who is there. Bounded by the instances seen within `silent_windows`.
+#[derive(Clone, Debug, Default)]
+pub struct Instances {
+    /// Windows observed so far.
+    now: u64,
+    stable_seen: bool,
+    stable: BTreeMap<Arc<str>, Instance>,
+    canary: BTreeMap<Arc<str>, Instance>,
+    /// Windows in a row in which stable reported and the canary did not.
+    canary_absent: u64,
+}
+
+/// Whether an instance reported anything.
+pub fn reports(reading: &Reading) -> bool {
+    reading.values.iter().any(|v| v.is_finite())
+}
+
+impl Instances {
+    /// Takes note of who reports in this window. To be called first, once per window.
+    pub fn observe(&mut self, window: &Window, p: &Parameters) -> Changes {
+        self.now += 1;
+        let mut changes = Changes::default();
+        self.observe_stable(window, p, &mut changes);
+        self.observe_canary(window, p, &mut changes);
+        changes
+    }
+
+    fn observe_stable(&mut self, window: &Window, p: &Parameters, changes: &mut Changes) {
+        let now = self.now;
+        for reading in window.stable.iter().filter(|r| reports(r)) {
+            // Who is there from the start has been running: the guard came later.
+            let joins_at = if self.stable_seen { now + p.warmup_windows } else { now };
+            if let Some(known) = self.stable.get_mut(&reading.instance) {
+                known.last_seen = now;
+                if known.incarnation != reading.incarnation {
+                    known.incarnation = reading.incarnation;
+                    known.joins_at = joins_at;
+                    changes.membership = true;
+                    changes.freed.extend(known.slot);
+                }
+                changes.membership |= known.joins_at == now;
+            } else {
+                let slot = (0..PLACEBOS).find(|s| self.stable.values().all(|i| i.slot != Some(*s)));
+                let instance =
+                    Instance { incarnation: reading.incarnation, joins_at, last_seen: now, slot, last_trouble: None };
+                self.stable.insert(reading.instance.clone(), instance);
+            }
+        }
+        self.stable_seen |= !self.stable.is_empty();
+        self.stable.retain(|_, instance| {
+            let stays = now - instance.last_seen < p.silent_windows;
+            if !stays {
+                changes.freed.extend(instance.slot);
+                changes.membership = true;
+            }
+            stays
+        });
+    }
+
+    fn observe_canary(&mut self, window: &Window, p: &Parameters, changes: &mut Changes) {
+        let now = self.now;
+        for reading in &window.canary {
+            let troubles = [Event::Crashes, Event::OomKills, Event::ErrorExits];
+            if troubles.iter().any(|e| reading.events[*e as usize].is_some_and(|n| n > 0))
+                && let Some(known) = self.canary.get_mut(&reading.instance)
+            {
+                known.last_trouble = Some(now);
+            }
+        }
+        let mut present = window.canary.iter().filter(|r| reports(r)).peekable();
+        if present.peek().is_none() {
+            self.canary_absent += u64::from(window.stable.iter().any(reports));
+            return;
+        }
+        let was_absent = std::mem::take(&mut self.canary_absent);
+        if was_absent >= p.silent_windows
+            && !self.canary.is_empty()
+            && window
+                .canary
+                .iter()
+                .filter(|r| reports(r))
+                .all(|r| self.canary.get(&r.instance).is_none_or(|known| known.incarnation != r.incarnation))
+        {
+            self.canary.clear();
+            changes.another_canary = true;
+        }
+        for reading in present {
+            let joins_at = now + p.warmup_windows;
+            let known = self.canary.entry(reading.instance.clone()).or_insert_with(|| Instance {
+                incarnation: reading.incarnation,
+                joins_at,
+                last_seen: now,
+                slot: None,
+                last_trouble: None,
+            });
+            known.last_seen = now;
+            if known.incarnation != reading.incarnation {
+                known.incarnation = reading.incarnation;
+                // What restarts because it crashed does not get another warm-up for it.
+                if known.last_trouble.is_none_or(|t| now - t >= p.silent_windows) {
+                    known.joins_at = joins_at;
+                }
+            }
+        }
+        self.canary.retain(|_, instance| now - instance.last_seen < p.silent_windows);
+    }
+
+    /// How a stable instance takes part, and its place among the placebos.
+    pub fn stable_part(&self, reading: &Reading, p: &Parameters) -> (Part, Option<usize>) {
+        match self.stable.get(&reading.instance) {
+            Some(known) if reports(reading) => {
+                let part = if known.joins_at <= self.now {
+                    Part::Active
+                } else if known.joins_at - self.now <= p.warmup_windows / 2 {
+                    Part::Settling
+                } else {
+                    Part::SitsOut
+                };
+                (part, known.slot)
+            }
+            _ => (Part::SitsOut, None),
+        }
+    }
+
+    pub fn canary_is_active(&self, reading: &Reading) -> bool {
+        reports(reading) && self.canary.get(&reading.instance).is_some_and(|known| known.joins_at <= self.now)
+    }
+
+    /// Windows until the first canary instance is through its warm-up; 0 if one is; `None` without a canary.
+    pub fn canary_warmup_left(&self) -> Option<u64> {
+        self.canary.values().map(|i| i.joins_at.saturating_sub(self.now)).min()
+    }
+
+    /// Stable instances that are remembered.
+    pub fn known_stable(&self) -> usize {
+        self.stable.len()
+    }
+
+    /// Windows in a row in which stable reported and the canary did not.
+    pub fn canary_absent(&self) -> u64 {
+        self.canary_absent
+    }
+
+    /// Forgets the canary: whatever reports next begins its warm-up.
+    pub fn forget_canary(&mut self) {
+        self.canary.clear();
+        self.canary_absent = 0;
+    }
+}

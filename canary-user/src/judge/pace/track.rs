@@ -1,0 +1,215 @@
+//! One signal of the comparison: an indicator, or P(t) itself.
+
+use super::{
+    bets::{Restarts, Stakes},
+    differences::{Differences, SERIES},
+    noise::Noise,
+};
+use crate::judge::parameters::{BETS, Parameters, Tolerance};
+
+/// Windows over which an effect is averaged.
+pub const EFFECT_WINDOWS: usize = 10;
+/// P and its parts end here, so that one signal cannot drown the others.
+const P_LIMIT: f64 = 3.0;
+
+/// Noise, margin and stakes of one signal.
+#[derive(Clone, Debug)]
+pub struct Track {
+    pub noise: Noise,
+    tolerance: Tolerance,
+    /// The smallest change of ln that counts, and the one that "healthy" has to exclude.
+    pub margin: f64,
+    pub margin_healthy: f64,
+    stakes: Stakes,
+    stakes_healthy: Stakes,
+    /// The latest differences beyond the offset, oldest overwritten.
+    recent: [f64; EFFECT_WINDOWS],
+    recent_n: usize,
+    /// Share of the margin used in the latest window; NaN where missing.
+    pub p: f64,
+    /// Since when the excess is above the margin: the onset.
+    run: Run,
+    /// Since when it is above half the margin: long enough to tell a leak from a step.
+    trend: Run,
+    pub bets: u64,
+}
+
+/// Cumulative sum of scores since it was last at its minimum: where a change most likely began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    sum: f64,
+    start: Option<u64>,
+    excess_sum: f64,
+    /// Sum of the excess times its place in the run.
+    excess_moment: f64,
+    windows: u64,
+}
+
+/// The effect on one indicator, as differences of ln.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Effect {
+    pub mean: f64,
+    /// Half the width of an interval of about 95 %.
+    pub half_width: f64,
+}
+
+impl Track {
+    pub fn new(noise: Noise, tolerance: Tolerance) -> Self {
+        Self {
+            noise,
+            tolerance,
+            margin: 1.0,
+            margin_healthy: 1.0,
+            stakes: Stakes::of(0.0),
+            stakes_healthy: Stakes::of(1.0),
+            recent: [f64::NAN; EFFECT_WINDOWS],
+            recent_n: 0,
+            p: f64::NAN,
+            run: Run::default(),
+            trend: Run::default(),
+            bets: 0,
+        }
+    }
+
+    /// Share of the margin that difference `d` uses when `offset` is expected.
+    pub fn share(&self, d: f64, offset: f64) -> f64 {
+        ((d - offset) / self.margin).clamp(-P_LIMIT, P_LIMIT)
+    }
+
+    /// Learns from the placebos and follows the canary where there is one. Answers whether location and scale
+    /// became known just now.
+    pub fn learn(&mut self, row: &[f64; SERIES], canary: f64, placebos: usize, p: &Parameters) -> bool {
+        let was_ready = self.noise.is_ready();
+        self.noise.learn(row, placebos, p);
+        self.noise.follow_canary(canary, p);
+        self.noise.is_ready() && !was_ready
+    }
+
+    /// Margins of an indicator for `k` canary and `m` stable instances.
+    pub fn set_margins(&mut self, k: usize, m: usize, p: &Parameters) {
+        let extra = p.margin_multiplier * self.noise.offset_spread(k, m, p);
+        self.margin = self.tolerance.delta + extra;
+        self.margin_healthy = self.tolerance.delta_healthy + p.healthy_margin_share * extra;
+    }
+
+    /// Keeps the canary's difference for the effect and, after the warm-up, for nothing else.
+    pub fn record(&mut self, d: &Differences) {
+        let excess = d.canary - self.noise.derived.offset;
+        self.p = self.share(d.canary, self.noise.derived.offset);
+        self.recent[self.recent_n % EFFECT_WINDOWS] = excess;
+        self.recent_n += 1;
+    }
+
+    pub fn put_in(&mut self, weight: f64) {
+        if weight > 0.0 {
+            self.stakes.put_in(weight);
+        }
+    }
+
+    /// Whether there ever was a pair of readings to learn from.
+    pub fn has_data(&self) -> bool {
+        self.noise.has_rows()
+    }
+
+    pub fn has_any_bet(&self) -> bool {
+        self.bets > 0
+    }
+
+    /// Whether there is enough baseline to bet.
+    pub fn has_baseline(&self, p: &Parameters) -> bool {
+        self.noise.is_ready() && self.noise.pairs() >= p.minimum_baseline
+    }
+
+    /// Bets on the canary's difference in window `index`, against and for it.
+    pub fn bet(&mut self, canary: f64, index: u64, p: &Parameters) {
+        if canary.is_nan() {
+            return;
+        }
+        let d = &self.noise.derived;
+        let deviation = d.long_run_variance.sqrt();
+        let excess = canary - d.offset;
+        let score = |x: f64| x.clamp(-d.clip, d.clip) / deviation;
+        let worse = score(excess - self.margin);
+        let better = score(self.margin_healthy - excess);
+        let gains = |z: f64| -> [f64; BETS] { std::array::from_fn(|a| p.bets[a] * z - d.price[a]) };
+        let (against, healthy) = (gains(worse), gains(better));
+        self.stakes.settle(against);
+        self.stakes_healthy.settle(healthy);
+        self.bets += 1;
+        let half = score(excess - 0.5 * self.margin);
+        self.run.add(worse, excess, index);
+        self.trend.add(half, excess, index);
+    }
+
+    /// The e-value against "not worse than the margin".
+    pub fn evidence(&self, restarts: &Restarts) -> f64 {
+        self.stakes.e_value(restarts)
+    }
+
+    /// The e-value against "worse than the healthy margin".
+    pub fn evidence_healthy(&self) -> f64 {
+        self.stakes_healthy.mean()
+    }
+
+    /// Window at which the current run of evidence began.
+    pub fn run_start(&self) -> Option<u64> {
+        self.run.start
+    }
+
+    /// Whether the canary's excess has been rising since the run of evidence began: a leak, not a step. The slope of a
+    /// straight line has to be clear of the noise and to explain a good part of the excess.
+    pub fn is_growing(&self) -> bool {
+        let Run { excess_sum, excess_moment, windows, .. } = self.trend;
+        if windows < 2 * EFFECT_WINDOWS as u64 {
+            return false;
+        }
+        let n = windows as f64;
+        let mean = excess_sum / n;
+        let slope = (excess_moment - 0.5 * (n - 1.0) * excess_sum) / (n * (n * n - 1.0) / 12.0);
+        let error = (12.0 * self.noise.derived.long_run_variance / (n * n * n)).sqrt();
+        slope > 2.5 * error && slope * n > 0.25 * mean
+    }
+
+    pub fn effect(&self) -> Option<Effect> {
+        let (mut sum, mut n) = (0.0, 0.0);
+        for x in self.recent.iter().filter(|x| !x.is_nan()) {
+            sum += x;
+            n += 1.0;
+        }
+        let half_width = 1.96 * (self.noise.derived.long_run_variance / n).sqrt();
+        (n > 0.0).then(|| Effect { mean: sum / n, half_width })
+    }
+
+    /// Mean share of the margin used over the effect's windows.
+    pub fn mean_share(&self) -> Option<f64> {
+        self.effect().map(|e| (e.mean / self.margin).clamp(-P_LIMIT, P_LIMIT))
+    }
+
+    /// Drops evidence, keeps noise. `another_canary`: what was learned about the canary's own past goes too.
+    pub fn reset(&mut self, another_canary: bool) {
+        self.stakes = Stakes::of(0.0);
+        self.run = Run::default();
+        self.trend = Run::default();
+        if another_canary {
+            self.stakes_healthy = Stakes::of(1.0);
+            self.bets = 0;
+            self.recent = [f64::NAN; EFFECT_WINDOWS];
+            self.p = f64::NAN;
+            self.noise.forget_canary();
+        }
+    }
+}
+
+impl Run {
+    fn add(&mut self, score: f64, excess: f64, index: u64) {
+        if self.sum + score <= 0.0 {
+            *self = Run::default();
+            return;
+        }
+        self.sum += score;
+        self.excess_sum += excess;
+        self.excess_moment += excess * self.windows as f64;
+        self.windows += 1;
+        self.start.get_or_insert(index);
+    }
+}

@@ -1,0 +1,499 @@
+//! The judge on generated windows: silent on equal versions, quick and right about what got worse.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::window::{Event, Indicator, Reading, Window};
+
+/// SplitMix64, and normal deviates from it (Box-Muller): the same on every machine and in every run.
+struct Random(u64);
+
+impl Random {
+    fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+
+    fn poisson(&mut self, mean: f64) -> u64 {
+        let (limit, mut product, mut n) = ((-mean).exp(), self.uniform(), 0);
+        while product > limit {
+            product *= self.uniform();
+            n += 1;
+        }
+        n
+    }
+}
+
+/// Usual levels and noise of the seven indicators, in the order of [`Indicator::ALL`].
+const LEVELS: [f64; Indicator::COUNT] = [400_000.0, 60_000.0, 0.02, 3e8, 2_000.0, 3e6, 9e6];
+const NOISE: [f64; Indicator::COUNT] = [0.05, 0.15, 0.2, 0.03, 0.04, 0.08, 0.12];
+
+/// Makes windows of a service whose instances differ a little.
+struct Service {
+    random: Random,
+    stable: usize,
+    canary: usize,
+    /// Autocorrelation of the noise.
+    rho: f64,
+    noise: Vec<[f64; Indicator::COUNT]>,
+    index: u64,
+}
+
+impl Service {
+    fn new(seed: u64, stable: usize, rho: f64) -> Self {
+        let noise = vec![[0.0; Indicator::COUNT]; stable + 1];
+        Self { random: Random(seed), stable, canary: 0, rho, noise, index: 0 }
+    }
+
+    fn next(&mut self) -> Window {
+        let load = 1.0 + 0.5 * (self.index as f64 / 200.0).sin();
+        let mut readings = Vec::new();
+        for j in 0..self.stable + self.canary {
+            for (i, x) in self.noise[j].iter_mut().enumerate() {
+                *x = self.rho * *x + (1.0 - self.rho * self.rho).sqrt() * NOISE[i] * self.random.normal();
+            }
+            let name = if j < self.stable { format!("/stable-{j}") } else { format!("/canary-{}", j - self.stable) };
+            readings.push(Reading {
+                instance: Arc::from(name),
+                incarnation: 1,
+                values: std::array::from_fn(|i| LEVELS[i] * load * self.noise[j][i].exp()),
+                events: [Some(0); Event::COUNT],
+                turnarounds: 100,
+                seconds: 1.0,
+            });
+        }
+        let canary = readings.split_off(self.stable);
+        let window = Window {
+            deployment: Arc::from("shop"),
+            index: self.index,
+            t_ns: (self.index + 1) * 1_000_000_000,
+            span_ns: 1_000_000_000,
+            stable: readings,
+            canary,
+            clean: true,
+        };
+        self.index += 1;
+        window
+    }
+}
+
+/// `before` windows of stable alone, then `with` windows with one canary, changed by `change` (told windows since its start).
+fn run(judge: &mut Judge, service: &mut Service, before: u64, with: u64, change: impl Fn(u64, &mut Window)) -> Verdict {
+    service.canary = 0;
+    let mut last = None;
+    for t in 0..before + with {
+        if t == before {
+            service.canary = 1;
+        }
+        let mut window = service.next();
+        if t >= before {
+            change(t - before, &mut window);
+        }
+        let verdict = judge.observe(&window);
+        let condemned = verdict.outcome == Outcome::Regressed;
+        last = Some(verdict);
+        if condemned {
+            break;
+        }
+    }
+    last.expect("at least one window")
+}
+
+fn scale(window: &mut Window, indicator: Indicator, factor: f64) {
+    window.canary.iter_mut().for_each(|r| r.values[indicator as usize] *= factor);
+}
+
+fn count(readings: &mut [Reading], event: Event, n: u64) {
+    if let Some(reading) = readings.first_mut() {
+        reading.events[event as usize] = Some(n);
+    }
+}
+
+fn new_judge() -> Judge {
+    Judge::new(Parameters::default())
+}
+
+#[test]
+fn equal_versions_are_healthy() {
+    for (seed, rho) in (1..=12).zip([0.0, 0.3, 0.7, 0.9].into_iter().cycle()) {
+        let verdict = run(&mut new_judge(), &mut Service::new(seed, 3, rho), 900, 2400, |_, _| {});
+        assert_eq!(verdict.outcome, Outcome::Healthy, "seed {seed}, rho {rho}: {:?}", verdict.reasons);
+        assert!(verdict.reasons[0].contains("healthy margins"), "{:?}", verdict.reasons);
+        assert!(verdict.p_canary.unwrap().abs() < 2.0 && verdict.p_stable.unwrap().abs() < 2.0);
+    }
+}
+
+#[test]
+fn more_cpu_is_found_named_and_dated() {
+    for seed in 1..=8 {
+        let verdict = run(&mut new_judge(), &mut Service::new(seed, 3, 0.3), 600, 800, |t, w| {
+            if t >= 400 {
+                scale(w, Indicator::CpuPerWork, 1.5);
+            }
+        });
+        assert_eq!(verdict.outcome, Outcome::Regressed, "seed {seed}: {:?}", verdict.reasons);
+        assert!((1000..1060).contains(&verdict.window), "found at {}", verdict.window);
+        assert!(verdict.onset.unwrap().abs_diff(1000) <= 5, "onset {:?}", verdict.onset);
+        assert_eq!(verdict.causes[0].signal, "cpu_per_work");
+        assert_eq!(verdict.causes[0].mechanism, "more work per request");
+        let cpu = &verdict.indicators[Indicator::CpuPerWork as usize];
+        assert!(cpu.confirmed && cpu.effect_low.unwrap() < 0.5 && cpu.effect_high.unwrap() > 0.4, "{cpu:?}");
+        assert!(verdict.reasons[0].starts_with("CPU per turnaround +"), "{}", verdict.reasons[0]);
+        assert_eq!(verdict.evidence_share(), 1.0);
+    }
+}
+
+#[test]
+fn slower_with_all_else_flat_points_outside() {
+    let verdict = run(&mut new_judge(), &mut Service::new(5, 3, 0.3), 600, 800, |_, w| {
+        scale(w, Indicator::TurnaroundMean, 1.6);
+        scale(w, Indicator::TurnaroundP95, 1.6);
+    });
+    assert_eq!(verdict.outcome, Outcome::Regressed);
+    assert!(verdict.causes[0].signal.starts_with("turnaround"), "{:?}", verdict.causes);
+    assert!(verdict.causes[0].mechanism.contains("something outside"), "{:?}", verdict.causes[0]);
+}
+
+#[test]
+fn a_leak_is_told_from_a_step() {
+    let leak = run(&mut new_judge(), &mut Service::new(6, 3, 0.3), 600, 1500, |t, w| {
+        scale(w, Indicator::MemoryInUse, 1.0 + 0.0005 * t as f64);
+    });
+    assert_eq!(leak.causes[0].signal, "memory_in_use", "{:?}", leak.reasons);
+    assert_eq!(leak.causes[0].mechanism, "grows: leak");
+    let step = run(&mut new_judge(), &mut Service::new(6, 3, 0.3), 600, 1500, |t, w| {
+        scale(w, Indicator::MemoryInUse, if t < 200 { 1.0 } else { 1.2 });
+    });
+    assert_eq!(step.causes[0].mechanism, "larger working set", "{:?}", step.reasons);
+}
+
+#[test]
+fn an_improvement_elsewhere_hides_nothing() {
+    let verdict = run(&mut new_judge(), &mut Service::new(7, 3, 0.3), 600, 1500, |_, w| {
+        scale(w, Indicator::CpuPerWork, 0.5);
+        scale(w, Indicator::BytesPerWork, 0.5);
+        scale(w, Indicator::MemoryInUse, 1.3);
+    });
+    assert_eq!(verdict.outcome, Outcome::Regressed);
+    assert_eq!(verdict.causes[0].signal, "memory_in_use");
+    assert_eq!(verdict.causes.len(), 1, "{:?}", verdict.causes);
+}
+
+#[test]
+fn unclean_and_empty_windows_change_nothing() {
+    let mut service = Service::new(8, 3, 0.3);
+    let mut judge = new_judge();
+    let before = run(&mut judge, &mut service, 600, 300, |_, _| {});
+    for k in 0..200 {
+        let mut window = service.next();
+        scale(&mut window, Indicator::CpuPerWork, 10.0);
+        if k % 2 == 0 {
+            window.clean = false;
+        } else {
+            window.canary[0].values = [f64::NAN; Indicator::COUNT];
+            window.stable.iter_mut().for_each(|r| r.values = [f64::NAN; Indicator::COUNT]);
+        }
+        let after = judge.observe(&window);
+        assert!((after.evidence_ln - before.evidence_ln).abs() < 1e-9, "{} {}", after.evidence_ln, before.evidence_ln);
+        assert_eq!(after.baseline_windows, before.baseline_windows);
+        assert_eq!(after.judged_windows, before.judged_windows);
+        assert_ne!(after.outcome, Outcome::Regressed);
+    }
+}
+
+#[test]
+fn same_windows_same_verdicts_bit_for_bit() {
+    let verdicts = || -> Vec<String> {
+        let (mut judge, mut service) = (new_judge(), Service::new(9, 4, 0.5));
+        let mut out = Vec::new();
+        for t in 0..900 {
+            service.canary = usize::from(t >= 400);
+            let mut window = service.next();
+            if t > 700 {
+                scale(&mut window, Indicator::CpuPerWork, 1.3);
+            }
+            out.push(serde_json::to_string(&judge.observe(&window)).unwrap());
+        }
+        out
+    };
+    let first = verdicts();
+    assert_eq!(first, verdicts());
+    let last: Verdict = serde_json::from_str(first.last().unwrap()).unwrap();
+    assert_eq!(last.outcome, Outcome::Regressed);
+}
+
+#[test]
+fn a_verdict_survives_json() {
+    let mut judge = new_judge();
+    let verdict = run(&mut judge, &mut Service::new(2, 3, 0.0), 100, 10, |_, w| {
+        count(&mut w.canary, Event::OomKills, 1);
+    });
+    assert_eq!(verdict.hard, Some(HardFact::OomKill));
+    let text = serde_json::to_string(&verdict).unwrap();
+    assert_eq!(serde_json::from_str::<Verdict>(&text).unwrap(), verdict);
+}
+
+#[test]
+fn too_little_is_said_to_be_too_little() {
+    let mut service = Service::new(10, 3, 0.0);
+    let mut judge = new_judge();
+    let alone = run(&mut judge, &mut service, 20, 0, |_, _| {});
+    assert_eq!(alone.outcome, Outcome::InsufficientData);
+    assert_eq!(alone.reasons[0], "no reading yet on canary");
+    let warming = run(&mut judge, &mut service, 0, 1, |_, _| {});
+    assert_eq!(warming.outcome, Outcome::InsufficientData);
+    assert_eq!(warming.reasons[0], "the canary warms up: window 1 of 60");
+    assert!(warming.reasons.iter().any(|r| r.starts_with("baseline: ")), "{:?}", warming.reasons);
+
+    let nothing_to_compare = run(&mut new_judge(), &mut Service::new(10, 0, 0.0), 0, 900, |_, w| {
+        scale(w, Indicator::CpuPerWork, 3.0);
+    });
+    assert_eq!(nothing_to_compare.outcome, Outcome::InsufficientData);
+    assert!(nothing_to_compare.reasons[0].contains("nothing to compare"), "{:?}", nothing_to_compare.reasons);
+}
+
+#[test]
+fn an_indicator_that_only_stable_reports_is_no_pass() {
+    let verdict = run(&mut new_judge(), &mut Service::new(11, 3, 0.0), 600, 900, |_, w| {
+        w.canary[0].values[Indicator::TurnaroundMean as usize] = f64::NAN;
+    });
+    assert_eq!(verdict.outcome, Outcome::Inconclusive);
+    let state = &verdict.indicators[Indicator::TurnaroundMean as usize];
+    assert_eq!(state.missing.as_deref(), Some("no reading yet on canary"));
+    assert!(
+        verdict.reasons.iter().any(|r| r == "turnaround (mean): no reading yet on canary"),
+        "{:?}",
+        verdict.reasons
+    );
+}
+
+#[test]
+fn reset_keeps_the_noise_and_drops_the_rest() {
+    let mut service = Service::new(12, 3, 0.3);
+    let mut judge = new_judge();
+    let bad = run(&mut judge, &mut service, 600, 400, |_, w| scale(w, Indicator::CpuPerWork, 1.5));
+    assert_eq!(bad.outcome, Outcome::Regressed);
+    assert_eq!(judge.decided_at(), Some(bad.window));
+    // The verdict sticks although the canary is good again.
+    assert_eq!(judge.observe(&service.next()).outcome, Outcome::Regressed);
+    judge.reset_evidence();
+    let good = run(&mut judge, &mut service, 0, 800, |_, _| {});
+    assert_eq!(good.outcome, Outcome::Healthy, "{:?}", good.reasons);
+    assert!(good.baseline_windows > bad.baseline_windows);
+    assert!(good.judged_windows < 800);
+}
+
+#[test]
+fn a_canary_that_was_away_and_is_another_now_starts_over() {
+    let mut service = Service::new(13, 3, 0.3);
+    let mut judge = new_judge();
+    let bad = run(&mut judge, &mut service, 600, 400, |_, w| scale(w, Indicator::CpuPerWork, 1.5));
+    assert_eq!(bad.outcome, Outcome::Regressed);
+    let away = run(&mut judge, &mut service, 1, 0, |_, _| {});
+    assert_eq!(away.outcome, Outcome::Regressed);
+    service.canary = 0;
+    for _ in 0..40 {
+        judge.observe(&service.next());
+    }
+    let back = run(&mut judge, &mut service, 0, 800, |_, w| w.canary[0].incarnation = 2);
+    assert_eq!(back.outcome, Outcome::Healthy, "{:?}", back.reasons);
+}
+
+#[test]
+fn a_canary_that_was_scaled_away_is_not_condemned() {
+    let (mut service, mut judge) = (Service::new(14, 3, 0.3), new_judge());
+    run(&mut judge, &mut service, 600, 200, |_, _| {});
+    let gone = run(&mut judge, &mut service, 60, 0, |_, _| {});
+    assert_eq!(gone.outcome, Outcome::InsufficientData);
+    assert_eq!(gone.reasons[0], "the canary has reported nothing for 60 windows");
+
+    let (mut service, mut judge) = (Service::new(14, 3, 0.3), new_judge());
+    let crashed = run(&mut judge, &mut service, 600, 200, |t, w| {
+        if t == 198 {
+            count(&mut w.canary, Event::Crashes, 1);
+        }
+    });
+    assert_ne!(crashed.outcome, Outcome::Regressed);
+    let gone = run(&mut judge, &mut service, 60, 0, |_, _| {});
+    assert_eq!((gone.outcome, gone.hard), (Outcome::Regressed, Some(HardFact::Silent)));
+}
+
+#[test]
+fn instances_come_and_go_without_an_alarm() {
+    let (mut service, mut judge) = (Service::new(15, 5, 0.3), new_judge());
+    let mut healthy = 0;
+    for t in 0..4000u64 {
+        service.canary = usize::from(t >= 600);
+        let mut window = service.next();
+        for (j, reading) in window.stable.iter_mut().enumerate() {
+            // Each restarts now and then and is costly for 30 windows; one in five is another host, 10 % dearer.
+            let lives = t + 170 * j as u64;
+            reading.incarnation = lives / 850;
+            let start_up = if t > 850 && lives % 850 < 30 { 3.0 } else { 1.0 };
+            let host = if (j as u64 + reading.incarnation).is_multiple_of(5) { 1.1 } else { 1.0 };
+            reading.values.iter_mut().for_each(|v| *v *= start_up * host);
+        }
+        window.stable.retain(|r| !(r.instance.ends_with("-4") && (1500..1700).contains(&t)));
+        if let Some(canary) = window.canary.first_mut() {
+            canary.incarnation = t / 1000;
+        }
+        let verdict = judge.observe(&window);
+        assert_ne!(verdict.outcome, Outcome::Regressed, "window {t}: {:?}", verdict.reasons);
+        healthy += u64::from(verdict.outcome == Outcome::Healthy);
+    }
+    assert!(healthy > 500, "healthy in {healthy} windows");
+}
+
+#[test]
+fn one_stable_instance_is_judged_by_the_pairs_own_past() {
+    for seed in 20..=27 {
+        let good = run(&mut new_judge(), &mut Service::new(seed, 1, 0.5), 100, 2500, |_, _| {});
+        assert_ne!(good.outcome, Outcome::Regressed, "seed {seed}: {:?}", good.reasons);
+        assert!(good.reasons.iter().any(|r| r.starts_with("one stable instance")), "{:?}", good.reasons);
+    }
+    let mut judge = new_judge();
+    let mut service = Service::new(28, 1, 0.5);
+    let early = run(&mut judge, &mut service, 100, 200, |_, _| {});
+    assert_eq!(early.outcome, Outcome::InsufficientData);
+    assert!(early.reasons[0].contains("one stable instance"), "{:?}", early.reasons);
+    let bad = run(&mut judge, &mut service, 0, 1500, |t, w| {
+        if t >= 600 {
+            scale(w, Indicator::CpuPerWork, 1.5);
+        }
+    });
+    assert_eq!(bad.outcome, Outcome::Regressed);
+    assert_eq!(bad.causes[0].signal, "cpu_per_work");
+    assert!(bad.window >= 900 && bad.window < 1100, "found at {}", bad.window);
+}
+
+#[test]
+fn a_shift_of_stable_is_seen() {
+    let (mut judge, mut service) = (new_judge(), Service::new(16, 3, 0.0));
+    let mut service_at = |judge: &mut Judge, factor: f64, windows: u64| {
+        for _ in 0..windows {
+            let mut window = service.next();
+            for reading in &mut window.stable {
+                // Take the daily wave out: this test is about a step.
+                reading.values[0] *= factor / (1.0 + 0.5 * (window.index as f64 / 200.0).sin());
+            }
+            judge.observe(&window);
+        }
+        judge.stable_shift(Indicator::CpuPerWork)
+    };
+    assert_eq!(service_at(&mut judge, 1.0, 30), None);
+    let usual = service_at(&mut judge, 1.0, 400).unwrap();
+    assert!(usual.abs() < 2.0, "{usual}");
+    let shifted = service_at(&mut judge, 1.5, 10).unwrap();
+    assert!(shifted > 5.0, "{shifted}");
+}
+
+#[test]
+fn a_thousand_instances_are_bounded() {
+    let (mut judge, mut service) = (new_judge(), Service::new(17, 1000, 0.0));
+    for t in 0..150u64 {
+        let mut window = service.next();
+        // Every one of them is replaced by another name halfway.
+        if t >= 75 {
+            window.stable.iter_mut().for_each(|r| r.instance = Arc::from(format!("{}-b", r.instance)));
+        }
+        judge.observe(&window);
+    }
+    assert_eq!(judge.known_stable(), 1000);
+}
+
+/// Counts on both sides at rates per window; the canary has a fourth of the load.
+fn counted(seed: u64, rate: f64, ratio: f64, windows: u64) -> Option<u64> {
+    let p = Parameters::default();
+    let mut random = Random(seed);
+    let mut counts = counts::Counts::default();
+    let reading = |n: u64, turnarounds: u64| Reading {
+        instance: Arc::from("/x"),
+        incarnation: 1,
+        values: [f64::NAN; Indicator::COUNT],
+        events: [Some(n), None, None, None, None],
+        turnarounds,
+        seconds: 1.0,
+    };
+    (0..windows).find(|t| {
+        let window = Window {
+            deployment: Arc::from("shop"),
+            index: *t,
+            t_ns: *t,
+            span_ns: 1,
+            stable: vec![reading(random.poisson(0.75 * rate), 75)],
+            canary: vec![reading(random.poisson(0.25 * rate * ratio), 25)],
+            clean: true,
+        };
+        counts.observe(&window, &p);
+        counts.e_values().iter().sum::<f64>() >= 1.0 / p.alpha
+    })
+}
+
+#[test]
+fn counts_are_silent_when_equal_and_tell_when_not() {
+    for rate in [0.05, 0.5, 5.0] {
+        let alarms = (0..300).filter(|seed| counted(*seed, rate, 1.0, 1800).is_some()).count();
+        assert!(alarms <= 1, "{alarms} alarms at rate {rate}");
+    }
+    // At the boundary of what is allowed.
+    let alarms = (0..300).filter(|seed| counted(*seed, 0.5, 1.1, 1800).is_some()).count();
+    assert!(alarms <= 2, "{alarms} alarms at the boundary");
+    let mut delays: Vec<u64> = (0..60).map(|seed| counted(seed, 0.5, 4.0, 1800).unwrap_or(u64::MAX)).collect();
+    delays.sort_unstable();
+    assert!(delays[30] <= 50, "median {}", delays[30]);
+}
+
+#[test]
+fn resets_by_the_canary_are_a_cause() {
+    let verdict = run(&mut new_judge(), &mut Service::new(18, 3, 0.3), 400, 1200, |t, w| {
+        if t >= 300 && t % 2 == 0 {
+            count(&mut w.canary, Event::ResetsOut, 2);
+        }
+    });
+    assert_eq!(verdict.outcome, Outcome::Regressed);
+    assert_eq!(verdict.causes[0].signal, "resets_out");
+    assert_eq!(verdict.causes[0].mechanism, "connections broken off");
+    assert!(verdict.onset.unwrap().abs_diff(700) <= 10, "{:?}", verdict.onset);
+}
+
+#[test]
+fn hard_facts_condemn_at_once_and_only_the_canary() {
+    let at = |stable_too: bool, event: Event, moments: &'static [u64]| {
+        run(&mut new_judge(), &mut Service::new(19, 3, 0.3), 50, 700, move |t, w| {
+            if moments.contains(&t) {
+                count(&mut w.canary, event, 1);
+            }
+            if stable_too && t == 1 {
+                count(&mut w.stable, event, 1);
+            }
+        })
+    };
+    // During the warm-up, without a baseline.
+    let oom = at(false, Event::OomKills, &[3]);
+    assert_eq!(
+        (oom.outcome, oom.hard, oom.window, oom.onset),
+        (Outcome::Regressed, Some(HardFact::OomKill), 53, Some(53))
+    );
+    assert_eq!(oom.causes[0].signal, "oom_kills");
+    let crashes = at(false, Event::Crashes, &[3, 200]);
+    assert_eq!((crashes.hard, crashes.window, crashes.onset), (Some(HardFact::CrashLoop), 250, Some(53)));
+    // One crash is not a loop, and two more than five minutes apart are not either.
+    assert_eq!(at(false, Event::Crashes, &[3]).hard, None);
+    assert_eq!(at(false, Event::Crashes, &[3, 304]).hard, None);
+    // Stable has the same trouble.
+    assert_eq!(at(true, Event::OomKills, &[3]).hard, None);
+    assert_eq!(at(true, Event::Crashes, &[3, 200]).hard, None);
+    let excused = run(&mut new_judge(), &mut Service::new(19, 3, 0.3), 50, 10, |t, w| {
+        count(&mut w.canary, Event::OomKills, u64::from(t == 3));
+        count(&mut w.stable, Event::OomKills, u64::from(t == 1));
+    });
+    assert!(excused.reasons.iter().any(|r| r.contains("not held against it")), "{:?}", excused.reasons);
+}

@@ -1,0 +1,220 @@
+//! What OpenMetrics scrapers see: one collector over the running totals and the latest state.
+//!
+//! Goes in: every tick's Snapshot. Comes out: the series of [`catalogue`], all of the same tick.
+//! Refuses: labels without a bound (cgroup ids and paths), and zeros for what was not measured: such a series is absent.
+
+mod catalogue;
+mod counts;
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
+    metrics::exemplar::Exemplar,
+    registry::Registry,
+};
+
+use self::{
+    catalogue::{CATALOGUE, Kind, Value},
+    counts::Counts,
+};
+use super::{DecisionView, DeploymentView, Snapshot};
+use crate::{
+    guard::{Action, Mode, Stage},
+    judge::Verdict,
+    targets::Role,
+};
+
+/// The content type of what [`encode`] writes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Totals of a version that sent no samples for this long are dropped, or every release would leave its series behind.
+const FORGET_AFTER_NS: u64 = 3_600_000_000_000;
+
+/// The handle that the line records into; clones share their state with the registered collector.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(Arc<Mutex<State>>);
+
+/// Everything that the catalogue's series are read from.
+#[derive(Debug, Default)]
+struct State {
+    versions: BTreeMap<VersionKey, Counts>,
+    deployments: BTreeMap<Arc<str>, DeploymentState>,
+    ticks: u64,
+    /// Counted since the start; absent before the first tick.
+    lost_events: u64,
+    latest: Option<Tick>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct VersionKey {
+    deployment: Arc<str>,
+    role: Role,
+    version: Arc<str>,
+}
+
+/// What the latest tick said about the sensor.
+#[derive(Debug)]
+struct Tick {
+    unix_ms: u64,
+    hooks_missing: usize,
+    targets_without_slot: u64,
+}
+
+#[derive(Debug)]
+struct DeploymentState {
+    mode: Mode,
+    verdict: Verdict,
+    /// By name of the action.
+    decisions: BTreeMap<&'static str, u64>,
+    /// By the stage that an action ended in.
+    results: BTreeMap<&'static str, u64>,
+    last_decision: Option<(String, Stage)>,
+}
+
+impl Metrics {
+    /// Registers the collector and returns the handle to record with.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register_collector(Box::new(metrics.clone()));
+        metrics
+    }
+
+    /// Adds one tick. Samples are differences, so the runner calls this once for every tick, on the line's side:
+    /// a watch receiver that lags would skip ticks and the counters would lose them. It is cheap: additions under a
+    /// lock that a scrape holds for a fraction of a millisecond.
+    pub fn record(&self, snapshot: &Snapshot) {
+        let mut state = self.lock();
+        state.ticks += 1;
+        state.lost_events += snapshot.quality.lost_events;
+        state.latest = Some(Tick {
+            unix_ms: snapshot.unix_ms,
+            hooks_missing: snapshot.quality.hooks_missing.len(),
+            targets_without_slot: snapshot.quality.targets_without_slot,
+        });
+        for counts in state.versions.values_mut() {
+            counts.begin_tick();
+        }
+        for sample in snapshot.deployments.values().flat_map(|d| &d.samples) {
+            let key = VersionKey {
+                deployment: sample.target.deployment.clone(),
+                role: sample.target.role,
+                version: sample.target.version.clone(),
+            };
+            state.versions.entry(key).or_default().add(sample, snapshot.t_ns);
+        }
+        state.versions.retain(|_, c| snapshot.t_ns.saturating_sub(c.last_seen_ns()) < FORGET_AFTER_NS);
+        state.deployments.retain(|name, _| snapshot.deployments.contains_key(name));
+        for (name, view) in &snapshot.deployments {
+            match state.deployments.entry(name.clone()) {
+                Entry::Vacant(entry) => entry.insert(DeploymentState::new(view)),
+                Entry::Occupied(entry) => entry.into_mut(),
+            }
+            .update(view);
+        }
+    }
+
+    // A panic while recording leaves totals that are behind by a tick, not wrong: keep serving them.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl DeploymentState {
+    fn new(view: &DeploymentView) -> Self {
+        Self {
+            mode: view.mode,
+            verdict: view.verdict.clone(),
+            decisions: BTreeMap::new(),
+            results: BTreeMap::new(),
+            last_decision: None,
+        }
+    }
+
+    fn update(&mut self, view: &DeploymentView) {
+        self.mode = view.mode;
+        self.verdict.clone_from(&view.verdict);
+        if let Some(decision) = &view.decision {
+            self.count(decision);
+        }
+    }
+
+    /// Counts a decision when its id is new, and a result when its stage is a new end of an action.
+    fn count(&mut self, view: &DecisionView) {
+        let known = self.last_decision.as_ref().filter(|(id, _)| *id == view.decision.id).map(|(_, stage)| *stage);
+        if known == Some(view.stage) {
+            return;
+        }
+        if known.is_none() {
+            *self.decisions.entry(view.decision.action.name()).or_default() += 1;
+        }
+        let is_end = matches!(view.stage, Stage::Blocked | Stage::Verified | Stage::Reverted | Stage::Failed);
+        if is_end && view.decision.action != Action::Hold {
+            *self.results.entry(view.stage.name()).or_default() += 1;
+        }
+        self.last_decision = Some((view.decision.id.clone(), view.stage));
+    }
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let state = self.lock();
+        for definition in CATALOGUE {
+            let series = definition.source.series(&state);
+            if series.is_empty() {
+                continue;
+            }
+            let unit = definition.unit();
+            let mut metric = encoder.encode_descriptor(
+                definition.stem(),
+                definition.help,
+                unit.as_ref(),
+                definition.kind.metric_type(),
+            )?;
+            for (labels, value) in &series {
+                // An empty label set would be written as "{}".
+                if labels.is_empty() {
+                    encode_value(&mut metric, definition.kind, value)?;
+                } else {
+                    encode_value(&mut metric.encode_family(labels)?, definition.kind, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode_value(encoder: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> fmt::Result {
+    match (kind, value) {
+        (Kind::Counter, Value::Number(n)) => encoder.encode_counter(n, None::<&Exemplar<NoLabelSet, f64>>),
+        (Kind::Gauge, Value::Number(n)) => encoder.encode_gauge(n),
+        (Kind::Histogram, Value::Distribution { sum, count, buckets }) => {
+            encoder.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
+        }
+        // A row of the catalogue whose source does not fit its kind; the test of the full page meets every row.
+        (Kind::Histogram, Value::Number(_)) | (_, Value::Distribution { .. }) => Err(fmt::Error),
+    }
+}
+
+/// The whole page, in the OpenMetrics text format.
+///
+/// # Errors
+/// Only if a collector in the registry fails to write itself.
+pub fn encode(registry: &Registry) -> Result<String, fmt::Error> {
+    let mut page = String::new();
+    text::encode(&mut page, registry)?;
+    Ok(page)
+}
+
+/// Name as on the page, unit (empty where there is none) and meaning of each series, in the page's order.
+pub fn describe() -> Vec<(String, &'static str, &'static str)> {
+    CATALOGUE.iter().map(|d| (d.page_name(), d.unit, d.help)).collect()
+}
+
+#[cfg(test)]
+mod tests;

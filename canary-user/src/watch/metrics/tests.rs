@@ -1,0 +1,203 @@
+use std::collections::BTreeMap;
+
+use canary_common::histogram;
+
+use super::*;
+use crate::{telemetry::Histogram, watch::story};
+
+/// A page read back: values by "name{labels}", types and units by family, checked for the format's own rules.
+#[derive(Debug, Default)]
+struct Page {
+    values: BTreeMap<String, f64>,
+    types: BTreeMap<String, String>,
+    units: BTreeMap<String, String>,
+}
+
+impl Page {
+    fn read(text: &str) -> Self {
+        let mut page = Self::default();
+        assert!(text.ends_with("# EOF\n"), "the page ends with EOF");
+        for line in text.lines().filter(|l| *l != "# EOF") {
+            if let Some(rest) = line.strip_prefix("# ") {
+                let (keyword, rest) = rest.split_once(' ').expect("keyword");
+                let (family, value) = rest.split_once(' ').expect("family and value");
+                let map = match keyword {
+                    "TYPE" => &mut page.types,
+                    "UNIT" => &mut page.units,
+                    "HELP" => continue,
+                    other => panic!("unknown keyword {other}"),
+                };
+                assert!(map.insert(family.to_owned(), value.to_owned()).is_none(), "{family}: {keyword} once only");
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            let value = value.parse().unwrap_or_else(|e| panic!("{line}: {e}"));
+            assert!(page.values.insert(series.to_owned(), value).is_none(), "{series} twice");
+        }
+        for (family, unit) in &page.units {
+            assert!(family.ends_with(&format!("_{unit}")), "{family} ends in its unit {unit}");
+        }
+        page
+    }
+
+    fn get(&self, series: &str) -> f64 {
+        let family = series.split('{').next().unwrap_or(series);
+        let near = || self.values.keys().filter(|k| k.starts_with(family)).collect::<Vec<_>>();
+        *self.values.get(series).unwrap_or_else(|| panic!("{series} is missing, there is {:#?}", near()))
+    }
+
+    fn has_family(&self, name: &str) -> bool {
+        self.values.keys().any(|k| k == name || k.starts_with(&format!("{name}{{")))
+    }
+}
+
+fn page(metrics: impl FnOnce(&Metrics)) -> Page {
+    let mut registry = Registry::default();
+    let handle = Metrics::register(&mut registry);
+    metrics(&handle);
+    Page::read(&encode(&registry).expect("encodes"))
+}
+
+const STABLE: &str = r#"deployment="checkout",role="stable",version="v1.4.2""#;
+const CANARY: &str = r#"deployment="checkout",role="canary",version="v1.5.0""#;
+
+#[test]
+fn counts_add_up_over_ticks_and_instances() {
+    let page = page(|m| (0..3).for_each(|i| m.record(&story::snapshot(i))));
+    // Three ticks of two instances with 40 ms each, and of one.
+    let near = |series: String, want: f64| {
+        let got = page.get(&series);
+        assert!((got - want).abs() < 1e-9, "{series} is {got}, not {want}");
+    };
+    near(format!("canary_cpu_usage_seconds_total{{{STABLE}}}"), 0.240);
+    near(format!("canary_cpu_usage_seconds_total{{{CANARY}}}"), 0.120);
+    near(format!("canary_network_transmit_bytes_total{{{STABLE}}}"), 2_400_000.0);
+    near(format!("canary_pressure_cpu_waiting_seconds_total{{{CANARY}}}"), 0.006);
+    near(format!("canary_tcp_resets_received_total{{{STABLE}}}"), 6.0);
+    near(format!("canary_process_exits_total{{{CANARY},kind=\"ok\"}}"), 6.0);
+    near(format!("canary_process_exits_total{{{CANARY},kind=\"crash\"}}"), 3.0);
+    near(format!("canary_oom_kills_total{{{CANARY}}}"), 0.0);
+    // A level is summed over instances, not over ticks.
+    near(format!("canary_memory_in_use_bytes{{{STABLE}}}"), 2.0 * f64::from(120 << 20));
+    near(format!("canary_targets{{{STABLE}}}"), 2.0);
+    near("canary_ticks_total".to_owned(), 3.0);
+}
+
+#[test]
+fn what_was_not_measured_is_absent() {
+    let mut snapshot = story::snapshot(0);
+    let view = snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment");
+    for sample in &mut view.samples {
+        sample.cpu = None;
+        sample.oom_kills = None;
+    }
+    view.samples[1].memory = None;
+    view.verdict.evidence_ln = f64::NAN;
+    let absent = page(|m| m.record(&snapshot));
+    for family in [
+        "canary_cpu_usage_seconds_total",
+        "canary_run_queue_wait_seconds_count",
+        "canary_oom_kills_total",
+        "canary_cpu_cfs_periods_total",
+        "canary_p",
+        "canary_evidence_log",
+    ] {
+        assert!(!absent.has_family(family), "{family} was not measured");
+    }
+    assert!(!absent.values.contains_key(&format!("canary_memory_in_use_bytes{{{STABLE}}}")), "one of two is unknown");
+    assert!(absent.values.contains_key(&format!("canary_memory_in_use_bytes{{{CANARY}}}")));
+    assert!(
+        !absent.types.contains_key("canary_oom_kills"),
+        "a family without series is not announced: {:?}",
+        absent.types
+    );
+
+    view_with_throttling(&mut snapshot);
+    let present = page(|m| m.record(&snapshot));
+    assert_eq!(present.get(&format!("canary_cpu_cfs_throttled_periods_total{{{CANARY}}}")), 3.0);
+    assert!(!page(|_| ()).has_family("canary_lost_events_total"), "nothing is known before the first tick");
+}
+
+fn view_with_throttling(snapshot: &mut Snapshot) {
+    for sample in snapshot.deployments.values_mut().flat_map(|v| &mut v.samples) {
+        sample.throttling = Some(story::throttling());
+    }
+}
+
+#[test]
+fn coarse_buckets_are_exact_sums_of_fine_ones() {
+    let values_ns = [1, 1 << 12, (1 << 12) + 1, 1 << 20, (1 << 20) + 1, 3_000_000, 1 << 34, (1 << 34) + 1, u64::MAX];
+    let mut fine = Histogram::default();
+    for ns in values_ns {
+        fine.merge(&Histogram(vec![(histogram::bucket(ns) as u16, 1)]));
+    }
+    let coarse = counts::Distribution { sum_ns: 0, fine }.coarse();
+    let mut cumulative = 0;
+    for (bound, n) in coarse {
+        cumulative += n;
+        let want = values_ns.iter().filter(|ns| **ns as f64 / 1e9 <= bound).count() as u64;
+        assert_eq!(cumulative, want, "values up to and including {bound} s");
+    }
+}
+
+#[test]
+fn histograms_keep_the_rules_of_the_format() {
+    let page = page(|m| (0..2).for_each(|i| m.record(&story::snapshot(i))));
+    for (family, sum) in [("canary_turnaround_seconds", 2.0 * 0.45), ("canary_run_queue_wait_seconds", 0.008)] {
+        let count = page.get(&format!("{family}_count{{{CANARY}}}"));
+        assert_eq!(page.get(&format!("{family}_bucket{{le=\"+Inf\",{CANARY}}}")), count);
+        assert!((page.get(&format!("{family}_sum{{{CANARY}}}")) - sum).abs() < 1e-9);
+        assert_eq!(page.types[family], "histogram");
+        let buckets =
+            page.values.iter().filter(|(k, _)| k.starts_with(&format!("{family}_bucket")) && k.contains(CANARY));
+        assert!(buckets.clone().all(|(_, n)| *n <= count));
+        assert_eq!(buckets.count(), 24);
+    }
+}
+
+#[test]
+fn the_comparison_is_told() {
+    let page = page(|m| (0..story::WINDOWS).for_each(|i| m.record(&story::snapshot(i))));
+    let d = r#"deployment="checkout""#;
+    assert_eq!(page.get(&format!("canary_verdict{{{d},state=\"regressed\"}}")), 1.0);
+    assert_eq!(page.get(&format!("canary_verdict{{{d},state=\"insufficient_data\"}}")), 0.0);
+    assert_eq!(page.get(&format!("canary_decisions_total{{{d},action=\"rollback\"}}")), 1.0);
+    assert_eq!(page.get(&format!("canary_actions_total{{{d},result=\"verified\"}}")), 1.0);
+    assert_eq!(page.get(&format!("canary_evidence_threshold_log{{{d}}}")), 1000f64.ln());
+    assert!(!page.values.contains_key(&format!("canary_p{{{d},role=\"canary\"}}")), "the canary is gone");
+    assert!(!page.values.contains_key(&format!("canary_targets{{{CANARY}}}")));
+    assert!(page.has_family("canary_indicator_margin_ratio"));
+    let cpu = page.get(&format!("canary_indicator{{{d},role=\"stable\",indicator=\"cpu_per_work\"}}"));
+    assert!((70e-6..90e-6).contains(&cpu), "80 µs in seconds, not {cpu}");
+}
+
+#[test]
+fn labels_are_bounded_and_counters_forget_what_is_long_gone() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    metrics.record(&story::snapshot(0));
+    let text = encode(&registry).expect("encodes");
+    assert!(!text.contains("slice") && !text.contains("4001"), "no cgroup path, no incarnation");
+    let mut later = story::snapshot(story::GONE);
+    later.t_ns += FORGET_AFTER_NS;
+    metrics.record(&later);
+    let text = encode(&registry).expect("encodes");
+    assert!(text.contains(STABLE) && !text.contains(CANARY), "the version gone for an hour is dropped");
+}
+
+#[test]
+fn the_description_has_a_unit_and_a_sentence_for_every_series() {
+    let described = describe();
+    for (name, unit, help) in &described {
+        assert!(help.ends_with('.') && help.len() > 15, "{name}: {help}");
+        assert!(unit.is_empty() || name.trim_end_matches("_total").ends_with(&format!("_{unit}")), "{name} in {unit}");
+        assert!(name.starts_with("canary_") && described.iter().filter(|(n, ..)| n == name).count() == 1, "{name}");
+    }
+    let mut snapshot = story::snapshot(story::DECIDED + 8);
+    view_with_throttling(&mut snapshot);
+    let page = page(|m| m.record(&snapshot));
+    for (name, ..) in &described {
+        let found = page.has_family(name) || page.has_family(&format!("{name}_count"));
+        assert!(found, "{name} is described but not on a full page");
+    }
+}

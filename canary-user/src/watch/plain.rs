@@ -1,0 +1,190 @@
+//! The story as lines, for pipes, logs and CI: at most one line per second and deployment, and one for every change of
+//! verdict and every stage of a decision.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, Write},
+    sync::Arc,
+};
+
+use super::{DeploymentView, Snapshot, units};
+use crate::{
+    guard::Stage,
+    judge::{IndicatorState, Outcome, Verdict},
+};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Writes lines to `W`; the clock is that of the Snapshots.
+#[derive(Debug)]
+pub struct PlainView<W> {
+    writer: W,
+    footer: Vec<String>,
+    started_ns: Option<u64>,
+    now_ns: u64,
+    told: BTreeMap<Arc<str>, Told>,
+}
+
+/// What was last said about a deployment.
+#[derive(Debug, Default)]
+struct Told {
+    line_ns: Option<u64>,
+    outcome: Option<Outcome>,
+    decision: Option<(String, Stage)>,
+}
+
+impl<W: Write> PlainView<W> {
+    pub fn new(writer: W) -> Self {
+        Self { writer, footer: Vec::new(), started_ns: None, now_ns: 0, told: BTreeMap::new() }
+    }
+
+    /// Said at the end of each regular line.
+    pub fn set_footer(&mut self, footer: Vec<String>) {
+        self.footer = footer;
+    }
+
+    /// Writes what is new in this Snapshot.
+    ///
+    /// # Errors
+    /// If the writer fails, as a closed pipe does.
+    pub fn draw(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        self.now_ns = snapshot.t_ns;
+        self.started_ns.get_or_insert(snapshot.t_ns.saturating_sub(snapshot.span_ns));
+        for (name, view) in &snapshot.deployments {
+            let told = self.told.entry(name.clone()).or_default();
+            let mut lines = told.changes(name, view);
+            if told.line_ns.is_none_or(|last| snapshot.t_ns >= last + SECOND_NS) {
+                told.line_ns = Some(snapshot.t_ns);
+                let footer: String = self.footer.iter().map(|f| format!("; {f}")).collect();
+                lines.push(format!("{name}: {}{footer}", state(&view.verdict)));
+            }
+            for line in lines {
+                self.log(&line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a line of its own, stamped with the time since the start.
+    ///
+    /// # Errors
+    /// If the writer fails.
+    pub fn log(&mut self, line: &str) -> io::Result<()> {
+        let since = self.now_ns.saturating_sub(self.started_ns.unwrap_or(self.now_ns));
+        writeln!(self.writer, "{:>7.1} s  {line}", since as f64 / 1e9)?;
+        self.writer.flush()
+    }
+}
+
+impl Told {
+    fn changes(&mut self, name: &str, view: &DeploymentView) -> Vec<String> {
+        let mut lines = Vec::new();
+        let verdict = &view.verdict;
+        if self.outcome != Some(verdict.outcome) {
+            let mut line = format!("{name}: verdict {}", verdict.outcome.name());
+            if let Some(before) = self.outcome {
+                let _ = write!(line, " (was {})", before.name());
+            }
+            if let Some(reason) = verdict.reasons.first() {
+                let _ = write!(line, ": {reason}");
+            }
+            lines.push(line);
+            self.outcome = Some(verdict.outcome);
+        }
+        if let Some(d) = &view.decision {
+            let now = (d.decision.id.clone(), d.stage);
+            if self.decision.as_ref() != Some(&now) {
+                let action = d.decision.action;
+                let mut line = format!("{name}: decision {action} {}", d.stage.name());
+                if let Some(gate) = d.decision.blocked_by() {
+                    let _ = write!(line, " by gate {}: {}", gate.gate, gate.reason);
+                } else if !d.detail.is_empty() {
+                    let _ = write!(line, ": {}", d.detail);
+                }
+                lines.push(line);
+                self.decision = Some(now);
+            }
+        }
+        lines
+    }
+}
+
+/// The verdict, both P(t), the evidence and the indicator that uses most of its margin, in one line.
+fn state(verdict: &Verdict) -> String {
+    let mut line = format!(
+        "{}, P(t) stable {} canary {}, evidence {} of {}",
+        verdict.outcome.name(),
+        units::p(verdict.p_stable),
+        units::p(verdict.p_canary),
+        units::evidence(verdict.evidence_ln),
+        units::evidence(verdict.threshold_ln),
+    );
+    if let Some((state, effect, margin)) = most_used(verdict) {
+        let title = state.indicator.title();
+        let _ = write!(line, ", most: {title} {} (allowed {})", units::change(effect), units::change(margin));
+    }
+    line
+}
+
+/// The indicator whose averaged effect is largest against its margin, with effect and margin.
+pub(super) fn most_used(verdict: &Verdict) -> Option<(&IndicatorState, f64, f64)> {
+    verdict
+        .indicators
+        .iter()
+        .filter_map(|i| Some((i, i.effect?, i.margin.filter(|m| *m > 0.0)?)))
+        .filter(|(_, effect, _)| effect.is_finite())
+        .max_by(|a, b| (a.1 / a.2).total_cmp(&(b.1 / b.2)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{guard::GateResult, watch::story};
+
+    fn lines(windows: impl Iterator<Item = u64>) -> Vec<String> {
+        let mut view = PlainView::new(Vec::new());
+        for index in windows {
+            view.draw(&story::snapshot(index)).expect("writes to memory");
+        }
+        String::from_utf8(view.writer).expect("text").lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn one_line_a_second_and_one_for_each_change() {
+        let lines = lines(0..story::WINDOWS);
+        let regular = lines.iter().filter(|l| l.contains("P(t)")).count() as u64;
+        assert_eq!(regular, story::WINDOWS * story::SPAN_NS / SECOND_NS, "four windows make a second");
+        let verdicts: Vec<_> = lines.iter().filter(|l| l.contains(": verdict")).collect();
+        assert_eq!(verdicts.len(), 5, "{verdicts:#?}");
+        assert!(verdicts[4].contains("verdict regressed (was inconclusive): CPU per turnaround +31 %"));
+        let stages: Vec<_> = lines.iter().filter(|l| l.contains("decision rollback")).collect();
+        assert_eq!(stages.len(), 4, "{stages:#?}");
+        assert!(stages[3].contains("rollback verified: the canary's cgroup is empty"));
+        assert!(stages[0].trim_start().starts_with("20.2 s"), "time since the start: {}", stages[0]);
+    }
+
+    #[test]
+    fn a_regular_line_says_what_uses_most_of_its_margin() {
+        let lines = lines(70..71);
+        assert!(lines[1].contains("most: CPU per turnaround +3"), "{}", lines[1]);
+        assert!(lines[1].contains("of 1\u{202f}000"), "{}", lines[1]);
+    }
+
+    #[test]
+    fn a_blocked_decision_names_its_gate() {
+        let mut snapshot = story::snapshot(story::DECIDED);
+        let view = snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment");
+        let d = view.decision.as_mut().expect("decided");
+        d.stage = Stage::Blocked;
+        d.decision.gates.push(GateResult {
+            gate: "pause".into(),
+            passed: false,
+            reason: "paused by an operator".into(),
+        });
+        let mut view = PlainView::new(Vec::new());
+        view.draw(&snapshot).expect("writes to memory");
+        let text = String::from_utf8(view.writer).expect("text");
+        assert!(text.contains("decision rollback blocked by gate pause: paused by an operator"), "{text}");
+    }
+}

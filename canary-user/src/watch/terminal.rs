@@ -1,0 +1,155 @@
+//! The live view: an inline frame at the end of the terminal's own text, so that the scrollback stays and the last frame
+//! remains. Lines where stdout is not a terminal.
+//!
+//! Goes in: Snapshots and log lines. Comes out: what is seen. Reads no keys and leaves the terminal's mode alone.
+
+mod frame;
+mod model;
+mod palette;
+mod table;
+
+use std::io::{IsTerminal, Stdout, stdout};
+
+use ratatui::{
+    Terminal, TerminalOptions, Viewport,
+    backend::{Backend, CrosstermBackend},
+    buffer::Buffer,
+    layout::Rect,
+    text::{Line, Span},
+    widgets::{Paragraph, Widget, Wrap},
+};
+
+use self::{frame::Frame, model::Model, palette::Palette};
+use super::{PlainView, Snapshot};
+
+/// Shows one deployment: the one that is asked for, else the one with most evidence against its canary.
+pub struct TerminalView(Output);
+
+enum Output {
+    // Boxed: a terminal holds two screens' worth of cells.
+    Live(Box<Live<CrosstermBackend<Stdout>>>),
+    Lines(PlainView<Stdout>),
+}
+
+/// The view on any backend of ratatui.
+struct Live<B: Backend> {
+    terminal: Terminal<B>,
+    model: Model,
+    palette: Palette,
+}
+
+impl TerminalView {
+    /// Takes the last lines of the terminal. `title` names the run; `deployment` is the one to show, `None` for the
+    /// one with most evidence. Without a terminal, or one that does not tell where its cursor is, it writes lines.
+    pub fn new(title: impl Into<String>, deployment: Option<String>) -> Self {
+        let lines = || Self(Output::Lines(PlainView::new(stdout())));
+        if !stdout().is_terminal() {
+            return lines();
+        }
+        let rows = ratatui::crossterm::terminal::size().map_or(24, |(_, rows)| rows);
+        match Live::new(CrosstermBackend::new(stdout()), rows, Model::new(title, deployment), Palette::from_env()) {
+            Ok(live) => Self(Output::Live(Box::new(live))),
+            Err(_) => lines(),
+        }
+    }
+
+    /// Free lines at the end of the frame, such as requests served and failed.
+    pub fn set_footer(&mut self, footer: Vec<String>) {
+        match &mut self.0 {
+            Output::Live(live) => live.model.set_footer(footer),
+            Output::Lines(plain) => plain.set_footer(footer),
+        }
+    }
+
+    /// Shows the state after a tick.
+    ///
+    /// # Errors
+    /// If stdout fails.
+    pub fn draw(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
+        match &mut self.0 {
+            Output::Live(live) => live.draw(snapshot),
+            Output::Lines(plain) => Ok(plain.draw(snapshot)?),
+        }
+    }
+
+    /// Writes a line above the frame, stamped with the time since the first Snapshot. It stays in the scrollback.
+    ///
+    /// # Errors
+    /// If stdout fails.
+    pub fn log(&mut self, line: &str) -> anyhow::Result<()> {
+        match &mut self.0 {
+            Output::Live(live) => live.log(line),
+            Output::Lines(plain) => Ok(plain.log(line)?),
+        }
+    }
+
+    /// Draws the last frame anew (a key's echo may have marred it) and leaves the cursor below it.
+    ///
+    /// # Errors
+    /// If stdout fails.
+    pub fn finish(self) -> anyhow::Result<()> {
+        match self.0 {
+            Output::Live(mut live) => live.finish(),
+            Output::Lines(_) => Ok(()),
+        }
+    }
+}
+
+impl<B: Backend> Live<B>
+where
+    B::Error: Send + Sync + 'static,
+{
+    fn new(backend: B, rows: u16, model: Model, palette: Palette) -> anyhow::Result<Self> {
+        let viewport = Viewport::Inline(frame::height(rows));
+        let terminal = Terminal::with_options(backend, TerminalOptions { viewport })?;
+        Ok(Self { terminal, model, palette })
+    }
+
+    fn draw(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
+        self.model.update(snapshot);
+        self.redraw()
+    }
+
+    fn redraw(&mut self) -> anyhow::Result<()> {
+        let frame = Frame { model: &self.model, palette: self.palette };
+        self.terminal.draw(|f| f.render_widget(frame, f.area()))?;
+        Ok(())
+    }
+
+    fn log(&mut self, line: &str) -> anyhow::Result<()> {
+        let stamp =
+            Span::styled(format!("{:>7}  ", super::units::elapsed(self.model.elapsed_ns())), self.palette.faint());
+        // Control characters, tabs among them, would shift what follows.
+        let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let line = Line::from(vec![stamp, Span::raw(clean)]);
+        let text_width = line.width();
+        let paragraph = Paragraph::new(line).wrap(Wrap { trim: false });
+        let height = wrapped_height(&paragraph, text_width, self.terminal.size()?.width);
+        self.terminal.insert_before(height, |buffer| paragraph.render(buffer.area, buffer))?;
+        self.redraw()
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        self.terminal.clear()?;
+        self.redraw()?;
+        let area = self.terminal.get_frame().area();
+        self.terminal.set_cursor_position((0, area.bottom().saturating_sub(1)))?;
+        self.terminal.show_cursor()?;
+        self.terminal.backend_mut().append_lines(1)?;
+        Ok(())
+    }
+}
+
+/// Rows that the paragraph takes when it is wrapped. Two rows that follow one another hold more than one width of
+/// text, or the second one's first word would stand in the first: so twice the width's share is enough to try in.
+fn wrapped_height(paragraph: &Paragraph, text_width: usize, width: u16) -> u16 {
+    let width = width.max(1);
+    let enough = u16::try_from(2 * text_width.div_ceil(width.into()) + 1).unwrap_or(u16::MAX);
+    let mut buffer = Buffer::empty(Rect::new(0, 0, width, enough));
+    paragraph.render(buffer.area, &mut buffer);
+    let used = |y: &u16| (0..width).any(|x| buffer[(x, *y)].symbol() != " ");
+    (0..enough).rev().find(used).map_or(1, |last| last + 1)
+}
+
+#[cfg(test)]
+mod tests;

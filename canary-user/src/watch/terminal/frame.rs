@@ -1,0 +1,271 @@
+//! One frame: rows with a rank, so that a low terminal loses the blank rows and the explanations first.
+
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    style::Style,
+    text::{Line, Span},
+    widgets::{Sparkline, SparklineBar, Widget},
+};
+
+use super::{
+    model::{Model, Point, Shown, Side},
+    palette::Palette,
+    table::{self, pad},
+};
+use crate::{
+    guard::{Mode, Stage},
+    judge::Outcome,
+    targets::Role,
+    watch::units,
+};
+
+/// Rows of the full frame and of the one for 24 rows.
+const ROOMY: u16 = 31;
+const COMPACT: u16 = 21;
+/// Columns of the labels at the left.
+const LABEL: usize = 22;
+/// P(t) at which a bar is at its full height; 1, all of the margin, stands at half.
+const P_FULL: f64 = 2.0;
+
+/// Rows that the view takes of a terminal with `rows`, so that some of the scrollback can be seen above it.
+pub fn height(rows: u16) -> u16 {
+    match rows {
+        38.. => ROOMY,
+        23.. => COMPACT,
+        _ => rows.saturating_sub(2).max(1),
+    }
+}
+
+#[derive(Clone, Copy)]
+pub struct Frame<'a> {
+    pub model: &'a Model,
+    pub palette: Palette,
+}
+
+/// How long a row stays when there are too few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    Always,
+    Usual,
+    /// Only where there is room.
+    Extra,
+    Blank,
+}
+
+pub enum Row<'a> {
+    Text(Line<'a>),
+    /// P(t) of a role over time.
+    Pulse(Role, &'a Shown),
+}
+
+pub type Rows<'a> = Vec<(Rank, Row<'a>)>;
+
+impl Widget for Frame<'_> {
+    fn render(self, area: Rect, buffer: &mut Buffer) {
+        let mut rows = self.rows(area.width.into(), area.height >= ROOMY);
+        for rank in [Rank::Blank, Rank::Extra, Rank::Usual] {
+            while rows.len() > area.height.into() {
+                let Some(last) = rows.iter().rposition(|(r, _)| *r == rank) else { break };
+                rows.remove(last);
+            }
+        }
+        for ((_, row), line) in rows.into_iter().zip(area.rows()) {
+            match row {
+                Row::Text(text) => text.render(line, buffer),
+                Row::Pulse(role, shown) => self.pulse(role, shown, line, buffer),
+            }
+        }
+    }
+}
+
+impl<'a> Frame<'a> {
+    fn rows(&self, width: usize, roomy: bool) -> Rows<'a> {
+        let mut rows: Rows = vec![(Rank::Always, Row::Text(self.title(width)))];
+        let Some(shown) = &self.model.shown else {
+            rows.push((Rank::Always, text("Waiting for the first window …", self.palette.faint())));
+            self.footer(&mut rows);
+            return rows;
+        };
+        rows.push((Rank::Usual, text(pad(&sides(shown), width), Style::new())));
+        if !self.model.others.is_empty() {
+            let others = format!("also watched: {}", self.model.others.join(", "));
+            rows.push((Rank::Usual, text(pad(&others, width), self.palette.faint())));
+        }
+        rows.push(blank());
+        self.verdict(shown, width, &mut rows);
+        rows.push((Rank::Always, Row::Text(self.evidence(shown, width))));
+        rows.push(blank());
+        let about = "P(t), share of the allowed change in use: 0 is as usual, 1 is all of it";
+        rows.push((Rank::Usual, text(about, self.palette.faint())));
+        rows.push((Rank::Always, Row::Pulse(Role::Stable, shown)));
+        rows.push((Rank::Always, Row::Pulse(Role::Canary, shown)));
+        rows.push(blank());
+        table::indicators(&shown.verdict, self.palette, width, &mut rows);
+        table::events(&shown.verdict, self.palette, roomy, &mut rows);
+        rows.push(blank());
+        self.decision(shown, width, &mut rows);
+        self.footer(&mut rows);
+        rows
+    }
+
+    fn title(&self, width: usize) -> Line<'a> {
+        let right = match &self.model.shown {
+            Some(shown) => format!("{}  {:>5}", mode(shown.mode), units::elapsed(self.model.elapsed_ns())),
+            None => String::new(),
+        };
+        let room = width.saturating_sub(right.chars().count() + 2);
+        let left = pad(&self.model.title, room);
+        Line::from(vec![
+            Span::styled(left, self.palette.strong()),
+            Span::styled(format!("  {right}"), self.palette.faint()),
+        ])
+    }
+
+    fn verdict(&self, shown: &Shown, width: usize, rows: &mut Rows<'a>) {
+        let verdict = &shown.verdict;
+        let word = format!(" {} ", verdict.outcome.name().to_uppercase());
+        let room = width.saturating_sub(word.chars().count() + 2);
+        let mut reasons = verdict.reasons.iter().flat_map(|r| table::wrap(r, room));
+        let first = reasons.next().unwrap_or_default();
+        rows.push((
+            Rank::Always,
+            Row::Text(Line::from(vec![
+                Span::styled(word.clone(), self.palette.verdict(verdict.outcome)),
+                Span::raw(format!("  {first}")),
+            ])),
+        ));
+        for more in reasons.take(2) {
+            let indent = " ".repeat(word.chars().count() + 2);
+            rows.push((Rank::Extra, text(format!("{indent}{more}"), Style::new())));
+        }
+    }
+
+    fn evidence(&self, shown: &Shown, width: usize) -> Line<'a> {
+        let verdict = &shown.verdict;
+        let threshold = units::evidence(verdict.threshold_ln);
+        let told = format!("  {} of {threshold} needed to call it worse", units::evidence(verdict.evidence_ln));
+        let style = match verdict.outcome {
+            Outcome::Regressed => self.palette.bad(),
+            _ => self.palette.warning(),
+        };
+        let bar_width = width.saturating_sub(LABEL + told.chars().count()).min(50);
+        let mut spans = vec![Span::raw(pad("evidence", LABEL))];
+        spans.extend(table::bar(verdict.evidence_share(), bar_width, style, self.palette));
+        spans.push(Span::raw(told));
+        Line::from(spans)
+    }
+
+    fn pulse(&self, role: Role, shown: &Shown, line: Rect, buffer: &mut Buffer) {
+        let (side, read): (_, fn(&Point) -> Option<f64>) = match role {
+            Role::Stable => (&shown.stable, |p| p.stable),
+            Role::Canary => (&shown.canary, |p| p.canary),
+        };
+        let style = if role == Role::Stable { self.palette.stable() } else { Style::new() };
+        let number = format!("{:>7}", units::p(shown.history.back().and_then(read)));
+        let (label, number_width) = (pad(&format!("{role} {}", side.versions), LABEL), 7u16);
+        let bars = Rect {
+            x: line.x + (LABEL as u16).min(line.width),
+            width: line.width.saturating_sub(LABEL as u16 + number_width),
+            ..line
+        };
+        buffer.set_stringn(line.x, line.y, label, line.width.into(), style);
+        let skip = shown.history.len().saturating_sub(bars.width.into());
+        let data = shown.history.iter().skip(skip).map(read).map(|p| match p.filter(|p| p.is_finite()) {
+            // The lowest level, not nothing, stands for 0: nothing is a window without a value.
+            Some(p) => {
+                let level = (p / P_FULL * 8.0).round().clamp(1.0, 8.0) as u64;
+                SparklineBar::from(level).style(if p > 1.0 { self.palette.warning() } else { style })
+            }
+            None => SparklineBar::from(None),
+        });
+        Sparkline::default().data(data).max(8).absent_value_symbol(" ").render(bars, buffer);
+        let used = skip_to(line, bars, number_width);
+        buffer.set_stringn(used, line.y, number, number_width.into(), self.palette.strong());
+    }
+
+    fn decision(&self, shown: &Shown, width: usize, rows: &mut Rows<'a>) {
+        let label = |name: &str| Span::styled(pad(name, LABEL), self.palette.faint());
+        let Some(view) = &shown.decision else {
+            let none = Line::from(vec![label("decision"), Span::styled("none yet", self.palette.faint())]);
+            rows.push((Rank::Always, Row::Text(none)));
+            return;
+        };
+        let style = match view.stage {
+            Stage::Verified => self.palette.good().patch(self.palette.strong()),
+            Stage::Failed | Stage::Reverted => self.palette.bad(),
+            _ => self.palette.strong(),
+        };
+        let head = format!("{} {}", view.decision.action, stage(view.stage));
+        let detail = match view.decision.blocked_by() {
+            Some(gate) => format!("{}: {}", gate.gate.replace('_', " "), gate.reason),
+            None => view.detail.clone(),
+        };
+        let room = width.saturating_sub(LABEL + head.chars().count() + 2);
+        let mut lines = table::wrap(&detail, room).into_iter();
+        let first = lines.next().unwrap_or_default();
+        rows.push((
+            Rank::Always,
+            Row::Text(Line::from(vec![label("decision"), Span::styled(head, style), Span::raw(format!("  {first}"))])),
+        ));
+        for more in lines {
+            rows.push((Rank::Extra, text(format!("{}{more}", " ".repeat(width - room)), Style::new())));
+        }
+    }
+
+    fn footer(&self, rows: &mut Rows<'a>) {
+        for line in &self.model.footer {
+            rows.push((Rank::Usual, text(line.clone(), Style::new())));
+        }
+        if let Some(caution) = &self.model.caution {
+            rows.push((Rank::Usual, text(caution.clone(), self.palette.warning())));
+        }
+    }
+}
+
+/// Where the number stands: at the right edge, on a narrow line over the label.
+fn skip_to(line: Rect, bars: Rect, number_width: u16) -> u16 {
+    if bars.width == 0 { line.right().saturating_sub(number_width).max(line.x) } else { bars.right() }
+}
+
+fn sides(shown: &Shown) -> String {
+    let side = |side: &Side| {
+        let plural = if side.instances == 1 { "" } else { "s" };
+        match side.instances {
+            0 if side.versions.is_empty() => "none seen yet".to_owned(),
+            0 => format!("{} (none running)", side.versions),
+            n => format!("{} ({n} instance{plural})", side.versions),
+        }
+    };
+    format!("{}: canary {} against stable {}", shown.name, side(&shown.canary), side(&shown.stable))
+}
+
+fn text<'a>(text: impl Into<std::borrow::Cow<'a, str>>, style: Style) -> Row<'a> {
+    Row::Text(Line::styled(text, style))
+}
+
+fn blank<'a>() -> (Rank, Row<'a>) {
+    (Rank::Blank, Row::Text(Line::default()))
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Observe => "mode observe: only watches",
+        Mode::Advise => "mode advise: only tells what to do",
+        Mode::Quarantine => "mode quarantine: may restrict the canary",
+        Mode::Drain => "mode drain: may stop the canary",
+        Mode::Rollback => "mode rollback: may roll back",
+    }
+}
+
+fn stage(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Blocked => "not done",
+        Stage::Planned => "planned",
+        Stage::Applying => "under way",
+        Stage::Applied => "applied, to be verified",
+        Stage::Verified => "done and verified",
+        Stage::Reverted => "undone by someone else",
+        Stage::Failed => "failed",
+    }
+}

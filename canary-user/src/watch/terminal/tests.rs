@@ -1,0 +1,170 @@
+use ratatui::{
+    backend::TestBackend,
+    style::{Color, Modifier},
+};
+
+use super::*;
+use crate::watch::story;
+
+fn live(width: u16, rows: u16, palette: Palette) -> Live<TestBackend> {
+    let model = Model::new("a made-up story", None);
+    Live::new(TestBackend::new(width, rows), rows, model, palette).expect("a view")
+}
+
+/// The screen as lines without the blanks at their ends.
+fn screen(live: &Live<TestBackend>) -> Vec<String> {
+    let buffer = live.terminal.backend().buffer();
+    let row = |y| (0..buffer.area.width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+    (0..buffer.area.height).map(|y| row(y).trim_end().to_owned()).collect()
+}
+
+fn play(live: &mut Live<TestBackend>, windows: std::ops::RangeInclusive<u64>) {
+    live.model.set_footer(vec!["12 345 requests served, 0 failed".to_owned()]);
+    for index in windows {
+        live.draw(&story::snapshot(index)).expect("draws");
+    }
+}
+
+#[track_caller]
+fn has(screen: &[String], part: &str) {
+    assert!(screen.iter().any(|l| l.contains(part)), "'{part}' is not on the screen:\n{}", screen.join("\n"));
+}
+
+#[test]
+fn the_end_of_the_story_fits_80_by_24() {
+    let mut live = live(80, 24, Palette::Colour);
+    play(&mut live, 0..=story::DECIDED + 8);
+    let screen = screen(&live);
+    for part in [
+        "a made-up story",
+        "mode rollback: may roll back   0:22",
+        "checkout: canary v1.5.0 (none running) against stable v1.4.2 (2 instances)",
+        " REGRESSED   CPU per turnaround +31 % (27 to 36 %)",
+        "4\u{202f}024 of 1\u{202f}000",
+        "stable v1.4.2",
+        "memory stall          not measured: this kernel has no memory.pressure file",
+        " proven",
+        "events                segments sent again: canary 9, stable 22",
+        "rollback done and verified",
+        "12 345 requests served, 0 failed",
+    ] {
+        has(&screen, part);
+    }
+    let cpu = screen.iter().find(|l| l.starts_with("CPU per turnaround")).expect("a row of its own");
+    assert!(cpu.contains("+3") && cpu.contains("+4.1 %") && cpu.contains("████████ proven"), "{cpu}");
+    let last = screen.iter().rposition(|l| !l.is_empty()).expect("text");
+    assert!(last < 24 && screen.len() == 24);
+}
+
+#[test]
+fn columns_stand_below_each_other_and_nothing_is_cut() {
+    for (width, rows) in [(80, 24), (120, 40)] {
+        let mut live = live(width, rows, Palette::Plain);
+        play(&mut live, 0..=70);
+        let screen = screen(&live);
+        let heading = screen.iter().find(|l| l.starts_with("indicator ")).expect("a heading");
+        let end = |line: &str, word: &str| line.find(word).map(|at| line[..at + word.len()].chars().count());
+        let allowed = end(heading, "allowed");
+        let row = screen.iter().find(|l| l.starts_with("CPU per")).expect("a row");
+        assert_eq!(end(row, "+4.1 %"), allowed, "\n{heading}\n{row}");
+        for line in &screen {
+            assert!(!line.contains('…'), "cut: {line}");
+        }
+        has(&screen, "INCONCLUSIVE");
+        if width >= 100 {
+            has(&screen, "% to +");
+            has(&screen, "out-of-memory kills   not measured");
+        }
+    }
+}
+
+#[test]
+fn any_size_is_drawn_without_a_panic_and_keeps_the_verdict() {
+    for (width, rows) in [(1, 1), (7, 3), (20, 6), (40, 12), (79, 23), (81, 30), (300, 90)] {
+        let mut live = live(width, rows, Palette::Colour);
+        live.redraw().expect("draws before the first Snapshot");
+        play(&mut live, 75..=90);
+        live.log("a line that is longer than a narrow terminal is wide").expect("logs");
+        live.finish().expect("finishes");
+        if width >= 20 && rows >= 12 {
+            has(&screen(&live), "REGRESSED");
+        }
+    }
+}
+
+#[test]
+fn without_colours_there_is_no_colour() {
+    let mut live = live(100, 40, Palette::Plain);
+    play(&mut live, 0..=story::WINDOWS - 1);
+    let cells = live.terminal.backend().buffer().content();
+    assert!(cells.iter().all(|c| c.fg == Color::Reset && c.bg == Color::Reset));
+    assert!(cells.iter().any(|c| c.modifier.contains(Modifier::REVERSED)), "the verdict stands out all the same");
+}
+
+#[test]
+fn a_window_without_p_leaves_a_gap_and_not_a_zero() {
+    let mut live = live(80, 24, Palette::Colour);
+    play(&mut live, 8..=13);
+    let screen = screen(&live);
+    let row = screen.iter().find(|l| l.starts_with("canary v1.5.0")).expect("a row");
+    let bars: String = row.chars().skip(22).take(6).collect();
+    assert!(bars.starts_with("  ") && bars.trim().chars().count() == 4, "two unknown, four known: '{bars}'");
+}
+
+#[test]
+fn log_lines_go_above_the_frame_and_wrap() {
+    let mut live = live(60, 40, Palette::Colour);
+    play(&mut live, 0..=43);
+    live.log("first\tline").expect("logs");
+    live.log(&"word ".repeat(20)).expect("logs");
+    let screen = screen(&live);
+    let first = screen.iter().position(|l| l == "   0:11  first line").expect("stamped, without its tab");
+    assert!(screen[first + 1].starts_with("   0:11  word word"));
+    assert!(screen[first + 2].starts_with("word"), "{screen:#?}");
+    let title = screen.iter().position(|l| l.starts_with("a made-up story")).expect("the frame");
+    assert!(title > first + 2);
+}
+
+#[test]
+fn the_deployment_with_most_evidence_is_shown_unless_one_is_asked_for() {
+    let mut snapshot = story::snapshot(story::DECIDED);
+    let mut quiet = story::snapshot(30).deployments.remove(story::DEPLOYMENT).expect("the story's deployment");
+    quiet.window.deployment = "aaa".into();
+    snapshot.deployments.insert("aaa".into(), quiet);
+    let mut any = live(100, 40, Palette::Colour);
+    any.draw(&snapshot).expect("draws");
+    has(&screen(&any), "checkout: canary");
+    has(&screen(&any), "also watched: aaa inconclusive");
+    let mut asked = live(100, 40, Palette::Colour);
+    asked.model = Model::new("asked", Some("aaa".to_owned()));
+    asked.draw(&snapshot).expect("draws");
+    has(&screen(&asked), "aaa: canary");
+    asked.model = Model::new("asked", Some("nowhere".to_owned()));
+    asked.draw(&snapshot).expect("draws");
+    has(&screen(&asked), "Waiting for the first window");
+}
+
+#[test]
+fn lost_events_and_missing_hooks_are_told() {
+    let mut snapshot = story::snapshot(50);
+    snapshot.quality.hooks_missing = vec!["mark_victim: no such tracepoint".to_owned(), "other".to_owned()];
+    let mut view = live(80, 24, Palette::Colour);
+    view.draw(&snapshot).expect("draws");
+    has(&screen(&view), "not measured here: mark_victim: no such tracepoint and 1 more");
+    snapshot.quality.lost_events = 3;
+    view.draw(&snapshot).expect("draws");
+    has(&screen(&view), "3 kernel events were lost in this window: it is not judged");
+}
+
+#[test]
+fn bars_and_columns_have_their_exact_width() {
+    for (share, want) in
+        [(0.0, "····"), (0.5, "██··"), (0.53, "██▏·"), (1.0, "████"), (9.0, "████"), (f64::NAN, "····")]
+    {
+        let [filled, ground] = table::bar(share, 4, palette::Palette::Plain.strong(), Palette::Plain);
+        assert_eq!(format!("{}{}", filled.content, ground.content), want, "{share}");
+    }
+    assert_eq!(table::pad("µs", 4), "µs  ");
+    assert_eq!(table::pad("turnaround", 6), "turna…");
+    assert_eq!(table::wrap("one two three", 7), ["one two", "three"]);
+}

@@ -1,1 +1,70 @@
-fn main() {}
+//! `canary-demo`: the demo's command line. `run` is for people; it starts the other verbs as its child processes.
+
+#![forbid(unsafe_code)]
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use canary_demo::{enter, neighbour, run, serve};
+use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
+
+/// A small HTTP service in two versions, load on both, and the guard on top.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Starts stable and canary in cgroups of their own, sends load, and makes the canary regress.
+    Run(run::Options),
+    /// One instance of the service. Takes faults on standard input, one JSON object per line; ends when it closes.
+    #[command(hide = true)]
+    Serve {
+        /// Address to listen on; port 0 lets the system choose. The address is printed as the first line.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// File that the fault 'memory' reads from.
+        #[arg(long)]
+        working_set: Option<PathBuf>,
+    },
+    /// Moves itself into cgroups and becomes the program after '--'.
+    #[command(hide = true)]
+    Enter(enter::Options),
+    /// Keeps this many threads busy until standard input closes.
+    #[command(hide = true)]
+    Burn {
+        #[arg(long)]
+        threads: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().verb.execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("canary-demo: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Verb {
+    fn execute(self) -> anyhow::Result<()> {
+        match self {
+            Verb::Run(options) => {
+                let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().context("runtime")?;
+                runtime.block_on(run::run(options))
+            }
+            Verb::Serve { listen, working_set } => {
+                let runtime = Builder::new_current_thread().enable_all().build().context("runtime")?;
+                runtime.block_on(serve::serve(listen, working_set))
+            }
+            Verb::Enter(options) => enter::enter(options),
+            Verb::Burn { threads } => neighbour::burn(threads),
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Carries a decision out and proves that it took effect. One trait; dry run is a backend, and the default.
 
 pub mod dry_run;
+pub mod process;
 
 use std::{future::Future, pin::Pin};
 

@@ -1,0 +1,39 @@
+//! What can be wrong with a version, and how a running server is told.
+
+use serde::{Deserialize, Serialize};
+
+/// A fault of the service. Severity 1 means none; what more means is said for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// Severity times the CPU per request.
+    Cpu,
+    /// Reads (severity - 1) × 16 pages per request at random from a file that does not fit its memory limit.
+    Memory,
+    /// Keeps (severity - 1) × 1.3 KiB per request: about 1 % of its memory per second at 300 requests/s and severity 2.
+    Leak,
+    /// Answers severity times as large.
+    Network,
+    /// Waits (severity - 1) × 2 ms before it answers.
+    Latency,
+    /// Resets (severity - 1) × 5 % of the connections instead of answering.
+    Errors,
+    /// Aborts on the next request. A restarted process does it again.
+    Crash,
+    /// Takes severity × 128 KiB per request and never gives them back, until the kernel kills it.
+    Oom,
+}
+
+/// One line on the server's standard input.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// `None` makes the server healthy again; memory that leaked stays.
+    pub fault: Option<Fault>,
+    #[serde(default = "one")]
+    pub severity: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}

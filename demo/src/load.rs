@@ -1,0 +1,250 @@
+//! Open-loop load: the same rate on every instance, whether it answers or not.
+//!
+//! Goes in: where the instances are and which are routed, as it changes. Comes out: [`InstanceTotals`], readable at any
+//! time. When an instance is routed away, its share goes to the stable ones. One thread with a runtime of its own, so
+//! that neither the guard nor the demo can delay the requests.
+
+mod counted;
+mod totals;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use canary_user::targets::Role;
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Request, StatusCode,
+    client::conn::http1::{self, SendRequest},
+    header,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    runtime::Builder,
+    sync::{oneshot, watch},
+    task::LocalSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+pub use self::totals::{InstanceTotals, Phase, Totals};
+use self::{
+    counted::Counted,
+    totals::{Counters, InstanceCounters},
+};
+use crate::{fleet::Instance, serve::unit};
+
+/// A request that takes longer has failed.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// With more requests than this open, the next fails at once: an instance that hangs must not exhaust our sockets.
+const MAX_IN_FLIGHT: usize = 256;
+/// Requests are moved by up to this share of the interval, so that instances do not get theirs in step.
+const JITTER: f64 = 0.5;
+
+/// The running load.
+pub struct Load {
+    counters: Arc<Counters>,
+    thread: JoinHandle<anyhow::Result<()>>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Load {
+    /// `rate` is requests per second and instance. An instance gets load from the first time it serves.
+    pub fn start(rate: f64, instances: watch::Receiver<Vec<Instance>>) -> anyhow::Result<Self> {
+        ensure!(rate > 0.0 && rate <= 100_000.0, "a rate of {rate} requests per second cannot be sent: try 300");
+        let counters = Arc::new(Counters::default());
+        let (stop, stopped) = oneshot::channel();
+        let shared = counters.clone();
+        let thread = std::thread::Builder::new()
+            .name("load".into())
+            .spawn(move || {
+                let runtime = Builder::new_current_thread().enable_all().build().context("the load's runtime")?;
+                LocalSet::new().block_on(&runtime, async {
+                    tokio::select! {
+                        () = generate(rate, instances, shared) => {}
+                        _ = stopped => {}
+                    }
+                });
+                Ok(())
+            })
+            .context("start the load's thread")?;
+        Ok(Self { counters, thread, stop })
+    }
+
+    /// What was counted so far. Bytes count when they pass the socket, requests when they end.
+    pub fn totals(&self) -> Vec<InstanceTotals> {
+        self.counters.read()
+    }
+
+    /// From here on [`Phase::AfterOnset`]. [`Phase::AfterDrain`] comes by itself when a canary is routed away.
+    pub fn onset(&self) {
+        self.counters.enter(Phase::AfterOnset);
+    }
+
+    /// Stops sending and returns the final totals. Requests still open are not counted.
+    pub fn stop(self) -> anyhow::Result<Vec<InstanceTotals>> {
+        // Fails only when the thread has ended; joining it tells why.
+        let _ = self.stop.send(());
+        match self.thread.join() {
+            Ok(result) => result?,
+            Err(_) => bail!("the load's thread panicked"),
+        }
+        Ok(self.counters.read())
+    }
+}
+
+/// The totals of one role in one phase, or in all phases.
+pub fn sum(totals: &[InstanceTotals], role: Role, phase: Option<Phase>) -> Totals {
+    let mut sum = Totals::default();
+    for instance in totals.iter().filter(|i| i.role == role) {
+        for which in Phase::ALL.into_iter().filter(|p| phase.is_none_or(|phase| *p == phase)) {
+            sum.add(&instance.phases[which as usize]);
+        }
+    }
+    sum
+}
+
+async fn generate(rate: f64, mut instances: watch::Receiver<Vec<Instance>>, counters: Arc<Counters>) {
+    let mut pacers: HashMap<Arc<str>, _> = HashMap::new();
+    let clients = Rc::new(Clients::default());
+    loop {
+        let now: Vec<Instance> = instances.borrow_and_update().clone();
+        if now.iter().any(|i| i.role == Role::Canary && !i.routed) {
+            counters.enter(Phase::AfterDrain);
+        }
+        for instance in now.iter().filter(|i| i.address.is_some()) {
+            if !pacers.contains_key(&instance.cgroup) {
+                let pacer = Pacer {
+                    cgroup: instance.cgroup.clone(),
+                    seed: pacers.len() as u64,
+                    instances: instances.clone(),
+                    clients: clients.clone(),
+                    counters: counters.clone(),
+                };
+                pacers.insert(instance.cgroup.clone(), tokio::task::spawn_local(pacer.run(rate)));
+            }
+        }
+        if instances.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+type Clients = std::cell::RefCell<HashMap<Arc<str>, Rc<Client>>>;
+
+/// One instance's share of the load.
+struct Pacer {
+    cgroup: Arc<str>,
+    seed: u64,
+    instances: watch::Receiver<Vec<Instance>>,
+    clients: Rc<Clients>,
+    counters: Arc<Counters>,
+}
+
+impl Pacer {
+    async fn run(self, rate: f64) {
+        let start = Instant::now();
+        for number in 0u64.. {
+            let shift = unit(self.seed << 48 | number) * JITTER;
+            let due = start + Duration::from_secs_f64((number as f64 + shift) / rate);
+            sleep_until(due).await;
+            let Some((client, address)) = self.choose(number) else { continue };
+            tokio::task::spawn_local(client.request(address, due));
+        }
+    }
+
+    /// Its own instance while that is routed, else the stable ones in turn.
+    fn choose(&self, number: u64) -> Option<(Rc<Client>, Option<SocketAddr>)> {
+        let instances = self.instances.borrow();
+        let own = instances.iter().find(|i| i.cgroup == self.cgroup && i.routed);
+        let chosen = own.or_else(|| {
+            let stable = || instances.iter().filter(|i| i.role == Role::Stable && i.routed);
+            stable().nth(number as usize % stable().count().max(1))
+        })?;
+        let mut clients = self.clients.borrow_mut();
+        let client = clients
+            .entry(chosen.cgroup.clone())
+            .or_insert_with(|| Client::new(self.counters.clone(), self.counters.instance(&chosen.cgroup, chosen.role)));
+        Some((client.clone(), chosen.address))
+    }
+}
+
+/// The connections to one instance.
+struct Client {
+    counters: Arc<Counters>,
+    instance: Arc<InstanceCounters>,
+    /// Connections at rest, and the address they lead to.
+    idle: std::cell::RefCell<(Option<SocketAddr>, Vec<SendRequest<Empty<Bytes>>>)>,
+    in_flight: std::cell::Cell<usize>,
+}
+
+impl Client {
+    fn new(counters: Arc<Counters>, instance: Arc<InstanceCounters>) -> Rc<Self> {
+        Rc::new(Self { counters, instance, idle: Default::default(), in_flight: Default::default() })
+    }
+
+    async fn request(self: Rc<Self>, address: Option<SocketAddr>, due: Instant) {
+        let phase = self.counters.phase();
+        let answered = match address {
+            Some(address) if self.in_flight.get() < MAX_IN_FLIGHT => {
+                self.in_flight.set(self.in_flight.get() + 1);
+                let result = timeout(TIMEOUT, self.exchange(address)).await;
+                self.in_flight.set(self.in_flight.get() - 1);
+                result.is_ok_and(|r| r.is_ok())
+            }
+            _ => false,
+        };
+        let counts = self.instance.phase(phase);
+        if answered {
+            counts.served(due.elapsed().as_nanos() as u64);
+        } else {
+            counts.failed.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// One request and its whole answer. The connection is kept only if both went well.
+    async fn exchange(&self, address: SocketAddr) -> anyhow::Result<()> {
+        let mut connection = match self.take(address) {
+            Some(connection) => connection,
+            None => self.connect(address).await?,
+        };
+        connection.ready().await?;
+        let request = Request::get("/").header(header::HOST, "canary-demo").body(Empty::new())?;
+        let answer = connection.send_request(request).await?;
+        ensure!(answer.status() == StatusCode::OK, "status {}", answer.status());
+        let mut body = answer.into_body();
+        while let Some(frame) = body.frame().await {
+            frame?;
+        }
+        let mut idle = self.idle.borrow_mut();
+        if idle.0 == Some(address) {
+            idle.1.push(connection);
+        }
+        Ok(())
+    }
+
+    /// A connection at rest. The latest used first, so that few stay open.
+    fn take(&self, address: SocketAddr) -> Option<SendRequest<Empty<Bytes>>> {
+        let mut idle = self.idle.borrow_mut();
+        if idle.0 != Some(address) {
+            *idle = (Some(address), Vec::new());
+        }
+        std::iter::from_fn(|| idle.1.pop()).find(|connection| !connection.is_closed())
+    }
+
+    async fn connect(&self, address: SocketAddr) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let counted = Counted { stream, counters: self.counters.clone(), instance: self.instance.clone() };
+        let (sender, connection) = http1::handshake(TokioIo::new(counted)).await?;
+        tokio::task::spawn_local(connection);
+        Ok(sender)
+    }
+}

@@ -15,9 +15,9 @@ pub struct Options {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// Judge windows given as lines on stdin, one verdict line each on stdout
+    /// Judge scenarios read from stdin, one JSON verdict line each on stdout
     Judge {
-        /// Read the windows from stdin (the only input there is)
+        /// Read the scenarios from stdin (the only input there is)
         #[arg(long)]
         stdin: bool,
     },
@@ -26,11 +26,11 @@ enum Bench {
 pub fn bench(options: &Options) -> Result<()> {
     match options.bench {
         None => {
-            println!("judge --stdin    judge windows given as lines on stdin, one verdict line each on stdout");
+            println!("judge --stdin    judge scenarios read from stdin, one JSON verdict line each on stdout");
             Ok(())
         }
         Some(Bench::Judge { stdin: false }) => {
-            bail!("bench judge reads its windows from stdin: say `bench judge --stdin`")
+            bail!("bench judge reads its scenarios from stdin: say `bench judge --stdin`")
         }
         Some(Bench::Judge { stdin: true }) => exec_example("judge_stdin"),
     }

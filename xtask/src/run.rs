@@ -15,16 +15,16 @@ use clap::Args;
 use crate::{cargo, setup};
 
 const DEMO_OPTIONS: &str = "\
-Options handed to the demo (their values: `cargo xtask run --help-demo`):
-  --scenario <NAME>      what goes wrong with the canary
-  --severity <LEVEL>     how much
-  --duration <TIME>      when to end by itself
-  --window <TIME>        length of a window
-  --instances <N>        processes per version
-  --mode <MODE>          what the guard may do: observe is the least
-  --output <FORMAT>      terminal or lines to read by a program
-  --record <FILE>        keep the samples for `canary replay`
-  --listen <ADDRESS>     address of the metrics, the API and the page";
+Options of the demo, handed to it as they are (`cargo xtask run --help-demo` lists values and defaults):
+  --scenario <NAME>     what goes wrong with the canary
+  --severity <FACTOR>   how wrong, as a multiple: 2x is twice as much
+  --duration <TIME>     length of the run, such as 90s
+  --window <TIME>       length of a window, such as 100ms
+  --instances <N>       instances of stable
+  --mode <MODE>         how far the guard may go, from observe to rollback
+  --output <FORM>       form of the report: text or json
+  --record <FILE>       keep the samples for `canary replay`
+  --listen <ADDRESS>    address of the guard's page, metrics and API";
 
 #[derive(Args)]
 #[command(after_help = DEMO_OPTIONS)]

@@ -46,6 +46,12 @@ impl Step {
         self.end("ok", outcome);
     }
 
+    /// It cannot be had this way, and another will be tried: not a failure.
+    pub fn unavailable(mut self, reason: &str) {
+        self.done = true;
+        self.end("no", reason);
+    }
+
     fn end(&self, mark: &str, outcome: &str) {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();

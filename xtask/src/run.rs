@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsString,
+    fs,
     io::IsTerminal,
     os::unix::process::CommandExt,
     path::Path,
@@ -72,9 +73,11 @@ fn check_machine() -> Result<Root> {
             "this kernel has no type information (/sys/kernel/btf/vmlinux): use one built with CONFIG_DEBUG_INFO_BTF=y"
         );
     }
-    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
+    // Wherever it is: on machines with both versions it lies below /sys/fs/cgroup.
+    if !mounts.lines().any(|mount| mount.split(' ').nth(2) == Some("cgroup2")) {
         bail!(
-            "there is no cgroup v2 tree at /sys/fs/cgroup: boot with systemd.unified_cgroup_hierarchy=1, or mount it"
+            "no cgroup2 is mounted: boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none /sys/fs/cgroup"
         );
     }
     if rustix::process::geteuid().is_root() {

@@ -57,17 +57,20 @@ fn by_rustup() -> Result<()> {
         bail!("rustup is not on the PATH");
     }
     let step = Step::start("nightly compiler with rust-src by rustup");
-    if packages::runs(Command::new("rustup").args(["run", "nightly", "rustc", "-V"])) {
+    let had_nightly = packages::runs(Command::new("rustup").args(["run", "nightly", "rustc", "-V"]));
+    let arguments: &[&str] = if had_nightly {
         // Of the same date as the nightly that is there: someone may rely on that one.
-        rustup(&step, &["component", "add", "rust-src", "--toolchain", "nightly"])?;
+        &["component", "add", "rust-src", "--toolchain", "nightly"]
     } else {
-        let arguments =
-            ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src", "--no-self-update"];
-        if let Err(error) = rustup(&step, &arguments) {
+        &["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src", "--no-self-update"]
+    };
+    if let Err(error) = rustup(&step, arguments) {
+        if !had_nightly {
             // Half of a toolchain would be taken for a whole one next time.
             packages::runs(Command::new("rustup").args(["toolchain", "uninstall", "nightly"]));
-            return Err(error);
         }
+        step.unavailable("rustup could not get it");
+        return Err(error);
     }
     step.done("installed");
     Ok(())
@@ -79,6 +82,7 @@ fn rustup(step: &Step, arguments: &[&str]) -> Result<()> {
     let mut child = Command::new("rustup")
         .args(arguments)
         .env("RUSTUP_MAX_RETRIES", "0")
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -1,0 +1,112 @@
+//! Calls cargo for this workspace and reads which executables it made.
+
+use std::{
+    env,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::progress::Step;
+
+/// An executable that cargo built, or found fresh.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    pub package: String,
+    /// Name of the target: the crate, an example, or a file in `tests/`.
+    pub target: String,
+    /// `lib`, `bin`, `test` or `example`.
+    pub kind: String,
+    pub executable: PathBuf,
+    /// The package's directory: where its tests expect to be run.
+    pub directory: PathBuf,
+}
+
+/// The workspace's root directory.
+pub fn repository() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().expect("xtask is a directory of the workspace").to_owned()
+}
+
+/// The cargo that started us, else the one on the PATH.
+pub fn executable() -> PathBuf {
+    env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
+}
+
+/// cargo in the workspace's root.
+pub fn cargo() -> Command {
+    let mut command = Command::new(executable());
+    command.current_dir(repository());
+    command
+}
+
+/// Builds with `cargo <arguments>`, showing each crate as it comes. Compiler messages go to stderr, and only when it fails.
+pub fn build(step_name: &str, arguments: &[&str]) -> Result<Vec<Artifact>> {
+    let step = Step::start(step_name);
+    let (reader, writer) = std::io::pipe().context("make a pipe")?;
+    let mut child = cargo()
+        .args(arguments)
+        .args(["--message-format", "json-render-diagnostics"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(writer)
+        .spawn()
+        .context("start cargo")?;
+    let stdout = child.stdout.take().expect("stdout was asked to be piped");
+    let messages = std::thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).collect::<Vec<_>>());
+
+    let mut said = Vec::new();
+    let mut compiled = 0_u32;
+    for line in BufReader::new(reader).lines() {
+        let line = line.context("read cargo's messages")?;
+        if line.trim_start().starts_with("Compiling ") {
+            compiled += 1;
+        }
+        step.detail(&format!("{} ({compiled} crates)", line.trim()));
+        said.push(line);
+    }
+    let messages = messages.join().expect("the reading thread does not panic");
+    let status = child.wait().context("wait for cargo")?;
+    if !status.success() {
+        bail!("cargo {} ended with {status}:\n{}", arguments.join(" "), said.join("\n"));
+    }
+    step.done(&if compiled == 0 { "nothing to compile".to_owned() } else { format!("{compiled} crates compiled") });
+    Ok(messages.iter().filter_map(|line| artifact(&serde_json::from_str(line).ok()?)).collect())
+}
+
+fn artifact(message: &Value) -> Option<Artifact> {
+    if message["reason"] != "compiler-artifact" {
+        return None;
+    }
+    let manifest = Path::new(message["manifest_path"].as_str()?);
+    Some(Artifact {
+        package: package_name(message["package_id"].as_str()?),
+        target: message["target"]["name"].as_str()?.to_owned(),
+        kind: message["target"]["kind"][0].as_str()?.to_owned(),
+        executable: message["executable"].as_str()?.into(),
+        directory: manifest.parent()?.to_owned(),
+    })
+}
+
+/// `path+file:///x/canary-user#0.1.0` or `path+file:///x/demo#canary-demo@0.1.0` to the package's name.
+fn package_name(id: &str) -> String {
+    let (path, fragment) = id.rsplit_once('#').unwrap_or((id, ""));
+    match fragment.split_once('@') {
+        Some((name, _version)) => name.to_owned(),
+        None => path.rsplit('/').next().unwrap_or(path).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_id_names_its_package_with_and_without_an_at_sign() {
+        assert_eq!(package_name("path+file:///src/canary-user#0.1.0"), "canary-user");
+        assert_eq!(package_name("path+file:///src/demo#canary-demo@0.1.0"), "canary-demo");
+    }
+}

@@ -1,0 +1,129 @@
+//! `cargo xtask test`: builds once, then runs each test executable itself, to say what is being tested and to count.
+//!
+//! The last line is `N passed, N failed, N skipped`, whatever happens. A test that prints `SKIP <test>: <reason>` counts as
+//! skipped, not as passed. Something that does not build or cannot be set up counts as failed.
+
+mod libtest;
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::{
+    cargo::{self, Artifact},
+    setup,
+};
+use libtest::{Counts, Run};
+
+const END_TO_END: &str = "canary-e2e";
+
+#[derive(Args)]
+pub struct Options {
+    /// Run only tests whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
+pub fn test(options: &Options) -> Result<()> {
+    let mut total = Counts::default();
+    let outcome = all(options.filter.as_deref(), &mut total);
+    if let Err(error) = &outcome {
+        total.failed += 1;
+        println!("FAILED {error:#}");
+    } else if total == Counts::default() {
+        total.failed += 1;
+        println!("FAILED no test was found: nothing was checked");
+    }
+    println!("{total}");
+    // The reason is on stdout, above the line that has to be the last one.
+    if total.failed > 0 { std::process::exit(1) } else { Ok(()) }
+}
+
+fn all(filter: Option<&str>, total: &mut Counts) -> Result<()> {
+    setup::setup(&setup::Options::default())?;
+    // One selection for all: choosing packages one by one would change features and compile dependencies again.
+    let arguments = ["test", "--release", "--locked", "--workspace", "--no-run"];
+    let built = cargo::build("build the tests", &arguments)?;
+    let (end_to_end, others): (Vec<_>, Vec<_>) =
+        built.into_iter().partition(|artifact| artifact.package == END_TO_END && artifact.kind == "test");
+    for artifact in others.iter().filter(|artifact| is_test(artifact)) {
+        total.add(executable(artifact, filter, &[])?);
+    }
+    total.add(doc_tests(filter)?);
+    let is_root = rustix::process::geteuid().is_root();
+    for artifact in &end_to_end {
+        // Each has the kernel's hooks and cgroups to itself.
+        total.add(if is_root {
+            executable(artifact, filter, &["--test-threads=1"])?
+        } else {
+            skipped(artifact, filter, "needs root: it loads kernel programs and makes cgroups")?
+        });
+    }
+    Ok(())
+}
+
+/// Test executables lie in `deps/`; the programs that integration tests start do not.
+fn is_test(artifact: &Artifact) -> bool {
+    artifact.executable.parent().is_some_and(|directory| directory.ends_with("deps"))
+}
+
+fn executable(artifact: &Artifact, filter: Option<&str>, arguments: &[&str]) -> Result<Counts> {
+    let mut command = Command::new(&artifact.executable);
+    // As `cargo test` does: from the package's directory.
+    command.current_dir(&artifact.directory).env("CARGO_MANIFEST_DIR", &artifact.directory);
+    command.arg("--show-output").args(arguments).args(filter);
+    watch(&format!("{} {} {}", artifact.package, artifact.kind, artifact.target), &mut command)
+}
+
+fn doc_tests(filter: Option<&str>) -> Result<Counts> {
+    let mut command = cargo::cargo();
+    command.args(["test", "--release", "--locked", "--workspace", "--doc", "--no-fail-fast", "--", "--show-output"]);
+    command.args(filter);
+    watch("doc tests", &mut command)
+}
+
+/// Runs to the end, passing on what a reader needs as it comes: failures, their output, and reasons for skipping.
+fn watch(name: &str, command: &mut Command) -> Result<Counts> {
+    println!("testing {name}");
+    let (reader, writer) = std::io::pipe().context("make a pipe")?;
+    command.stdin(Stdio::null()).stderr(writer.try_clone().context("clone a pipe")?).stdout(writer);
+    let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
+    // The command holds the pipe's writing ends; left open here, the pipe would never end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut run = Run::default();
+    for line in BufReader::new(reader).split(b'\n') {
+        let line = line.with_context(|| format!("read the output of {name}"))?;
+        for shown in run.line(&String::from_utf8_lossy(&line)) {
+            println!("{shown}");
+        }
+    }
+    let status = child.wait().with_context(|| format!("wait for {name}"))?;
+    let ended = run.end(status.success());
+    for line in ended.unexplained {
+        println!("{line}");
+    }
+    println!("  {}", ended.counts);
+    Ok(ended.counts)
+}
+
+/// Names each test of an executable that is not run.
+fn skipped(artifact: &Artifact, filter: Option<&str>, reason: &str) -> Result<Counts> {
+    println!("testing {} {} {}", artifact.package, artifact.kind, artifact.target);
+    let mut list = Command::new(&artifact.executable);
+    let output = list.args(["--list", "--format", "terse"]).args(filter).output();
+    let output = output.with_context(|| format!("list the tests of {}", artifact.target))?;
+    if !output.status.success() {
+        bail!("{} cannot list its tests: {}", artifact.target, String::from_utf8_lossy(&output.stderr));
+    }
+    let mut counts = Counts::default();
+    for name in String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.strip_suffix(": test")) {
+        println!("SKIP {name}: {reason}");
+        counts.skipped += 1;
+    }
+    println!("  {counts}");
+    Ok(counts)
+}

@@ -1,0 +1,171 @@
+//! What is in `deploy/` fits together and fits the repository.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("read {path}: {error}"))
+}
+
+fn manifests() -> Vec<Value> {
+    serde_saphyr::from_multiple(&read("deploy/kubernetes/daemonset.yaml")).expect("the manifests are YAML")
+}
+
+fn manifest(kind: &str) -> Value {
+    manifests().into_iter().find(|m| m["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+fn pod() -> Value {
+    manifest("DaemonSet")["spec"]["template"]["spec"].clone()
+}
+
+fn names<'a>(list: &'a Value, key: &str) -> BTreeSet<&'a str> {
+    list.as_array().unwrap().iter().map(|entry| entry[key].as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_daemonset_can_load_programs_and_sees_the_node() {
+    let pod = pod();
+    let container = &pod["containers"][0];
+    assert_eq!(container["securityContext"]["privileged"], true);
+    assert_eq!(pod["hostPID"], true);
+    assert_eq!(pod["hostNetwork"], Value::Null, "the pod has no business on the host's network");
+    assert_eq!(container["resources"]["limits"]["cpu"], Value::Null, "a throttled sensor loses events");
+    assert!(container["resources"]["limits"]["memory"].is_string());
+    let namespace = manifest("Namespace");
+    assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "privileged");
+}
+
+#[test]
+fn every_volume_is_mounted_and_every_mount_has_its_volume() {
+    let pod = pod();
+    assert_eq!(names(&pod["volumes"], "name"), names(&pod["containers"][0]["volumeMounts"], "name"));
+    let host: BTreeSet<&str> =
+        pod["volumes"].as_array().unwrap().iter().filter_map(|v| v["hostPath"]["path"].as_str()).collect();
+    assert!(host.contains("/sys/fs/cgroup"), "the node's cgroups: {host:?}");
+    assert!(!host.iter().any(|path| path.contains("sock")), "no runtime socket: {host:?}");
+}
+
+#[test]
+fn the_probes_ask_the_port_that_the_guard_listens_on() {
+    let pod = pod();
+    let container = &pod["containers"][0];
+    let port = &container["ports"][0];
+    for (probe, path) in [("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+        assert_eq!(container[probe]["httpGet"]["path"], path, "{probe}");
+        assert_eq!(container[probe]["httpGet"]["port"], port["name"], "{probe}");
+    }
+    let config: toml::Table = toml::from_str(&config_map_text()).unwrap();
+    let listen: std::net::SocketAddr = config["listen"].as_str().unwrap().parse().unwrap();
+    assert_eq!(port["containerPort"], listen.port());
+    assert!(listen.ip().is_unspecified(), "the kubelet asks from outside of the pod");
+}
+
+#[test]
+fn the_config_map_is_mounted_where_the_guard_looks_and_starts_harmless() {
+    let pod = pod();
+    let arguments = pod["containers"][0]["args"].to_string();
+    assert!(arguments.contains("/etc/canary/canary.toml"), "{arguments}");
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap().clone();
+    assert!(mounts.iter().any(|m| m["name"] == "config" && m["mountPath"] == "/etc/canary"));
+    assert_harmless(&config_map_text());
+}
+
+#[test]
+fn the_service_account_has_no_rights() {
+    let kinds: Vec<String> = manifests().iter().map(|m| m["kind"].as_str().unwrap().to_owned()).collect();
+    assert!(!kinds.iter().any(|kind| kind.contains("Role")), "{kinds:?}");
+    let account = manifest("ServiceAccount");
+    assert_eq!(account["automountServiceAccountToken"], false);
+    assert_eq!(pod()["serviceAccountName"], account["metadata"]["name"]);
+    assert_eq!(pod()["automountServiceAccountToken"], false);
+}
+
+#[test]
+fn the_example_configuration_starts_harmless() {
+    assert_harmless(&read("deploy/canary.example.toml"));
+}
+
+fn config_map_text() -> String {
+    manifest("ConfigMap")["data"]["canary.toml"].as_str().unwrap().to_owned()
+}
+
+fn assert_harmless(config: &str) {
+    let config: toml::Table = toml::from_str(config).expect("the configuration is TOML");
+    let deployments = config["deployment"].as_array().unwrap();
+    assert!(!deployments.is_empty());
+    for deployment in deployments {
+        assert_eq!(deployment["mode"].as_str(), Some("observe"));
+        assert_eq!(deployment["orchestrator"].as_str(), Some("dry-run"));
+        assert_ne!(deployment["stable"]["cgroup"], deployment["canary"]["cgroup"]);
+    }
+}
+
+#[test]
+fn systemd_understands_the_unit() {
+    let available = Command::new("systemd-analyze").arg("--version").output();
+    if !available.is_ok_and(|output| output.status.success()) {
+        println!("SKIP systemd_understands_the_unit: there is no systemd-analyze here");
+        return;
+    }
+    // `verify` wants the executable to exist; the one that will be installed need not be here.
+    let directory = tempfile::tempdir().unwrap();
+    let unit = directory.path().join("canary-guard.service");
+    let text = read("deploy/canary-guard.service");
+    assert!(text.contains("ExecStart=/usr/bin/canary run --config /etc/canary/canary.toml"));
+    fs::write(&unit, text.replace("/usr/bin/canary", "/bin/true")).unwrap();
+    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // Other units of the machine are loaded too: only what is said of ours counts. An unknown key is a warning, not a failure.
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains("canary-guard")).collect();
+    assert!(ours.is_empty(), "{ours:?}");
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn the_unit_leaves_the_guard_what_it_needs() {
+    let unit = read("deploy/canary-guard.service");
+    let set: Vec<&str> = unit.lines().filter(|line| !line.starts_with('#')).collect();
+    for needed in ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"] {
+        assert!(set.iter().any(|line| line.starts_with("CapabilityBoundingSet=") && line.contains(needed)), "{needed}");
+    }
+    for blinding in ["ProtectProc", "ProcSubset", "PrivateUsers", "PrivateNetwork", "ProtectKernelTunables"] {
+        assert!(!set.iter().any(|line| line.starts_with(blinding)), "{blinding}");
+    }
+    assert!(set.contains(&"SystemCallFilter=@system-service bpf perf_event_open"));
+}
+
+#[test]
+fn the_image_copies_what_exists_and_every_member_of_the_workspace() {
+    let root = repository();
+    let dockerfile = read("deploy/Dockerfile");
+    let mut copied = BTreeSet::new();
+    for line in dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")) {
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        words.pop().expect("a destination");
+        if words[0].starts_with("--from=") {
+            continue;
+        }
+        for source in words {
+            assert!(root.join(source).exists(), "COPY {source}: there is no such path");
+            copied.insert(source.to_owned());
+        }
+    }
+    let workspace: toml::Table = toml::from_str(&read("Cargo.toml")).unwrap();
+    for list in ["members", "exclude"] {
+        for member in workspace["workspace"][list].as_array().unwrap() {
+            let member = member.as_str().unwrap();
+            assert!(copied.contains(member), "the image's build lacks {member}");
+        }
+    }
+}

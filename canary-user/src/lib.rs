@@ -24,3 +24,4 @@ pub mod orchestrator;
 pub mod watch;
 
 pub mod cli;
+pub mod daemon;

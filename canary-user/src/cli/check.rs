@@ -126,7 +126,10 @@ fn print(findings: &[Finding], able: bool) {
     let limited = findings.iter().filter(|f| !f.ok).count();
     match (able, limited) {
         (true, 0) => println!("\nThis machine can do everything."),
-        (true, n) => println!("\nThis machine can run the guard; {n} thing{} limited, see above.", if n == 1 { " is" } else { "s are" }),
+        (true, n) => println!(
+            "\nThis machine can run the guard; {n} thing{} limited, see above.",
+            if n == 1 { " is" } else { "s are" }
+        ),
         (false, _) => println!("\nThe guard cannot run here: mend what is marked MISSING."),
     }
 }

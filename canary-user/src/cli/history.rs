@@ -24,7 +24,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Opening would make an empty journal, which is not the answer to a mistyped path.
     ensure!(args.journal.exists(), "there is no journal at {}: name it with --journal", args.journal.display());
-    let entries = Journal::open(&args.journal)?.history(args.limit)?;
+    let entries = Journal::open_to_read(&args.journal)?.history(args.limit)?;
     match args.output {
         Output::Json => {
             let all: Vec<_> = entries.iter().map(object).collect();
@@ -37,11 +37,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn object(entry: &HistoryEntry) -> serde_json::Value {
-    let stages: Vec<_> = entry
-        .stages
-        .iter()
-        .map(|s| json!({ "stage": s.stage, "detail": s.detail, "unix_ms": s.unix_ms }))
-        .collect();
+    let stages: Vec<_> =
+        entry.stages.iter().map(|s| json!({ "stage": s.stage, "detail": s.detail, "unix_ms": s.unix_ms })).collect();
     json!({ "decision": entry.decision, "plan": entry.plan, "stages": stages })
 }
 

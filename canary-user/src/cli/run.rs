@@ -1,3 +1,130 @@
+//! `canary run`: the guard on the cgroups that the configuration names.
+
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Output, config::warn_of_patterns, wants_kernel_debug};
+use crate::{
+    config::Config,
+    daemon::{self, Daemon, OnSnapshot},
+    journal::Journal,
+    targets::cgroup::Root,
+    telemetry::Options,
+    watch::{Snapshot, json, server, terminal::TerminalView},
+};
+
+/// Run the guard on the cgroups that the configuration names.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
-pub fn run(_: &Args) -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("") }
+pub struct Args {
+    /// The configuration file
+    #[arg(long, default_value = "/etc/canary/canary.toml")]
+    pub config: PathBuf,
+    /// Serve /metrics and /monitor here; overrides the configuration's `listen`
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Also record every sample to this file, for `canary replay`
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Leave this hook out; what it would have counted is absent, not zero. May be given several times
+    #[arg(long = "disable-hook", value_name = "HOOK")]
+    pub disable_hooks: Vec<String>,
+    /// text: a live view on a terminal, else lines; json: one object per window
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// # Errors
+/// Each part that cannot be had is named: configuration, cgroup2, journal, address, kernel.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut config = Config::load(&args.config)?;
+    config.listen = args.listen.or(config.listen);
+    let root = Root::find()?;
+    warn_of_patterns(&config, &root)?;
+    let journal = Journal::open(&config.journal)?;
+    let recording = daemon::recording(args.record.as_ref(), &config)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the runtime")?
+        .block_on(async {
+            // Taken before the kernel programs are loaded: a mistyped address costs nothing.
+            let listener = match config.listen {
+                Some(address) => Some(server::bind(address).await?),
+                None => None,
+            };
+            let for_orchestrator = root.clone();
+            let view = View::new(args.output, &config);
+            let daemon = Daemon {
+                config,
+                root,
+                sensor: Options { disabled_hooks: args.disable_hooks.clone(), kernel_debug: wants_kernel_debug() },
+                journal,
+                listener,
+                recording,
+                orchestrator: Box::new(move |deployment| daemon::orchestrator(&for_orchestrator, deployment)),
+                on_snapshot: view.drawing(),
+            };
+            daemon::run(daemon, asked_to_stop()?).await
+        })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// SIGINT or SIGTERM. Registered at once, so that one that comes early is not missed.
+pub fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Where snapshots are shown.
+enum View {
+    Json,
+    Terminal(TerminalView),
+}
+
+impl View {
+    fn new(output: Output, config: &Config) -> Self {
+        match output {
+            Output::Json => View::Json,
+            Output::Text => {
+                let names: Vec<&str> = config.deployments.iter().map(|d| &*d.name).collect();
+                View::Terminal(TerminalView::new(format!("canary: {}", names.join(", ")), None))
+            }
+        }
+    }
+
+    /// A view that cannot be drawn (a closed pipe) is given up, never the guard.
+    fn drawing(mut self) -> OnSnapshot {
+        let mut broken = false;
+        Box::new(move |snapshot| {
+            if broken {
+                return;
+            }
+            let drawn = match &mut self {
+                View::Terminal(view) => view.draw(snapshot),
+                View::Json => print_windows(snapshot),
+            };
+            if let Err(error) = drawn {
+                tracing::warn!("nothing more is printed: {error:#}");
+                broken = true;
+            }
+        })
+    }
+}
+
+/// One JSON object per deployment and window.
+pub fn print_windows(snapshot: &Snapshot) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for window in json::windows(snapshot) {
+        writeln!(out, "{window}")?;
+    }
+    out.flush().context("print a window")
+}

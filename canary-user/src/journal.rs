@@ -10,7 +10,7 @@ mod tests;
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, bail};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
 use crate::{
     guard::{Decision, Stage},
@@ -87,8 +87,7 @@ impl Journal {
         if path.is_dir() {
             bail!("journal {name} is a directory: set 'journal' to a file in it, such as {name}/journal.db");
         }
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .context("read /proc/sys/kernel/random/boot_id, which tells this boot's cgroup ids from another's")?;
+        let boot = boot_id()?;
         let unwritable = || {
             format!(
                 "journal {name} cannot be written: let the guard write to {}, or set 'journal' to another place",
@@ -96,7 +95,7 @@ impl Journal {
             )
         };
         let db = Connection::open(path).with_context(unwritable)?;
-        Self::prepare(db, boot.trim().to_owned()).map_err(|e| match e.downcast_ref::<rusqlite::Error>() {
+        Self::prepare(db, boot).map_err(|e| match e.downcast_ref::<rusqlite::Error>() {
             Some(rusqlite::Error::SqliteFailure(f, _)) => match f.code {
                 rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt => {
                     damaged(path, &e.to_string())
@@ -110,6 +109,18 @@ impl Journal {
             None if e.is::<Damaged>() => damaged(path, &e.to_string()),
             None => e.context(format!("journal {name}")),
         })
+    }
+
+    /// Opens a journal that exists, only to read: beside a guard that runs, and without making or changing anything.
+    pub fn open_to_read(path: &Path) -> anyhow::Result<Self> {
+        let name = path.display();
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(path, flags)
+            .with_context(|| format!("journal {name} cannot be read: it is made by the first `canary run`"))?;
+        db.busy_timeout(Duration::from_secs(5))?;
+        let journal = Self { db, boot: boot_id()? };
+        check_version(&journal.db).with_context(|| format!("journal {name}"))?;
+        Ok(journal)
     }
 
     /// A journal that lasts as long as the process, for replays and tests.
@@ -134,17 +145,7 @@ impl Journal {
             tx.execute_batch(TABLES)?;
             tx.execute("INSERT INTO schema_version VALUES (?1)", [SCHEMA])?;
         }
-        let version: Option<i64> = match tx.query_row("SELECT max(version) FROM schema_version", [], |r| r.get(0)) {
-            Ok(version) => version,
-            Err(_) => bail!("not a journal: an SQLite file of something else; set 'journal' to another file"),
-        };
-        match version {
-            Some(SCHEMA) => {}
-            Some(v) if v > SCHEMA => bail!(
-                "written by a newer canary (schema {v}, this one knows {SCHEMA}): use that version, or move the file away"
-            ),
-            _ => return Err(Damaged("no schema version".into()).into()),
-        }
+        check_version(&tx)?;
         tx.commit()?;
         Ok(journal)
     }
@@ -274,6 +275,26 @@ impl Journal {
         let tx = self.db.transaction()?;
         write(&tx)?;
         Ok(tx.commit()?)
+    }
+}
+
+fn boot_id() -> anyhow::Result<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .context("read /proc/sys/kernel/random/boot_id, which tells this boot's cgroup ids from another's")?;
+    Ok(id.trim().to_owned())
+}
+
+fn check_version(db: &Connection) -> anyhow::Result<()> {
+    let version: Option<i64> = match db.query_row("SELECT max(version) FROM schema_version", [], |r| r.get(0)) {
+        Ok(version) => version,
+        Err(_) => bail!("not a journal: an SQLite file of something else; set 'journal' to another file"),
+    };
+    match version {
+        Some(SCHEMA) => Ok(()),
+        Some(v) if v > SCHEMA => bail!(
+            "written by a newer canary (schema {v}, this one knows {SCHEMA}): use that version, or move the file away"
+        ),
+        _ => Err(Damaged("no schema version".into()).into()),
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Facts {
     pub targets_without_slot: u64,
     pub canary: Vec<Target>,
     pub stable: Vec<Target>,
+    /// Whether any process may live in the canary: `false` only where all its cgroups are known to be empty.
+    pub canary_populated: bool,
     /// How long the oldest canary target has been seen for.
     pub canary_age: Duration,
     pub max_age: Option<Duration>,
@@ -201,6 +203,7 @@ impl Memory {
             targets_without_slot: self.recent.iter().map(|r| r.targets_without_slot).max().unwrap_or(0),
             canary: targets(tick, deployment, Role::Canary),
             stable: targets(tick, deployment, Role::Stable),
+            canary_populated: samples(tick, deployment, Role::Canary).any(|s| s.populated != Some(false)),
             canary_age: Duration::from_nanos(tick.t_ns.saturating_sub(oldest)),
             max_age: None,
             newest_canary: self

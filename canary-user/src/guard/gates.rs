@@ -110,6 +110,9 @@ fn canary_window(case: Case) -> Answer {
     if f.canary.is_empty() {
         return Err("there is no canary any more".into());
     }
+    if !f.canary_populated {
+        return Err("no process lives in the canary any more: there is nothing to take away".into());
+    }
     // Whole seconds: nanoseconds are noise to a reader.
     let age = Duration::from_secs(f.canary_age.as_secs());
     let age = humantime::format_duration(age);

@@ -229,3 +229,17 @@ fn a_journal_of_a_newer_version_and_a_file_of_something_else_are_refused() {
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE music (title TEXT)").unwrap();
     assert!(refused(&other).contains("an SQLite file of something else"));
 }
+
+#[test]
+fn a_reader_sees_what_a_running_guard_writes_and_changes_nothing() {
+    let (_dir, path) = place();
+    let error = format!("{:#}", Journal::open_to_read(&path).expect_err("there is none"));
+    assert!(error.contains("cannot be read: it is made by the first `canary run`") && !path.exists(), "{error}");
+    let mut journal = Journal::open(&path).unwrap();
+    journal.record_decision(&decision("a", &[1]), &plan(), Stage::Planned, "").unwrap();
+    let mut reader = Journal::open_to_read(&path).unwrap();
+    assert_eq!(reader.history(9).unwrap().len(), 1);
+    journal.record_decision(&decision("b", &[2]), &plan(), Stage::Planned, "").unwrap();
+    assert_eq!(reader.history(9).unwrap().len(), 2);
+    assert!(reader.record_stage("a", Stage::Failed, "", 0).is_err());
+}

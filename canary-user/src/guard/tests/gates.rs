@@ -132,6 +132,13 @@ fn a_verdict_that_names_nothing_known_condemns_nobody() {
 #[test]
 fn canary_window() {
     blocks("canary_window", "there is no canary any more", |_, f| f.canary.clear());
+    let v = verdict(Outcome::Regressed, 20);
+    for (populated, gate) in [(Some(false), "canary_window"), (None, "approval"), (Some(true), "approval")] {
+        let mut s = samples();
+        s[1].populated = populated;
+        let f = Facts { mode: Mode::Rollback, ..facts_after(21, &s, &v) };
+        assert_eq!(last(&v, &f, 5).0, gate, "{populated:?}");
+    }
     let hour = Some(Duration::from_secs(3600));
     blocks("canary_window", "the canary has run for 2h, longer than max_age 1h: it is no canary any more", |_, f| {
         (f.max_age, f.canary_age) = (hour, Duration::from_secs(7200))

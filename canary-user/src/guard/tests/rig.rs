@@ -38,6 +38,8 @@ pub struct Fake {
     pub state: Mutex<State>,
     pub applied: Mutex<Vec<Vec<Target>>>,
     pub while_paused: Mutex<u32>,
+    /// Someone pauses the guard between the plan and the call.
+    pub pauses_in_plan: Mutex<bool>,
     pause_file: PathBuf,
 }
 
@@ -47,6 +49,9 @@ impl Orchestrator for Fake {
     }
 
     fn plan(&self, d: &Decision) -> Plan {
+        if *self.pauses_in_plan.lock().unwrap() {
+            std::fs::write(&self.pause_file, "").unwrap();
+        }
         Plan {
             orchestrator: "fake".into(),
             steps: vec![format!("stop {}", d.deployment)],
@@ -99,12 +104,16 @@ pub struct Rig {
 impl Rig {
     /// `deployments`: names. The budget is wide, so that only the incarnation limits.
     pub fn new(mode: &str, deployments: &[&str]) -> Self {
+        Self::with_budget(mode, deployments, "per_hour = 60, cooldown = \"0s\"")
+    }
+
+    pub fn with_budget(mode: &str, deployments: &[&str], budget: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let text: String = deployments
             .iter()
             .map(|d| {
                 format!(
-                    "[[deployment]]\nname = \"{d}\"\nmode = \"{mode}\"\nbudget = {{ per_hour = 60, cooldown = \"0s\" }}\n\
+                    "[[deployment]]\nname = \"{d}\"\nmode = \"{mode}\"\nbudget = {{ {budget} }}\n\
                      stable = {{ cgroup = \"/{d}/v1\" }}\ncanary = {{ cgroup = \"/{d}/v2\" }}\n"
                 )
             })
@@ -114,6 +123,7 @@ impl Rig {
             state: Mutex::new(State::InEffect),
             applied: Mutex::default(),
             while_paused: Mutex::default(),
+            pauses_in_plan: Mutex::default(),
             pause_file: dir.path().join("pause"),
         };
         Self {

@@ -8,7 +8,10 @@ use super::{
     stopped, target,
 };
 use crate::{
-    guard::Stage::{self, *},
+    guard::{
+        Stage::{self, *},
+        incarnation_below,
+    },
     judge::{HardFact, Outcome},
     orchestrator::{State, dry_run::DryRun},
     targets::Role,
@@ -228,4 +231,56 @@ async fn on_a_stop_signal_a_call_under_way_is_waited_for() {
     settle().await;
     rig.stop().await;
     assert_eq!(rig.stages(), [[Planned, Applying, Failed]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_between_the_intent_and_the_call_is_seen() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    *rig.fake.pauses_in_plan.lock().unwrap() = true;
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 5, serving).await;
+    assert_eq!((rig.applies(), rig.stages()), (0, vec![vec![Planned, Blocked]]));
+    *rig.fake.pauses_in_plan.lock().unwrap() = false;
+    rig.pause(false);
+    ticks(&mut rig, 5, serving).await;
+    assert_eq!(rig.applies(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cooldown_holds_for_the_next_canary_also_after_a_restart() {
+    let mut rig = Rig::with_budget("rollback", &["checkout"], "per_hour = 2, cooldown = \"2m\"");
+    *rig.fake.behaviour.lock().unwrap() = Behaviour::Refuses;
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 2, serving).await;
+    assert_eq!(rig.applies(), 1);
+    let next = |incarnation| vec![busy(target(Role::Stable, 1)), busy(target(Role::Canary, incarnation))];
+    for _ in 0..30 {
+        rig.tick(next(3)).await;
+    }
+    rig.stop().await;
+    for _ in 0..80 {
+        rig.tick(next(3)).await;
+    }
+    assert_eq!(rig.applies(), 1);
+    assert!(rig.last_detail().ends_with("the cooldown is 2m"), "{}", rig.last_detail());
+    for _ in 0..20 {
+        rig.tick(next(3)).await;
+    }
+    assert_eq!(rig.applies(), 2, "the cooldown is over");
+    for _ in 0..300 {
+        rig.tick(next(4)).await;
+    }
+    assert_eq!(rig.applies(), 2);
+    assert_eq!(rig.last_detail(), "budget: 2 actions in the last hour, 2 allowed");
+}
+
+#[test]
+fn the_incarnation_is_read_from_the_directory() {
+    use std::os::unix::fs::MetadataExt;
+    let root = tempfile::tempdir().unwrap();
+    let now = incarnation_below(root.path());
+    assert_eq!(now(&target(Role::Canary, 2)), None);
+    std::fs::create_dir_all(root.path().join("checkout/v2")).unwrap();
+    let inode = std::fs::metadata(root.path().join("checkout/v2")).unwrap().ino();
+    assert_eq!(now(&target(Role::Canary, 2)), Some(inode));
 }

@@ -109,12 +109,12 @@ impl Scenario {
 
     /// The memory that each instance may use, where the scenario needs a limit. A healthy instance takes about 36 MiB.
     pub fn memory_limit_bytes(self) -> Option<u64> {
-        matches!(self, Scenario::Memory | Scenario::Oom).then_some(56 << 20)
+        matches!(self, Scenario::Memory | Scenario::Oom).then_some(48 << 20)
     }
 
     /// Size of the file that the canary reads, where the scenario needs one: more than the limit leaves room for.
     pub fn working_set_bytes(self) -> Option<u64> {
-        (self == Scenario::Memory).then_some(26 << 20)
+        (self == Scenario::Memory).then_some(16 << 20)
     }
 }
 

@@ -2,7 +2,7 @@
 //! can be reached. Obeys the guard's [`Control`] requests.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -18,7 +18,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 
@@ -26,6 +26,8 @@ use crate::{cgroup::Cell, fault::Order};
 
 /// Between the death of an instance and its next start.
 const RESTART_DELAY: Duration = Duration::from_millis(20);
+/// Between routing an instance away and saying so: requests that were on their way to it are answered first.
+const DRAIN_DELAY: Duration = Duration::from_millis(100);
 /// Between SIGTERM and SIGKILL when the demo ends.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -42,8 +44,8 @@ pub struct Instance {
     pub retired: bool,
     /// Processes started so far.
     pub starts: u64,
-    /// How the latest process ended, in words.
-    pub last_exit: Option<String>,
+    /// How its processes ended, in words, and how many of them each way.
+    pub ends: BTreeMap<String, u64>,
 }
 
 enum Request {
@@ -52,13 +54,13 @@ enum Request {
     Stop,
 }
 
-/// The running instances.
+/// The running instances. Dropping it kills them.
 pub struct Fleet {
     program: PathBuf,
     working_set: Option<PathBuf>,
     instances: watch::Sender<Vec<Instance>>,
     supervisors: Supervisors,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: JoinSet<()>,
     control: mpsc::Sender<Control>,
 }
 
@@ -71,7 +73,7 @@ impl Fleet {
         let instances = watch::Sender::new(Vec::new());
         let supervisors = Supervisors::default();
         tokio::spawn(obey(requests, instances.clone(), supervisors.clone()));
-        Self { program, working_set, instances, supervisors, tasks: Vec::new(), control }
+        Self { program, working_set, instances, supervisors, tasks: JoinSet::new(), control }
     }
 
     /// Starts an instance and returns once it serves.
@@ -84,7 +86,7 @@ impl Fleet {
             routed: true,
             retired: false,
             starts: 0,
-            last_exit: None,
+            ends: BTreeMap::new(),
         };
         self.instances.send_modify(|all| all.push(fresh));
         let (sender, requests) = mpsc::channel(4);
@@ -100,7 +102,7 @@ impl Fleet {
             retired: false,
             started: Some(started),
         };
-        self.tasks.push(tokio::spawn(supervisor.run()));
+        self.tasks.spawn(supervisor.run());
         first.await.context("its supervisor ended").flatten().with_context(|| format!("start {cgroup}"))
     }
 
@@ -129,9 +131,7 @@ impl Fleet {
         for supervisor in all {
             let _ = supervisor.send(Request::Stop).await;
         }
-        for task in self.tasks {
-            let _ = task.await;
-        }
+        self.tasks.join_all().await;
     }
 }
 
@@ -154,6 +154,7 @@ async fn obey(
                         instance.routed = false;
                     }
                 });
+                sleep(DRAIN_DELAY).await;
                 let _ = done.send(());
             }
             Control::Retire { cgroups, done } => {
@@ -204,7 +205,7 @@ impl Supervisor {
             };
             self.publish(|instance| {
                 instance.address = None;
-                instance.last_exit = Some(description);
+                *instance.ends.entry(description).or_default() += 1;
             });
             if matches!(after, After::Stop) || self.pause().await.is_none() {
                 return;

@@ -8,6 +8,7 @@ mod counted;
 mod totals;
 
 use std::{
+    cell::{Cell, RefCell},
     collections::HashMap,
     net::SocketAddr,
     rc::Rc,
@@ -137,7 +138,7 @@ async fn generate(rate: f64, mut instances: watch::Receiver<Vec<Instance>>, coun
     }
 }
 
-type Clients = std::cell::RefCell<HashMap<Arc<str>, Rc<Client>>>;
+type Clients = RefCell<HashMap<Arc<str>, Rc<Client>>>;
 
 /// One instance's share of the load.
 struct Pacer {
@@ -156,7 +157,7 @@ impl Pacer {
             let due = start + Duration::from_secs_f64((number as f64 + shift) / rate);
             sleep_until(due).await;
             let Some((client, address)) = self.choose(number) else { continue };
-            tokio::task::spawn_local(client.request(address, due));
+            tokio::task::spawn_local(client.request(address));
         }
     }
 
@@ -176,13 +177,21 @@ impl Pacer {
     }
 }
 
+type Connection = SendRequest<Empty<Bytes>>;
+
+/// Connections at rest, and the address that they lead to.
+#[derive(Default)]
+struct Idle {
+    address: Option<SocketAddr>,
+    connections: Vec<Connection>,
+}
+
 /// The connections to one instance.
 struct Client {
     counters: Arc<Counters>,
     instance: Arc<InstanceCounters>,
-    /// Connections at rest, and the address they lead to.
-    idle: std::cell::RefCell<(Option<SocketAddr>, Vec<SendRequest<Empty<Bytes>>>)>,
-    in_flight: std::cell::Cell<usize>,
+    idle: RefCell<Idle>,
+    in_flight: Cell<usize>,
 }
 
 impl Client {
@@ -190,7 +199,9 @@ impl Client {
         Rc::new(Self { counters, instance, idle: Default::default(), in_flight: Default::default() })
     }
 
-    async fn request(self: Rc<Self>, address: Option<SocketAddr>, due: Instant) {
+    async fn request(self: Rc<Self>, address: Option<SocketAddr>) {
+        // The timer's own coarseness, a millisecond, is not the service's latency: counted from here, not from when due.
+        let start = Instant::now();
         let phase = self.counters.phase();
         let answered = match address {
             Some(address) if self.in_flight.get() < MAX_IN_FLIGHT => {
@@ -203,7 +214,7 @@ impl Client {
         };
         let counts = self.instance.phase(phase);
         if answered {
-            counts.served(due.elapsed().as_nanos() as u64);
+            counts.served(start.elapsed().as_nanos() as u64);
         } else {
             counts.failed.fetch_add(1, Relaxed);
         }
@@ -224,22 +235,22 @@ impl Client {
             frame?;
         }
         let mut idle = self.idle.borrow_mut();
-        if idle.0 == Some(address) {
-            idle.1.push(connection);
+        if idle.address == Some(address) {
+            idle.connections.push(connection);
         }
         Ok(())
     }
 
     /// A connection at rest. The latest used first, so that few stay open.
-    fn take(&self, address: SocketAddr) -> Option<SendRequest<Empty<Bytes>>> {
+    fn take(&self, address: SocketAddr) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        if idle.0 != Some(address) {
-            *idle = (Some(address), Vec::new());
+        if idle.address != Some(address) {
+            *idle = Idle { address: Some(address), connections: Vec::new() };
         }
-        std::iter::from_fn(|| idle.1.pop()).find(|connection| !connection.is_closed())
+        std::iter::from_fn(|| idle.connections.pop()).find(|connection| !connection.is_closed())
     }
 
-    async fn connect(&self, address: SocketAddr) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
+    async fn connect(&self, address: SocketAddr) -> anyhow::Result<Connection> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let counted = Counted { stream, counters: self.counters.clone(), instance: self.instance.clone() };

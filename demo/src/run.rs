@@ -1,6 +1,6 @@
 //! `canary-demo run`: the scenario's time line, with the fleet, the load and (here) the guard.
 
-use std::{io::Write, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs::File, io::Write, net::SocketAddr, os::fd::AsRawFd, path::PathBuf, time::Duration};
 
 use anyhow::{Context, ensure};
 use canary_user::{guard::Mode, targets::Role};
@@ -67,7 +67,7 @@ pub enum Output {
 fn parse_severity(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('x').unwrap_or(text);
     match number.parse::<f64>() {
-        Ok(severity) if severity >= 1.0 && severity <= 100.0 => Ok(severity),
+        Ok(severity) if (1.0..=100.0).contains(&severity) => Ok(severity),
         _ => Err("a severity is a multiple from 1x to 100x, such as 1.5x".into()),
     }
 }
@@ -102,7 +102,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let cgroups = DemoCgroups::create(scenario.memory_limit_bytes())?;
     let working_set = scenario.working_set_bytes().map(|bytes| serve::make_working_set(&options.scratch, bytes));
     let working_set = working_set.transpose()?;
-    let mut fleet = Fleet::new(program.clone(), working_set.as_ref().map(|file| file.path().to_owned()));
+    // The file has no name; the instances open it through us.
+    let open_path = |file: &File| PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+    let mut fleet = Fleet::new(program.clone(), working_set.as_ref().map(open_path));
     let load = Load::start(options.rate, fleet.watch())?;
     let start = Instant::now();
     let say = |text: &str| {
@@ -111,9 +113,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
     };
     say(&format!(
-        "scenario: {} (severity {severity}x), expected of the guard: {:?}",
+        "scenario {} at severity {severity}x: {}; the guard should {}",
+        scenario.name(),
         scenario.title(),
-        scenario.expected()
+        scenario.expected().title()
     ));
 
     // GUARD: start it here. It needs cgroups.root(), the cells' cgroups below cgroups.name() with their roles, and
@@ -164,9 +167,8 @@ fn print(report: &Report, output: Output) -> anyhow::Result<()> {
         Output::Json => writeln!(out, "{}", serde_json::to_string(report).context("write the report")?)?,
         Output::Text => {
             for instance in &report.instances {
-                let name: &Arc<str> = &instance.cgroup;
-                let end = instance.last_exit.as_deref().unwrap_or("still runs");
-                writeln!(out, "{name}: {} starts, last end: {end}", instance.starts)?;
+                let ends: Vec<_> = instance.ends.iter().map(|(how, times)| format!("{times} × {how}")).collect();
+                writeln!(out, "{}: {} started, ended: {}", instance.cgroup, instance.starts, ends.join(", "))?;
             }
             writeln!(
                 out,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::fault::Fault;
 
@@ -49,6 +49,16 @@ pub enum Expected {
     StayQuiet,
 }
 
+impl Expected {
+    /// In words, to follow "the guard should".
+    pub fn title(self) -> &'static str {
+        match self {
+            Expected::RollBack => "roll the canary back",
+            Expected::StayQuiet => "stay quiet",
+        }
+    }
+}
+
 impl Scenario {
     /// In words, for the heading.
     pub fn title(self) -> &'static str {
@@ -64,6 +74,11 @@ impl Scenario {
             Scenario::Healthy => "the canary is as good as stable",
             Scenario::NoisyNeighbour => "another program takes the CPUs from both versions",
         }
+    }
+
+    /// As on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().expect("no scenario is hidden").get_name().to_owned()
     }
 
     /// The canary's fault from the onset on.
@@ -94,22 +109,33 @@ impl Scenario {
 
     /// The memory that each instance may use, where the scenario needs a limit. A healthy instance takes about 36 MiB.
     pub fn memory_limit_bytes(self) -> Option<u64> {
-        matches!(self, Scenario::Memory | Scenario::Oom).then_some(56 << 20)
+        matches!(self, Scenario::Memory | Scenario::Oom).then_some(48 << 20)
     }
 
     /// Size of the file that the canary reads, where the scenario needs one: more than the limit leaves room for.
     pub fn working_set_bytes(self) -> Option<u64> {
-        (self == Scenario::Memory).then_some(64 << 20)
+        (self == Scenario::Memory).then_some(16 << 20)
     }
 }
 
 /// When what happens, from the start of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TimeLine {
+    #[serde(rename = "canary_start_s", serialize_with = "seconds")]
     pub canary_start: Duration,
     /// `None` where nothing goes wrong.
+    #[serde(rename = "onset_s", serialize_with = "optional_seconds")]
     pub onset: Option<Duration>,
+    #[serde(rename = "end_s", serialize_with = "seconds")]
     pub end: Duration,
+}
+
+fn seconds<S: Serializer>(time: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    time.as_secs_f64().serialize(s)
+}
+
+fn optional_seconds<S: Serializer>(time: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+    time.as_ref().map(Duration::as_secs_f64).serialize(s)
 }
 
 impl TimeLine {

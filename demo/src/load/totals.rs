@@ -39,7 +39,7 @@ pub struct Totals {
     pub sent_bytes: u64,
     /// Bytes read from the sockets: heads and bodies, exactly.
     pub received_bytes: u64,
-    /// Sum over the served requests, from the moment they were due to the end of the answer.
+    /// Sum over the served requests, from the request to the end of its answer; no request waits for an earlier one.
     pub latency_sum_ns: u64,
     pub latency: Histogram,
 }

@@ -1,0 +1,142 @@
+//! One instance of the service, as a real process: what it answers, healthy and with each fault that can be seen from
+//! outside without a cgroup.
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::TcpStream,
+    os::unix::process::ExitStatusExt,
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+struct Server {
+    child: Child,
+    orders: Option<ChildStdin>,
+    address: String,
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_canary-demo"))
+            .arg("serve")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the server");
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut address).expect("read the address");
+        let orders = child.stdin.take();
+        Self { child, orders, address: address.trim().to_owned() }
+    }
+
+    fn order(&mut self, line: &str) {
+        writeln!(self.orders.as_mut().expect("open"), "{line}").expect("send the order");
+    }
+
+    /// The whole answer to one request on a connection of its own.
+    fn get(&self) -> std::io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: demo\r\nconnection: close\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Asks until the answer is as wanted: an order is obeyed soon, not at once.
+    fn until(&self, wanted: impl Fn(&std::io::Result<Vec<u8>>) -> bool) {
+        while !wanted(&self.get()) {}
+    }
+
+    fn wait(mut self) -> (ExitStatus, String) {
+        let mut errors = String::new();
+        self.child.stderr.take().expect("stderr").read_to_string(&mut errors).expect("read stderr");
+        (self.child.wait().expect("wait"), errors)
+    }
+}
+
+fn body_bytes(answer: &[u8]) -> usize {
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(answer));
+    let head = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("end of the head");
+    answer.len() - head - 4
+}
+
+#[test]
+fn a_healthy_server_answers_2_kib_and_ends_with_its_supervisor() {
+    let mut server = Server::start();
+    assert_eq!(body_bytes(&server.get().expect("answer")), 2048);
+    drop(server.orders.take());
+    let (status, errors) = server.wait();
+    assert!(status.success(), "{status}: {errors}");
+}
+
+#[test]
+fn sigterm_ends_it_after_the_request_in_flight() {
+    let mut server = Server::start();
+    // 499 × 2 ms: time enough for what follows. Should it not be, the test passes without having shown anything.
+    server.order(r#"{"fault":"latency","severity":500}"#);
+    let slow = |server: &Server| {
+        let start = Instant::now();
+        server.get().expect("answer");
+        start.elapsed() >= Duration::from_millis(998)
+    };
+    while !slow(&server) {}
+    let mut stream = TcpStream::connect(&server.address).expect("connect");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: demo\r\n\r\n").expect("ask");
+    server.order(r#"{"fault":null}"#);
+    // Connections are served in turn: once a later one is answered, the first is being waited for.
+    while slow(&server) {}
+    kill_process(Pid::from_child(&server.child), Signal::TERM).expect("SIGTERM");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("the connection is closed in order");
+    assert_eq!(body_bytes(&answer), 2048);
+    let (status, errors) = server.wait();
+    assert!(status.success(), "{status}: {errors}");
+}
+
+#[test]
+fn network_makes_answers_larger_and_no_fault_heals() {
+    let mut server = Server::start();
+    server.order(r#"{"fault":"network","severity":2.5}"#);
+    server.until(|answer| body_bytes(answer.as_ref().expect("answer")) == 5120);
+    server.order(r#"{"fault":null}"#);
+    server.until(|answer| body_bytes(answer.as_ref().expect("answer")) == 2048);
+}
+
+#[test]
+fn errors_reset_the_connection() {
+    let mut server = Server::start();
+    // (21 - 1) × 5 % is all of them.
+    server.order(r#"{"fault":"errors","severity":21}"#);
+    server.until(|answer| answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::ConnectionReset));
+    for _ in 0..10 {
+        assert_eq!(server.get().expect_err("reset").kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn crash_aborts_on_a_request() {
+    let mut server = Server::start();
+    server.order(r#"{"fault":"crash","severity":2}"#);
+    server.until(|answer| answer.is_err());
+    let (status, _) = server.wait();
+    assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()));
+    assert!(!status.core_dumped());
+}
+
+#[test]
+fn an_order_that_makes_no_sense_ends_it_with_the_reason() {
+    for (order, reason) in [
+        (r#"{"fault":"gremlins"}"#, "unknown variant `gremlins`"),
+        (r#"{"fault":"cpu","severity":0.5}"#, "severity 0.5 is not a number from 1 on"),
+        (r#"{"fault":"memory","severity":2}"#, "needs --working-set"),
+    ] {
+        let mut server = Server::start();
+        server.order(order);
+        let (status, errors) = server.wait();
+        assert_eq!(status.code(), Some(1));
+        assert!(errors.contains(reason), "{errors}");
+    }
+}

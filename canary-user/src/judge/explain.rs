@@ -30,7 +30,7 @@ impl Evidence<'_> {
             return Course::Up;
         }
         match self.tracks[i].effect().filter(|_| self.tracks[i].bets > 0) {
-            Some(_) if contributes(&self.tracks[i]) => Course::Up,
+            Some(_) if contributes(&self.indicators[i], &self.tracks[i]) => Course::Up,
             Some(_) => Course::Flat,
             None => Course::Unknown,
         }
@@ -80,16 +80,16 @@ impl Evidence<'_> {
     }
 }
 
-/// More than the margin over the last windows, and not by chance: the interval is above zero.
-fn contributes(track: &Track) -> bool {
-    track.effect().is_some_and(|e| e.mean > track.margin && e.mean > e.half_width)
+/// More than the margin over the last windows, and not by chance: the interval is above zero and the bets won.
+fn contributes(state: &IndicatorState, track: &Track) -> bool {
+    state.evidence_ln > 0.0 && track.effect().is_some_and(|e| e.mean > track.margin && e.mean > e.half_width)
 }
 
 /// Causes by evidence, the strongest first: what is confirmed or uses more than its margin now, and at least one.
 pub fn causes(evidence: &Evidence, hard: Option<HardFact>) -> Vec<Cause> {
     let mut found: Vec<(bool, Cause)> = Vec::new();
     for (state, track) in evidence.indicators.iter().zip(evidence.tracks).filter(|(_, t)| t.bets > 0) {
-        let counts = state.confirmed || contributes(track);
+        let counts = state.confirmed || contributes(state, track);
         let cause = Cause {
             signal: state.indicator.name().to_owned(),
             text: indicator_text(state, track),

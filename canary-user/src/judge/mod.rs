@@ -13,6 +13,7 @@ mod instances;
 mod level;
 mod observe;
 mod parameters;
+mod report;
 mod verdict;
 
 pub use observe::Judge;

@@ -86,6 +86,8 @@ pub struct Parameters {
     pub scale_floor: f64,
     /// Factor on the worst excursion seen among the stable instances.
     pub excursion_factor: f64,
+    /// The same where all that is known comes from a single pair: less was seen.
+    pub excursion_factor_pair: f64,
     /// Ratio of event rates, canary over stable, up to which nothing is wrong.
     pub event_null_ratio: f64,
     /// The most by which the events of one window can raise the evidence of their kind, as a logarithm: a clump of them
@@ -121,6 +123,7 @@ impl Default for Parameters {
             initial_windows: 60,
             scale_floor: 0.003,
             excursion_factor: 1.3,
+            excursion_factor_pair: 2.0,
             event_null_ratio: 1.1,
             event_gain_limit_ln: 2.5,
             silent_windows: 30,

@@ -59,9 +59,14 @@ impl Stakes {
 
     /// Multiplies stake `i` by e^`gains_ln[i]`.
     pub fn settle(&mut self, gains_ln: [f64; BETS]) {
+        self.settle_up_to(gains_ln, WEALTH_LIMIT);
+    }
+
+    /// The same with a lower limit on each stake: what is not gained need not be lost again.
+    pub fn settle_up_to(&mut self, gains_ln: [f64; BETS], limit: f64) {
         for (stake, gain) in self.0.iter_mut().zip(gains_ln) {
             if *stake > 0.0 {
-                *stake = (*stake * gain.exp()).min(WEALTH_LIMIT);
+                *stake = (*stake * gain.exp()).min(limit);
             }
         }
     }

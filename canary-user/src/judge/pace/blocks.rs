@@ -110,7 +110,8 @@ impl Scales {
         for (h, scale) in self.usable() {
             let mean = scale.energy / scale.blocks;
             wander = mean / (1u64 << h) as f64;
-            let excursion = p.excursion_factor * scale.worst / (2.0 * (scale.blocks + scale.mirrored).ln());
+            let factor = if scale.mirrored > 0.0 { p.excursion_factor_pair } else { p.excursion_factor };
+            let excursion = factor * scale.worst / (2.0 * (scale.blocks + scale.mirrored).ln());
             variance = variance.max(mean).max(excursion);
         }
         (variance, wander)

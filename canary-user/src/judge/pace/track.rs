@@ -12,6 +12,9 @@ pub const EFFECT_WINDOWS: usize = 10;
 /// P and its parts end here, so that one signal cannot drown the others.
 const P_LIMIT: f64 = 3.0;
 
+/// Stakes on "healthy" stop growing at this many times what is needed, so that a later change is noticed soon.
+const HEALTHY_LIMIT: f64 = 100.0;
+
 /// Noise, margin and stakes of one signal.
 #[derive(Clone, Debug)]
 pub struct Track {
@@ -134,7 +137,7 @@ impl Track {
         let gains = |z: f64| -> [f64; BETS] { std::array::from_fn(|a| p.bets[a] * z - d.price[a]) };
         let (against, healthy) = (gains(worse), gains(better));
         self.stakes.settle(against);
-        self.stakes_healthy.settle(healthy);
+        self.stakes_healthy.settle_up_to(healthy, HEALTHY_LIMIT / p.beta);
         self.bets += 1;
         let half = score(excess - 0.5 * self.margin);
         self.run.add(worse, excess, index);

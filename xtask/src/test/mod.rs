@@ -47,7 +47,9 @@ fn all(filter: Option<&str>, total: &mut Counts) -> Result<()> {
     setup::setup(&setup::Options::default())?;
     // One selection for all: choosing packages one by one would change features and compile dependencies again.
     let arguments = ["test", "--release", "--locked", "--workspace", "--no-run"];
-    let built = cargo::build("build the tests", &arguments)?;
+    let mut built = cargo::build("build the tests", &arguments)?;
+    // cargo tells them in the order in which they happened to be ready.
+    built.sort_by(|a, b| (&a.package, &a.kind, &a.target).cmp(&(&b.package, &b.kind, &b.target)));
     let (end_to_end, others): (Vec<_>, Vec<_>) =
         built.into_iter().partition(|artifact| artifact.package == END_TO_END && artifact.kind == "test");
     for artifact in others.iter().filter(|artifact| is_test(artifact)) {

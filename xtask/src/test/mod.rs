@@ -7,7 +7,7 @@ mod libtest;
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -28,7 +28,7 @@ pub struct Options {
     filter: Option<String>,
 }
 
-pub fn test(options: &Options) -> Result<()> {
+pub fn test(options: &Options) -> ExitCode {
     let mut total = Counts::default();
     let outcome = all(options.filter.as_deref(), &mut total);
     if let Err(error) = &outcome {
@@ -39,8 +39,8 @@ pub fn test(options: &Options) -> Result<()> {
         println!("FAILED no test was found: nothing was checked");
     }
     println!("{total}");
-    // The reason is on stdout, above the line that has to be the last one.
-    if total.failed > 0 { std::process::exit(1) } else { Ok(()) }
+    // Reasons were told on stdout above: the count has to be the last line.
+    if total.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn all(filter: Option<&str>, total: &mut Counts) -> Result<()> {

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let done = match Options::parse().verb {
         Verb::Setup(options) => setup::setup(&options),
         Verb::Run(options) => run::run(&options),
-        Verb::Test(options) => test::test(&options),
+        Verb::Test(options) => return test::test(&options),
         Verb::Bench(options) => bench::bench(&options),
         Verb::Lint => lint::lint(),
     };

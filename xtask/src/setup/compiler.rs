@@ -57,7 +57,7 @@ fn by_rustup() -> Result<()> {
         bail!("rustup is not on the PATH");
     }
     let step = Step::start("nightly compiler with rust-src by rustup");
-    let had_nightly = packages::runs(Command::new("rustup").args(["run", "nightly", "rustc", "-V"]));
+    let had_nightly = has_nightly()?;
     let arguments: &[&str] = if had_nightly {
         // Of the same date as the nightly that is there: someone may rely on that one.
         &["component", "add", "rust-src", "--toolchain", "nightly"]
@@ -74,6 +74,22 @@ fn by_rustup() -> Result<()> {
     }
     step.done("installed");
     Ok(())
+}
+
+/// Whether there is a toolchain of the name `nightly`, in whatever state.
+fn has_nightly() -> Result<bool> {
+    let output = Command::new("rustup").args(["toolchain", "list"]).output().context("list rustup's toolchains")?;
+    if !output.status.success() {
+        bail!("rustup toolchain list ended with {}", output.status);
+    }
+    let list = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(list.lines().any(is_nightly))
+}
+
+/// `nightly-x86_64-unknown-linux-gnu`, but not the one of a date: `nightly-2026-01-01-x86_64-unknown-linux-gnu`.
+fn is_nightly(toolchain: &str) -> bool {
+    let host = toolchain.strip_prefix("nightly-");
+    host.is_some_and(|host| !host.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Runs rustup under two limits: a short one until its server has answered, a long one for the download.
@@ -160,6 +176,13 @@ fn is_new_enough(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_nightly_of_a_date_is_not_the_nightly() {
+        assert!(is_nightly("nightly-x86_64-unknown-linux-gnu (active)"));
+        assert!(!is_nightly("nightly-2026-01-01-x86_64-unknown-linux-gnu"));
+        assert!(!is_nightly("stable-x86_64-unknown-linux-gnu"));
+    }
 
     #[test]
     fn a_debian_version_is_compared_by_numbers() {

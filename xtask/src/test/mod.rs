@@ -7,7 +7,7 @@ mod libtest;
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -28,7 +28,7 @@ pub struct Options {
     filter: Option<String>,
 }
 
-pub fn test(options: &Options) -> Result<()> {
+pub fn test(options: &Options) -> ExitCode {
     let mut total = Counts::default();
     let outcome = all(options.filter.as_deref(), &mut total);
     if let Err(error) = &outcome {
@@ -39,15 +39,17 @@ pub fn test(options: &Options) -> Result<()> {
         println!("FAILED no test was found: nothing was checked");
     }
     println!("{total}");
-    // The reason is on stdout, above the line that has to be the last one.
-    if total.failed > 0 { std::process::exit(1) } else { Ok(()) }
+    // Reasons were told on stdout above: the count has to be the last line.
+    if total.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn all(filter: Option<&str>, total: &mut Counts) -> Result<()> {
     setup::setup(&setup::Options::default())?;
     // One selection for all: choosing packages one by one would change features and compile dependencies again.
     let arguments = ["test", "--release", "--locked", "--workspace", "--no-run"];
-    let built = cargo::build("build the tests", &arguments)?;
+    let mut built = cargo::build("build the tests", &arguments)?;
+    // cargo tells them in the order in which they happened to be ready.
+    built.sort_by(|a, b| (&a.package, &a.kind, &a.target).cmp(&(&b.package, &b.kind, &b.target)));
     let (end_to_end, others): (Vec<_>, Vec<_>) =
         built.into_iter().partition(|artifact| artifact.package == END_TO_END && artifact.kind == "test");
     for artifact in others.iter().filter(|artifact| is_test(artifact)) {

@@ -24,10 +24,8 @@ use crate::{
 /// Ticks that may wait for the line before the sensor waits for it.
 const TICKS_IN_FLIGHT: usize = 8;
 
-/// Called with every snapshot, on the line: it must not block.
-pub type OnSnapshot = Box<dyn FnMut(&Arc<Snapshot>) + Send>;
 /// Who carries decisions out, for each deployment; see [`orchestrator`] for the usual answer.
-pub type Orchestrators = Box<dyn Fn(&DeploymentConfig) -> Arc<dyn Orchestrator>>;
+pub type Orchestrators = Box<dyn Fn(&DeploymentConfig) -> Arc<dyn Orchestrator> + Send>;
 
 /// Everything that a live guard is made of. Each part was opened by the caller, so that its failure has a clear place.
 pub struct Daemon {
@@ -39,7 +37,8 @@ pub struct Daemon {
     pub listener: Option<TcpListener>,
     pub recording: Option<recording::Writer>,
     pub orchestrator: Orchestrators,
-    pub on_snapshot: OnSnapshot,
+    /// Called with every snapshot, on the line: it must not block.
+    pub on_snapshot: guard::OnTick,
 }
 
 /// The backend that the configuration names.

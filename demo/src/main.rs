@@ -43,8 +43,11 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    // The demo speaks through its view; the log is for what goes wrong.
+    canary_user::cli::start_log("warn");
     match Cli::parse().verb.execute() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(e) => {
             eprintln!("canary-demo: {e:#}");
             ExitCode::FAILURE
@@ -53,7 +56,8 @@ fn main() -> ExitCode {
 }
 
 impl Verb {
-    fn execute(self) -> anyhow::Result<()> {
+    /// False where the verb ran and its answer is no.
+    fn execute(self) -> anyhow::Result<bool> {
         match self {
             Verb::Run(options) => {
                 let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().context("runtime")?;
@@ -61,10 +65,10 @@ impl Verb {
             }
             Verb::Serve { listen, working_set } => {
                 let runtime = Builder::new_current_thread().enable_all().build().context("runtime")?;
-                runtime.block_on(serve::serve(listen, working_set))
+                runtime.block_on(serve::serve(listen, working_set)).map(|()| true)
             }
-            Verb::Enter(options) => enter::enter(options),
-            Verb::Burn { threads } => neighbour::burn(threads),
+            Verb::Enter(options) => enter::enter(options).map(|()| true),
+            Verb::Burn { threads } => neighbour::burn(threads).map(|()| true),
         }
     }
 }

@@ -12,8 +12,8 @@ use crate::fault::Fault;
 const CANARY_START: u32 = 240;
 /// The canary goes wrong here: 100 windows after its warm-up.
 const ONSET: u32 = 400;
-/// A run is this long unless told otherwise: 90 s with windows of 100 ms.
-const DURATION: u32 = 900;
+/// A run is this long unless told otherwise: 85 s with windows of 100 ms.
+const DURATION: u32 = 850;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -165,7 +165,7 @@ mod tests {
     fn the_time_line_is_counted_in_windows() {
         let line = TimeLine::new(Scenario::Cpu, Duration::from_millis(100), None).expect("default");
         let seconds = Duration::from_secs;
-        assert_eq!(line, TimeLine { canary_start: seconds(24), onset: Some(seconds(40)), end: seconds(90) });
+        assert_eq!(line, TimeLine { canary_start: seconds(24), onset: Some(seconds(40)), end: seconds(85) });
         let fast = TimeLine::new(Scenario::Healthy, Duration::from_millis(50), Some(seconds(20))).expect("fits");
         assert_eq!(fast, TimeLine { canary_start: seconds(12), onset: None, end: seconds(20) });
     }

@@ -1,6 +1,6 @@
 //! `canary run`: the guard on the cgroups that the configuration names.
 
-use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -8,11 +8,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Output, config::warn_of_patterns, wants_kernel_debug};
 use crate::{
     config::Config,
-    daemon::{self, Daemon, OnSnapshot},
+    daemon::{self, Daemon},
     journal::Journal,
     targets::cgroup::Root,
     telemetry::Options,
-    watch::{Snapshot, json, server, terminal::TerminalView},
+    watch::{Show, TerminalView, View, server},
 };
 
 /// Run the guard on the cgroups that the configuration names.
@@ -56,7 +56,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 None => None,
             };
             let for_orchestrator = root.clone();
-            let view = View::new(args.output, &config);
+            let view = match args.output {
+                Output::Json => View::Json,
+                Output::Text => {
+                    let names: Vec<&str> = config.deployments.iter().map(|d| &*d.name).collect();
+                    View::Terminal(Box::new(TerminalView::new(format!("canary: {}", names.join(", ")), None)))
+                }
+            };
+            let stop = asked_to_stop()?;
+            let show = Show::start(view)?;
+            let teller = show.teller();
             let daemon = Daemon {
                 config,
                 root,
@@ -65,9 +74,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 listener,
                 recording,
                 orchestrator: Box::new(move |deployment| daemon::orchestrator(&for_orchestrator, deployment)),
-                on_snapshot: view.drawing(),
+                on_snapshot: Box::new(move |snapshot| teller.snapshot(snapshot)),
             };
-            daemon::run(daemon, asked_to_stop()?).await
+            let done = daemon::run(daemon, stop).await;
+            if let Err(error) = show.finish() {
+                tracing::warn!("the view ended early: {error:#}");
+            }
+            done
         })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -82,49 +95,4 @@ pub fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
         }
     })
-}
-
-/// Where snapshots are shown.
-enum View {
-    Json,
-    Terminal(TerminalView),
-}
-
-impl View {
-    fn new(output: Output, config: &Config) -> Self {
-        match output {
-            Output::Json => View::Json,
-            Output::Text => {
-                let names: Vec<&str> = config.deployments.iter().map(|d| &*d.name).collect();
-                View::Terminal(TerminalView::new(format!("canary: {}", names.join(", ")), None))
-            }
-        }
-    }
-
-    /// A view that cannot be drawn (a closed pipe) is given up, never the guard.
-    fn drawing(mut self) -> OnSnapshot {
-        let mut broken = false;
-        Box::new(move |snapshot| {
-            if broken {
-                return;
-            }
-            let drawn = match &mut self {
-                View::Terminal(view) => view.draw(snapshot),
-                View::Json => print_windows(snapshot),
-            };
-            if let Err(error) = drawn {
-                tracing::warn!("nothing more is printed: {error:#}");
-                broken = true;
-            }
-        })
-    }
-}
-
-/// One JSON object per deployment and window.
-pub fn print_windows(snapshot: &Snapshot) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    for window in json::windows(snapshot) {
-        writeln!(out, "{window}")?;
-    }
-    out.flush().context("print a window")
 }

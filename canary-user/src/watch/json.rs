@@ -1,5 +1,8 @@
 //! The story as JSON objects, one per window and deployment, for programs. What is missing is null, never NaN or zero.
 
+use std::io::Write as _;
+
+use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
 use super::{DecisionView, DeploymentView, Snapshot};
@@ -9,6 +12,18 @@ use crate::judge::Verdict;
 /// Indicators are in their own units: nanoseconds, bytes or a share.
 pub fn windows(snapshot: &Snapshot) -> Vec<Value> {
     snapshot.deployments.iter().map(|(name, view)| window(snapshot, name, view)).collect()
+}
+
+/// Prints them, one a line.
+///
+/// # Errors
+/// Where nobody reads any more.
+pub fn print_windows(snapshot: &Snapshot) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for window in windows(snapshot) {
+        writeln!(out, "{window}")?;
+    }
+    out.flush().context("print a window")
 }
 
 /// The last object of a run: the given fields with `"type":"summary"` in front.

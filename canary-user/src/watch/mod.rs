@@ -9,6 +9,7 @@ pub mod json;
 pub mod metrics;
 pub mod plain;
 pub mod server;
+pub mod show;
 pub mod summary;
 pub mod terminal;
 pub mod units;
@@ -18,5 +19,6 @@ mod story;
 
 pub use metrics::Metrics;
 pub use plain::PlainView;
+pub use show::{Show, Teller, View};
 pub use snapshot::*;
 pub use terminal::TerminalView;

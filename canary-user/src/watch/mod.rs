@@ -11,6 +11,7 @@ pub mod plain;
 pub mod server;
 pub mod summary;
 pub mod terminal;
+mod text;
 pub mod units;
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! Plays a made-up comparison in the live view: `cargo run --example view_story [MILLISECONDS PER WINDOW]`.
-//! A development aid for looking at the words and columns; needs no root and no kernel programs.
+//! Plays a made-up comparison: `cargo run --example view_story [MILLISECONDS PER WINDOW [ADDRESS:PORT]]`.
+//! A development aid for the words and columns of the live view and, with an address, for dashboards over the metrics.
+//! Needs no root and no kernel programs.
 
-use std::{thread::sleep, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 // The story names its types by `crate::…`, as it does inside the library, where the tests use it.
@@ -11,17 +12,28 @@ use canary_user::{guard, judge, targets, telemetry, watch, window};
 #[path = "../src/watch/story.rs"]
 mod story;
 
-fn main() -> anyhow::Result<()> {
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
     let pause_ms = match std::env::args().nth(1) {
         Some(text) => text.parse().with_context(|| format!("'{text}' is not a number of milliseconds"))?,
         None => 250,
     };
+    let mut registry = prometheus_client::registry::Registry::default();
+    let metrics = watch::Metrics::register(&mut registry);
+    let (snapshots, receiver) = tokio::sync::watch::channel(Arc::default());
+    if let Some(address) = std::env::args().nth(2) {
+        let address = address.parse().with_context(|| format!("'{address}' is not ADDRESS:PORT"))?;
+        let listener = watch::server::bind(address).await?;
+        tokio::spawn(watch::server::serve(listener, Arc::new(registry), receiver, std::future::pending()));
+    }
     let mut view = watch::TerminalView::new("canary: more CPU per request (made up)", None);
     let mut decisions: Vec<watch::DecisionView> = Vec::new();
     for index in 0..story::WINDOWS {
         let snapshot = story::snapshot(index);
         let served = watch::units::count(index * 1500);
         view.set_footer(vec![format!("requests              {served} served, 0 failed")]);
+        metrics.record(&snapshot);
+        snapshots.send_replace(Arc::new(snapshot.clone()));
         view.draw(&snapshot)?;
         if index == story::ONSET {
             view.log("the made-up canary starts to need 31 % more CPU")?;
@@ -32,7 +44,7 @@ fn main() -> anyhow::Result<()> {
             view.log(&format!("{} {}: {}", decision.decision.action, decision.stage.name(), decision.detail))?;
             decisions.push(decision.clone());
         }
-        sleep(Duration::from_millis(pause_ms));
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
     view.finish()?;
     let service = Some(watch::summary::ServiceTotals {

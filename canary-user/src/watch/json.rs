@@ -48,6 +48,7 @@ fn window(snapshot: &Snapshot, deployment: &str, view: &DeploymentView) -> Value
         "deployment": deployment,
         "mode": view.mode,
         "clean": view.window.clean,
+        "quality": snapshot.quality,
         "p": { "stable": number(verdict.p_stable), "canary": number(verdict.p_canary) },
         "indicators": indicators(verdict),
         "events": events(verdict),

@@ -12,6 +12,7 @@ pub mod server;
 pub mod show;
 pub mod summary;
 pub mod terminal;
+mod text;
 pub mod units;
 
 #[cfg(test)]

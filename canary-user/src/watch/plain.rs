@@ -23,6 +23,8 @@ pub struct PlainView<W> {
     footer: Vec<String>,
     started_ns: Option<u64>,
     now_ns: u64,
+    /// The caution that was last said.
+    caution: Option<String>,
     told: BTreeMap<Arc<str>, Told>,
 }
 
@@ -36,7 +38,7 @@ struct Told {
 
 impl<W: Write> PlainView<W> {
     pub fn new(writer: W) -> Self {
-        Self { writer, footer: Vec::new(), started_ns: None, now_ns: 0, told: BTreeMap::new() }
+        Self { writer, footer: Vec::new(), started_ns: None, now_ns: 0, caution: None, told: BTreeMap::new() }
     }
 
     /// Said at the end of each regular line.
@@ -51,17 +53,25 @@ impl<W: Write> PlainView<W> {
     pub fn draw(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         self.now_ns = snapshot.t_ns;
         self.started_ns.get_or_insert(snapshot.t_ns.saturating_sub(snapshot.span_ns));
+        let mut second = false;
         for (name, view) in &snapshot.deployments {
             let told = self.told.entry(name.clone()).or_default();
             let mut lines = told.changes(name, view);
             if told.line_ns.is_none_or(|last| snapshot.t_ns >= last + SECOND_NS) {
                 told.line_ns = Some(snapshot.t_ns);
-                let footer: String = self.footer.iter().map(|f| format!("; {f}")).collect();
+                second = true;
+                let footer: String = self.footer.iter().map(|f| format!("; {}", squeeze(f))).collect();
                 lines.push(format!("{name}: {}{footer}", state(&view.verdict)));
             }
             for line in lines {
                 self.log(&line)?;
             }
+        }
+        // With the regular lines only: the number of lost events may change with every window.
+        let caution = caution(snapshot);
+        if second && caution != self.caution {
+            self.log(caution.as_deref().unwrap_or("the data is complete again"))?;
+            self.caution = caution;
         }
         Ok(())
     }
@@ -110,6 +120,11 @@ impl Told {
     }
 }
 
+/// Without the blanks that align a line in the live view.
+fn squeeze(line: &str) -> String {
+    line.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 /// The verdict, both P(t), the evidence and the indicator that uses most of its margin, in one line.
 fn state(verdict: &Verdict) -> String {
     let mut line = format!(
@@ -128,13 +143,30 @@ fn state(verdict: &Verdict) -> String {
 }
 
 /// The indicator whose averaged effect is largest against its margin, with effect and margin.
-pub(super) fn most_used(verdict: &Verdict) -> Option<(&IndicatorState, f64, f64)> {
+fn most_used(verdict: &Verdict) -> Option<(&IndicatorState, f64, f64)> {
     verdict
         .indicators
         .iter()
         .filter_map(|i| Some((i, i.effect?, i.margin.filter(|m| *m > 0.0)?)))
         .filter(|(_, effect, _)| effect.is_finite())
         .max_by(|a, b| (a.1 / a.2).total_cmp(&(b.1 / b.2)))
+}
+
+/// What is wrong with the data of this tick, in words.
+pub(super) fn caution(snapshot: &Snapshot) -> Option<String> {
+    let quality = &snapshot.quality;
+    if quality.lost_events > 0 {
+        return Some(format!("{} kernel events were lost in this window: it is not judged", quality.lost_events));
+    }
+    if quality.targets_without_slot > 0 {
+        return Some(format!("{} instances are not counted: all slots are taken", quality.targets_without_slot));
+    }
+    let missing = quality.hooks_missing.first()?;
+    let more = match quality.hooks_missing.len() {
+        1 => String::new(),
+        n => format!(" and {} more", n - 1),
+    };
+    Some(format!("not measured here: {missing}{more}"))
 }
 
 #[cfg(test)]
@@ -169,6 +201,21 @@ mod tests {
         let lines = lines(70..71);
         assert!(lines[1].contains("most: CPU per turnaround +3"), "{}", lines[1]);
         assert!(lines[1].contains("of 1\u{202f}000"), "{}", lines[1]);
+    }
+
+    #[test]
+    fn incomplete_data_is_told_once_and_so_is_its_end() {
+        let mut view = PlainView::new(Vec::new());
+        view.set_footer(vec!["requests      7 served".to_owned()]);
+        for index in 0..16 {
+            let mut snapshot = story::snapshot(index);
+            snapshot.quality.lost_events = if index < 8 { 3 } else { 0 };
+            view.draw(&snapshot).expect("writes to memory");
+        }
+        let text = String::from_utf8(view.writer).expect("text");
+        assert_eq!(text.matches("3 kernel events were lost").count(), 1, "{text}");
+        assert_eq!(text.matches("the data is complete again").count(), 1, "{text}");
+        assert!(text.contains("; requests 7 served"), "{text}");
     }
 
     #[test]

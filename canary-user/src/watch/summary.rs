@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 
-use super::{DecisionView, DeploymentView, Snapshot, units};
+use super::{DecisionView, DeploymentView, Snapshot, text::wrap, units};
 use crate::{
     guard::{Action, Stage},
-    judge::{IndicatorState, Outcome, Verdict},
+    judge::{Cause, IndicatorState, Outcome, Verdict},
 };
 
 /// Requests as the clients of the service counted them.
@@ -35,46 +35,49 @@ pub struct Run<'a> {
     pub service: Option<ServiceTotals>,
 }
 
-/// The summary as lines of at most about 100 columns, each ending in a newline.
+/// Columns of a line, and of the label at its left.
+const WIDTH: usize = 80;
+const LABEL: usize = 14;
+
+/// The summary as lines of at most 80 columns, each ending in a newline.
 pub fn render(run: &Run<'_>) -> String {
-    let mut text = String::new();
     let Some(view) = run.last.deployments.get(run.deployment) else {
         return format!("{}: nothing was seen of this deployment\n", run.deployment);
     };
-    let mut line = |label: &str, value: &str| {
-        // Strings take every write.
-        let _ = writeln!(text, "{label:<12}{value}");
-    };
-    line("Deployment", &deployment(run, view));
-    line("Verdict", &verdict(&view.verdict));
-    for (i, reason) in view.verdict.reasons.iter().take(3).enumerate() {
-        line(if i == 0 { "Because" } else { "" }, reason);
+    let verdict = &view.verdict;
+    let reasons: Vec<String> = verdict.reasons.iter().take(3).cloned().collect();
+    let mut text = String::new();
+    block(&mut text, "Deployment", &[deployment(run, view)]);
+    block(&mut text, "Verdict", &[outcome(verdict)]);
+    block(&mut text, "Because", &reasons);
+    if verdict.outcome == Outcome::Regressed {
+        block(&mut text, "Changed", &changed(verdict));
+        block(&mut text, "Since", since(run, view).as_slice());
+        block(&mut text, "Likely cause", &causes(verdict, &reasons));
     }
-    if view.verdict.outcome == Outcome::Regressed {
-        for (i, changed) in changed(&view.verdict).iter().enumerate() {
-            line(if i == 0 { "Changed" } else { "" }, changed);
-        }
-        if let Some(since) = since(run, view) {
-            line("Since", &since);
-        }
-        for (i, cause) in view.verdict.causes.iter().take(3).enumerate() {
-            line(
-                if i == 0 { "Likely cause" } else { "" },
-                &format!(" {} ({})", cause.mechanism, cause.text)[usize::from(i > 0)..],
-            );
-        }
-    }
-    let actions = actions(run);
-    if actions.is_empty() {
-        line("Action", "none");
-    }
-    for (i, action) in actions.iter().enumerate() {
-        line(if i == 0 { "Action" } else { "" }, action);
-    }
-    for (i, traffic) in run.service.iter().flat_map(service).enumerate() {
-        line(if i == 0 { "Service" } else { "" }, &traffic);
-    }
+    block(&mut text, "Action", &actions(run, &reasons));
+    block(&mut text, "Service", &run.service.as_ref().map_or_else(Vec::new, service));
     text
+}
+
+/// Entries under one label; the second line of an entry is indented. Nothing where there is no entry.
+fn block(text: &mut String, label: &str, entries: &[String]) {
+    for (i, entry) in entries.iter().enumerate() {
+        for (j, line) in wrap(entry, WIDTH - LABEL - 2).iter().enumerate() {
+            let label = if i == 0 && j == 0 { label } else { "" };
+            let indent = if j == 0 { "" } else { "  " };
+            // Strings take every write.
+            let _ = writeln!(text, "{label:<LABEL$}{indent}{line}");
+        }
+    }
+}
+
+/// Mechanisms, each with the numbers that speak for it unless they were told already.
+fn causes(verdict: &Verdict, told: &[String]) -> Vec<String> {
+    let cause = |c: &Cause| {
+        if told.contains(&c.text) { c.mechanism.clone() } else { format!("{}: {}", c.mechanism, c.text) }
+    };
+    verdict.causes.iter().take(3).map(cause).collect()
 }
 
 fn deployment(run: &Run<'_>, view: &DeploymentView) -> String {
@@ -100,7 +103,7 @@ fn deployment(run: &Run<'_>, view: &DeploymentView) -> String {
     )
 }
 
-fn verdict(verdict: &Verdict) -> String {
+fn outcome(verdict: &Verdict) -> String {
     let (evidence, threshold) = (units::evidence(verdict.evidence_ln), units::evidence(verdict.threshold_ln));
     let word = verdict.outcome.name().to_uppercase();
     match verdict.hard {
@@ -154,38 +157,41 @@ fn since(run: &Run<'_>, view: &DeploymentView) -> Option<String> {
 }
 
 /// One line per decision that is not a hold, and one per stage that it went through.
-fn actions(run: &Run<'_>) -> Vec<String> {
+fn actions(run: &Run<'_>, told: &[String]) -> Vec<String> {
     let mut lines = Vec::new();
-    let mut known: Option<&str> = None;
+    let mut known: Option<(&str, u64)> = None;
     for view in run.decisions.iter().filter(|d| d.decision.action != Action::Hold) {
         let decision = &view.decision;
-        if known != Some(&decision.id) {
-            known = Some(&decision.id);
-            lines.push(format!(
-                "{} decided in window {}: {}",
-                decision.action,
-                units::count(decision.window),
-                decision.reason
-            ));
-        }
-        let after_ns = |ns: u64| units::duration_ns(ns as f64);
-        let first_ns = run.decisions.iter().find(|d| d.decision.id == decision.id).map_or(view.t_ns, |d| d.t_ns);
-        let after = after_ns(view.t_ns.saturating_sub(first_ns));
+        let first_ns = match known {
+            Some((id, first_ns)) if id == decision.id => first_ns,
+            _ => {
+                let why =
+                    if told.contains(&decision.reason) { String::new() } else { format!(": {}", decision.reason) };
+                lines.push(format!("{} decided in window {}{why}", decision.action, units::count(decision.window)));
+                known = Some((&decision.id, view.t_ns));
+                view.t_ns
+            }
+        };
+        let after = format!("{:+.1} s", view.t_ns.saturating_sub(first_ns) as f64 / 1e9);
         lines.push(match (view.stage, decision.blocked_by()) {
-            (Stage::Blocked, Some(gate)) => format!("  not done, gate {} blocked it: {}", gate.gate, gate.reason),
-            (stage, _) => format!("  {} after {after}: {}", stage.name(), view.detail),
+            (Stage::Blocked, Some(gate)) => format!("not done, gate {} blocked it: {}", gate.gate, gate.reason),
+            (stage, _) => format!("{after} {}: {}", stage.name(), view.detail),
         });
     }
-    lines
+    if lines.is_empty() { vec!["none".to_owned()] } else { lines }
 }
 
 fn service(totals: &ServiceTotals) -> Vec<String> {
-    let phases = [("before", totals.before), ("during", totals.during), ("after", totals.after)];
+    let phases = [
+        ("before the action", totals.before),
+        ("during the action", totals.during),
+        ("after the action", totals.after),
+    ];
     let mut lines: Vec<String> = phases
         .iter()
         .filter(|(_, t)| t.served + t.failed > 0)
         .map(|(name, t)| {
-            format!("{name:<7}{:>9} requests served, {} failed", units::count(t.served), units::count(t.failed))
+            format!("{name:<17} {:>9} requests served, {} failed", units::count(t.served), units::count(t.failed))
         })
         .collect();
     let (served, failed) = phases.iter().fold((0, 0), |(s, f), (_, t)| (s + t.served, f + t.failed));
@@ -228,11 +234,13 @@ mod tests {
             "Likely cause",
             "more work per request",
             "rollback decided in window 80",
-            "verified after 2.00 s: the canary's cgroup is empty",
+            "+2.0 s verified: the canary's cgroup is empty",
             "no request failed",
         ] {
             assert!(text.contains(part), "'{part}' is missing in\n{text}");
         }
+        assert_eq!(text.matches("27 to 36").count(), 1, "said once:\n{text}");
+        assert!(text.lines().all(|l| l.chars().count() <= WIDTH), "{text}");
     }
 
     #[test]
@@ -252,7 +260,7 @@ mod tests {
     fn a_healthy_run_claims_no_cause_and_no_action() {
         let last = story::snapshot(50);
         let text = render(&Run { deployment: story::DEPLOYMENT, last: &last, decisions: &[], service: None });
-        assert!(text.contains("HEALTHY") && text.contains("Action      none"), "{text}");
+        assert!(text.contains("HEALTHY") && text.contains("Action        none"), "{text}");
         assert!(!text.contains("Likely cause") && !text.contains("Changed") && !text.contains("Service"), "{text}");
         let text = render(&Run { deployment: "other", last: &last, decisions: &[], service: None });
         assert_eq!(text, "other: nothing was seen of this deployment\n");

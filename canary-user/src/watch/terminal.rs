@@ -13,14 +13,12 @@ use std::io::{IsTerminal, Stdout, stdout};
 use ratatui::{
     Terminal, TerminalOptions, Viewport,
     backend::{Backend, CrosstermBackend},
-    buffer::Buffer,
-    layout::Rect,
-    text::{Line, Span},
-    widgets::{Paragraph, Widget, Wrap},
+    text::{Line, Span, Text},
+    widgets::Widget,
 };
 
 use self::{frame::Frame, model::Model, palette::Palette};
-use super::{PlainView, Snapshot};
+use super::{PlainView, Snapshot, text::wrap};
 
 /// Shows one deployment: the one that is asked for, else the one with most evidence against its canary.
 pub struct TerminalView(Output);
@@ -40,10 +38,11 @@ struct Live<B: Backend> {
 
 impl TerminalView {
     /// Takes the last lines of the terminal. `title` names the run; `deployment` is the one to show, `None` for the
-    /// one with most evidence. Without a terminal, or one that does not tell where its cursor is, it writes lines.
+    /// one with most evidence. Without a terminal, in the background, or where the terminal does not
+    /// tell where its cursor is, it writes lines.
     pub fn new(title: impl Into<String>, deployment: Option<String>) -> Self {
         let lines = || Self(Output::Lines(PlainView::new(stdout())));
-        if !stdout().is_terminal() {
+        if !stdout().is_terminal() || !in_foreground() {
             return lines();
         }
         let rows = ratatui::crossterm::terminal::size().map_or(24, |(_, rows)| rows);
@@ -53,7 +52,7 @@ impl TerminalView {
         }
     }
 
-    /// Free lines at the end of the frame, such as requests served and failed.
+    /// Free lines at the end of the frame, such as requests served and failed. The frame's own labels take 22 columns.
     pub fn set_footer(&mut self, footer: Vec<String>) {
         match &mut self.0 {
             Output::Live(live) => live.model.set_footer(footer),
@@ -117,15 +116,21 @@ where
     }
 
     fn log(&mut self, line: &str) -> anyhow::Result<()> {
-        let stamp =
-            Span::styled(format!("{:>7}  ", super::units::elapsed(self.model.elapsed_ns())), self.palette.faint());
+        let stamp = format!("{:>7}  ", super::units::elapsed(self.model.elapsed_ns()));
+        let indent = " ".repeat(stamp.len());
         // Control characters, tabs among them, would shift what follows.
         let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let line = Line::from(vec![stamp, Span::raw(clean)]);
-        let text_width = line.width();
-        let paragraph = Paragraph::new(line).wrap(Wrap { trim: false });
-        let height = wrapped_height(&paragraph, text_width, self.terminal.size()?.width);
-        self.terminal.insert_before(height, |buffer| paragraph.render(buffer.area, buffer))?;
+        let room = usize::from(self.terminal.size()?.width).saturating_sub(stamp.len());
+        let lines: Vec<Line> = wrap(clean.trim_end(), room)
+            .into_iter()
+            .enumerate()
+            .map(|(i, text)| {
+                let margin = if i == 0 { stamp.clone() } else { indent.clone() };
+                Line::from(vec![Span::styled(margin, self.palette.faint()), Span::raw(text)])
+            })
+            .collect();
+        let height = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+        self.terminal.insert_before(height, |buffer| Text::from(lines).render(buffer.area, buffer))?;
         self.redraw()
     }
 
@@ -133,22 +138,17 @@ where
         self.terminal.clear()?;
         self.redraw()?;
         let area = self.terminal.get_frame().area();
-        self.terminal.set_cursor_position((0, area.bottom().saturating_sub(1)))?;
+        let used = Frame { model: &self.model, palette: self.palette }.used(area);
+        self.terminal.set_cursor_position((0, area.y + used.saturating_sub(1)))?;
         self.terminal.show_cursor()?;
         self.terminal.backend_mut().append_lines(1)?;
         Ok(())
     }
 }
 
-/// Rows that the paragraph takes when it is wrapped. Two rows that follow one another hold more than one width of
-/// text, or the second one's first word would stand in the first: so twice the width's share is enough to try in.
-fn wrapped_height(paragraph: &Paragraph, text_width: usize, width: u16) -> u16 {
-    let width = width.max(1);
-    let enough = u16::try_from(2 * text_width.div_ceil(width.into()) + 1).unwrap_or(u16::MAX);
-    let mut buffer = Buffer::empty(Rect::new(0, 0, width, enough));
-    paragraph.render(buffer.area, &mut buffer);
-    let used = |y: &u16| (0..width).any(|x| buffer[(x, *y)].symbol() != " ");
-    (0..enough).rev().find(used).map_or(1, |last| last + 1)
+/// Whether the terminal would let us ask for its cursor: it stops a job in the background that does.
+fn in_foreground() -> bool {
+    rustix::termios::tcgetpgrp(stdout()).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
 #[cfg(test)]

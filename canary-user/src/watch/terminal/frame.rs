@@ -11,13 +11,16 @@ use ratatui::{
 use super::{
     model::{Model, Point, Shown, Side},
     palette::Palette,
-    table::{self, pad},
+    table,
 };
 use crate::{
     guard::{Mode, Stage},
     judge::Outcome,
     targets::Role,
-    watch::units,
+    watch::{
+        text::{pad, wrap},
+        units,
+    },
 };
 
 /// Rows of the full frame and of the one for 24 rows.
@@ -80,6 +83,12 @@ impl Widget for Frame<'_> {
 }
 
 impl<'a> Frame<'a> {
+    /// Rows of `area` that the frame fills.
+    pub fn used(&self, area: Rect) -> u16 {
+        let wanted = self.rows(area.width.into(), area.height >= ROOMY).len();
+        u16::try_from(wanted).unwrap_or(u16::MAX).min(area.height)
+    }
+
     fn rows(&self, width: usize, roomy: bool) -> Rows<'a> {
         let mut rows: Rows = vec![(Rank::Always, Row::Text(self.title(width)))];
         let Some(shown) = &self.model.shown else {
@@ -126,7 +135,7 @@ impl<'a> Frame<'a> {
         let verdict = &shown.verdict;
         let word = format!(" {} ", verdict.outcome.name().to_uppercase());
         let room = width.saturating_sub(word.chars().count() + 2);
-        let mut reasons = verdict.reasons.iter().flat_map(|r| table::wrap(r, room));
+        let mut reasons = verdict.reasons.iter().flat_map(|r| wrap(r, room));
         let first = reasons.next().unwrap_or_default();
         rows.push((
             Rank::Always,
@@ -202,7 +211,7 @@ impl<'a> Frame<'a> {
             None => view.detail.clone(),
         };
         let room = width.saturating_sub(LABEL + head.chars().count() + 2);
-        let mut lines = table::wrap(&detail, room).into_iter();
+        let mut lines = wrap(&detail, room).into_iter();
         let first = lines.next().unwrap_or_default();
         rows.push((
             Rank::Always,

@@ -6,7 +6,7 @@ use crate::{
     guard::Mode,
     judge::Verdict,
     targets::Role,
-    watch::{DecisionView, DeploymentView, Snapshot},
+    watch::{DecisionView, DeploymentView, Snapshot, plain::caution},
 };
 
 /// More windows than any terminal has columns for.
@@ -142,20 +142,4 @@ fn side(view: &DeploymentView, role: Role, before: Side) -> Side {
     versions.dedup();
     let versions = if versions.is_empty() { before.versions } else { versions.join("+") };
     Side { versions, instances: of_role().count() }
-}
-
-fn caution(snapshot: &Snapshot) -> Option<String> {
-    let quality = &snapshot.quality;
-    if quality.lost_events > 0 {
-        return Some(format!("{} kernel events were lost in this window: it is not judged", quality.lost_events));
-    }
-    if quality.targets_without_slot > 0 {
-        return Some(format!("{} instances are not counted: all slots are taken", quality.targets_without_slot));
-    }
-    let missing = quality.hooks_missing.first()?;
-    let more = match quality.hooks_missing.len() {
-        1 => String::new(),
-        n => format!(" and {} more", n - 1),
-    };
-    Some(format!("not measured here: {missing}{more}"))
 }

@@ -1,4 +1,4 @@
-//! The table of indicators and events, and the text arithmetic that the frame shares with it.
+//! The table of indicators and events.
 
 use ratatui::{
     style::Style,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     judge::{IndicatorState, Verdict},
-    watch::units,
+    watch::{text::pad, units},
 };
 
 const NAME: usize = 20;
@@ -144,39 +144,4 @@ pub fn bar(share: f64, width: usize, style: Style, palette: Palette) -> [Span<'s
     }
     let ground = "·".repeat(width.saturating_sub(filled.chars().count()));
     [Span::styled(filled, style), Span::styled(ground, palette.faint())]
-}
-
-/// Exactly `width` columns: cut with an ellipsis, or filled with spaces.
-pub fn pad(text: &str, width: usize) -> String {
-    let length = Span::raw(text).width();
-    if length <= width {
-        return format!("{text}{}", " ".repeat(width - length));
-    }
-    let mut cut = String::new();
-    for c in text.chars() {
-        if Span::raw(format!("{cut}{c}")).width() + 1 > width {
-            break;
-        }
-        cut.push(c);
-    }
-    if width > 0 {
-        cut.push('…');
-    }
-    let length = Span::raw(&*cut).width();
-    cut + &" ".repeat(width.saturating_sub(length))
-}
-
-/// Lines of whole words of at most `width` columns; a longer word stays whole.
-pub fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if Span::raw(&**line).width() + 1 + Span::raw(word).width() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }

@@ -120,9 +120,23 @@ fn log_lines_go_above_the_frame_and_wrap() {
     let screen = screen(&live);
     let first = screen.iter().position(|l| l == "   0:11  first line").expect("stamped, without its tab");
     assert!(screen[first + 1].starts_with("   0:11  word word"));
-    assert!(screen[first + 2].starts_with("word"), "{screen:#?}");
+    assert!(screen[first + 2].starts_with("         word"), "{screen:#?}");
     let title = screen.iter().position(|l| l.starts_with("a made-up story")).expect("the frame");
     assert!(title > first + 2);
+}
+
+#[test]
+fn the_end_leaves_the_cursor_below_the_frame() {
+    for rows in [24, 50] {
+        let mut live = live(100, rows, Palette::Colour);
+        play(&mut live, 0..=50);
+        live.finish().expect("finishes");
+        let screen = screen(&live);
+        let last = screen.iter().rposition(|l| !l.is_empty()).expect("text");
+        assert!(screen[last].starts_with("12 345 requests"), "{screen:#?}");
+        let cursor = live.terminal.backend().cursor_position();
+        assert_eq!(usize::from(cursor.y), last + 1, "{rows} rows");
+    }
 }
 
 #[test]
@@ -157,14 +171,11 @@ fn lost_events_and_missing_hooks_are_told() {
 }
 
 #[test]
-fn bars_and_columns_have_their_exact_width() {
+fn bars_have_their_exact_width() {
     for (share, want) in
         [(0.0, "····"), (0.5, "██··"), (0.53, "██▏·"), (1.0, "████"), (9.0, "████"), (f64::NAN, "····")]
     {
         let [filled, ground] = table::bar(share, 4, palette::Palette::Plain.strong(), Palette::Plain);
         assert_eq!(format!("{}{}", filled.content, ground.content), want, "{share}");
     }
-    assert_eq!(table::pad("µs", 4), "µs  ");
-    assert_eq!(table::pad("turnaround", 6), "turna…");
-    assert_eq!(table::wrap("one two three", 7), ["one two", "three"]);
 }

@@ -119,24 +119,40 @@ struct Package {
     wildcards: Vec<String>,
 }
 
-/// What is really compiled for the targets, by `cargo metadata`.
+/// What is really compiled for the targets. `cargo metadata` knows licences and sources, but also lists what features
+/// left off would bring; `cargo tree` knows what is used.
 fn packages(manifest: &str, targets: &[String]) -> Result<Vec<Package>> {
-    let mut command = cargo::cargo();
-    command.args(["metadata", "--format-version", "1", "--locked", "--manifest-path", manifest]);
+    let text = cargo_says(&["metadata", "--format-version", "1", "--locked", "--manifest-path", manifest])?;
+    let metadata: Value = serde_json::from_str(&text).context("read cargo metadata")?;
+    let listed = metadata["packages"].as_array().context("cargo metadata has no packages")?;
+    let mut used = BTreeSet::new();
     for target in targets {
-        command.args(["--filter-platform", target]);
+        let tree =
+            ["tree", "--locked", "--workspace", "--prefix", "none", "--format", "{p}", "--manifest-path", manifest];
+        let text = cargo_says(&[&tree[..], &["--target", target]].concat())?;
+        used.extend(text.lines().filter_map(|line| name_and_version(line).map(str::to_owned)));
     }
-    let output = command.output().context("start cargo metadata")?;
+    let packages: Vec<Package> = listed.iter().map(package).collect();
+    let known: BTreeSet<String> = packages.iter().map(|p| format!("{} v{}", p.name, p.version)).collect();
+    if let Some(unknown) = used.difference(&known).next() {
+        bail!("cargo tree of {manifest} names {unknown}, which cargo metadata does not");
+    }
+    Ok(packages.into_iter().filter(|p| used.contains(&format!("{} v{}", p.name, p.version))).collect())
+}
+
+fn cargo_says(arguments: &[&str]) -> Result<String> {
+    let shown = format!("cargo {}", arguments.join(" "));
+    let output = cargo::cargo().args(arguments).output().with_context(|| format!("start {shown}"))?;
     if !output.status.success() {
-        bail!("cargo metadata of {manifest}: {}", String::from_utf8_lossy(&output.stderr));
+        bail!("{shown} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
-    let metadata: Value = serde_json::from_slice(&output.stdout).context("read cargo metadata")?;
-    let list =
-        |value: &Value, what: &str| value.as_array().cloned().with_context(|| format!("cargo metadata has no {what}"));
-    let used: BTreeSet<String> =
-        list(&metadata["resolve"]["nodes"], "resolved graph")?.iter().map(|node| text(&node["id"])).collect();
-    let packages = list(&metadata["packages"], "packages")?;
-    Ok(packages.iter().filter(|package| used.contains(&text(&package["id"]))).map(package).collect())
+    String::from_utf8(output.stdout).with_context(|| format!("read the output of {shown}"))
+}
+
+/// `syn v2.0.1` of `syn v2.0.1 (proc-macro) (*)`; nothing of an empty line between two trees.
+fn name_and_version(line: &str) -> Option<&str> {
+    let line = line.split(" (").next()?;
+    (!line.is_empty()).then_some(line)
 }
 
 fn package(value: &Value) -> Package {

@@ -77,3 +77,16 @@ fn a_dependency_of_ours_on_any_version_is_found() {
 fn a_rule_this_check_does_not_know_is_refused() {
     assert!(toml::from_str::<Rules>(&format!("{RULES}\nallow-git = [\"x\"]")).is_err());
 }
+
+#[test]
+fn a_line_of_cargo_tree_names_a_package() {
+    assert_eq!(name_and_version("syn v2.0.1 (proc-macro) (*)"), Some("syn v2.0.1"));
+    assert_eq!(name_and_version("canary-common v0.1.0 (/src/canary-common)"), Some("canary-common v0.1.0"));
+    assert_eq!(name_and_version(""), None);
+}
+
+#[test]
+fn the_dependencies_of_this_repository_are_allowed() {
+    let looked_at = check().unwrap();
+    assert!(looked_at > 100, "only {looked_at} packages were found");
+}

@@ -20,7 +20,7 @@ pub enum Fault {
     Errors,
     /// Aborts on the next request. A restarted process does it again.
     Crash,
-    /// Takes severity × 128 KiB per request and never gives them back, until the kernel kills it.
+    /// Takes severity × 1 MiB per request and never gives them back, until the kernel kills it.
     Oom,
 }
 

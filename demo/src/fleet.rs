@@ -27,7 +27,7 @@ use crate::{cgroup::Cell, fault::Order};
 /// Between the death of an instance and its next start.
 const RESTART_DELAY: Duration = Duration::from_millis(20);
 /// Between routing an instance away and saying so: requests that were on their way to it are answered first.
-const DRAIN_DELAY: Duration = Duration::from_millis(100);
+const DRAIN_DELAY: Duration = Duration::from_millis(50);
 /// Between SIGTERM and SIGKILL when the demo ends.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 

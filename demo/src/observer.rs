@@ -26,9 +26,9 @@ pub struct Seen {
     pub decisions: Vec<DecisionView>,
     /// CLOCK_MONOTONIC of the moment at which the scenario began to go wrong.
     pub onset_ns: Option<u64>,
-    /// Windows, begun ones included, from the onset until the canary was condemned.
+    /// Windows from the onset until the snapshot that shows the canary condemned.
     pub windows_to_decide: Option<f64>,
-    /// The same until the orchestrator had the canary stopped.
+    /// The same until the snapshot that shows it stopped by the orchestrator.
     pub windows_to_drain: Option<f64>,
 }
 
@@ -53,7 +53,7 @@ impl Observer {
             }
             let windows = seen
                 .onset_ns
-                .map(|onset_ns| decision.t_ns.saturating_sub(onset_ns) as f64 / self.window.as_nanos() as f64);
+                .map(|onset_ns| snapshot.t_ns.saturating_sub(onset_ns) as f64 / self.window.as_nanos() as f64);
             if seen.windows_to_decide.is_none() {
                 seen.windows_to_decide = windows;
             }

@@ -44,7 +44,7 @@ const BASE_BODY_BYTES: usize = 2048;
 /// Touched at start, so that the resident memory of instances can be compared.
 const BASE_HEAP_BYTES: usize = 32 << 20;
 const LEAK_BYTES: f64 = 1330.0;
-const OOM_BYTES: f64 = (128 << 10) as f64;
+const OOM_BYTES: f64 = (1 << 20) as f64;
 const WORKING_SET_PAGES: f64 = 16.0;
 const PAGE_BYTES: u64 = 4096;
 /// Of linux/magic.h.

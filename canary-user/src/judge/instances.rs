@@ -47,6 +47,8 @@ pub struct Instances {
     canary: BTreeMap<Arc<str>, Instance>,
     /// Windows in a row in which stable reported and the canary did not.
     canary_absent: u64,
+    /// Windows in a row in which no stable instance reported.
+    stable_absent: u64,
 }
 
 /// Whether an instance reported anything.
@@ -58,6 +60,7 @@ impl Instances {
     /// Takes note of who reports in this window. To be called first, once per window.
     pub fn observe(&mut self, window: &Window, p: &Parameters) -> Changes {
         self.now += 1;
+        self.stable_absent = if window.stable.iter().any(reports) { 0 } else { self.stable_absent + 1 };
         let mut changes = Changes::default();
         self.observe_stable(window, p, &mut changes);
         self.observe_canary(window, p, &mut changes);
@@ -173,6 +176,12 @@ impl Instances {
     /// Stable instances that are remembered.
     pub fn known_stable(&self) -> usize {
         self.stable.len()
+    }
+
+    /// Windows in a row in which no stable instance reported. A few are usual: readings are given only once enough
+    /// work has come together.
+    pub fn stable_absent(&self) -> u64 {
+        self.stable_absent
     }
 
     /// Windows in a row in which stable reported and the canary did not.

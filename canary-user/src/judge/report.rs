@@ -151,7 +151,8 @@ impl Judge {
             Some(_) => {}
         }
         let stable = window.stable.iter().filter(|r| instances::reports(r)).count();
-        if stable == 0 {
+        // A window with little work may be merged with up to 60 others before it has readings.
+        if self.instances.stable_absent() > 2 * p.silent_windows {
             reasons.push("no stable instance reports: there is nothing to compare with".to_owned());
         }
         if !self.pace.indicators().iter().any(Track::has_any_bet) && self.baseline_windows() < p.minimum_baseline {

@@ -64,8 +64,12 @@ pub fn start(
                     sensor.follow(&targets());
                     discovered = Instant::now();
                 }
-                // Ticks that could not be held are skipped, not caught up with.
-                next = (next + window).max(Instant::now());
+                // Ticks that could not be held are skipped, not caught up with: one that followed at once would be
+                // too short to say anything.
+                next += window;
+                if next < Instant::now() + window / 2 {
+                    next = Instant::now() + window;
+                }
             }
         })
         .context("start the sensor thread")?;

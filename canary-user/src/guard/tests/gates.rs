@@ -139,6 +139,12 @@ fn canary_window() {
         let f = Facts { mode: Mode::Rollback, ..facts_after(21, &s, &v) };
         assert_eq!(last(&v, &f, 5).0, gate, "{populated:?}");
     }
+    // Between two deaths of a crash loop there is no process, and the supervisor is about to start one.
+    let v = hard(HardFact::CrashLoop, 20);
+    let mut s = samples();
+    s[1].populated = Some(false);
+    let f = Facts { mode: Mode::Rollback, ..facts_after(21, &s, &v) };
+    assert!(last(&v, &f, 1).1);
     let hour = Some(Duration::from_secs(3600));
     blocks("canary_window", "the canary has run for 2h, longer than max_age 1h: it is no canary any more", |_, f| {
         (f.max_age, f.canary_age) = (hour, Duration::from_secs(7200))

@@ -1,7 +1,8 @@
 //! What the kernel programs must know about this kernel before they are loaded, read from its own BTF.
 
 use anyhow::{Context as _, bail};
-use btf_rs::{Btf, Type};
+
+use super::btf::Btf;
 
 /// Where the running kernel describes its own types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -28,64 +29,23 @@ impl Layout {
         if !std::path::Path::new(BTF_PATH).exists() {
             bail!("this kernel has no BTF ({BTF_PATH} is missing): it must be built with CONFIG_DEBUG_INFO_BTF=y");
         }
-        let btf = Btf::from_file(BTF_PATH).with_context(|| format!("read {BTF_PATH}"))?;
-        Self::from_btf(&btf)
+        let bytes = std::fs::read(BTF_PATH).with_context(|| format!("read {BTF_PATH}"))?;
+        Self::from_btf(&Btf::parse(bytes).with_context(|| BTF_PATH)?)
     }
 
     fn from_btf(btf: &Btf) -> anyhow::Result<Self> {
-        let task = |fields: &[&str]| member_offset(btf, "task_struct", fields);
+        let task = |members: &[&str]| btf.member_offset("task_struct", members);
         Ok(Self {
             task_pid: task(&["pid"])?,
             task_tgid: task(&["tgid"])?,
             // Renamed in 5.14.
             task_state: task(&["__state", "state"])?,
             task_exit_code: task(&["exit_code"])?,
-            switch_has_state: (tracepoint_arguments(btf, "sched_switch")?.len() >= 4).into(),
-            victim_is_task: match tracepoint_arguments(btf, "mark_victim") {
-                Ok(arguments) => matches!(arguments.first(), Some(Type::Ptr(_))).into(),
-                // The hook will be refused by itself; nothing else depends on it.
-                Err(_) => 0,
-            },
+            switch_has_state: (btf.tracepoint_pointers("sched_switch")?.len() >= 4).into(),
+            // Where it is missing the hook will be refused by itself; nothing else depends on it.
+            victim_is_task: btf.tracepoint_pointers("mark_victim").is_ok_and(|p| p.first() == Some(&true)).into(),
         })
     }
-}
-
-/// Byte offset of the first of `fields` that the struct has.
-fn member_offset(btf: &Btf, name: &str, fields: &[&str]) -> anyhow::Result<u64> {
-    let types = btf.resolve_types_by_name(name).with_context(|| format!("find struct {name} in BTF"))?;
-    for ty in types {
-        let Type::Struct(found) = ty else { continue };
-        for field in fields {
-            for member in &found.members {
-                if btf.resolve_name(member).is_ok_and(|n| n == *field) {
-                    return Ok(u64::from(member.bit_offset()) / 8);
-                }
-            }
-        }
-    }
-    bail!("struct {name} has no member {} in this kernel's BTF", fields.join(" or "))
-}
-
-/// Types of a tracepoint's arguments, by the typedef that the kernel makes for each (`btf_trace_<name>`); the first
-/// parameter of that prototype is the probe's private pointer and is left out.
-fn tracepoint_arguments(btf: &Btf, tracepoint: &str) -> anyhow::Result<Vec<Type>> {
-    let name = format!("btf_trace_{tracepoint}");
-    for ty in btf.resolve_types_by_name(&name).with_context(|| format!("find tracepoint {tracepoint} in BTF"))? {
-        let Type::Typedef(typedef) = ty else { continue };
-        for step in btf.chained_type_iter(&typedef) {
-            if let Type::FuncProto(proto) = step {
-                return proto
-                    .parameters
-                    .iter()
-                    .skip(1)
-                    .map(|p| {
-                        btf.resolve_chained_type(p).with_context(|| format!("resolve an argument of {tracepoint}"))
-                    })
-                    .collect();
-            }
-        }
-    }
-    bail!("tracepoint {tracepoint} has no prototype in this kernel's BTF")
 }
 
 #[cfg(test)]

@@ -59,6 +59,9 @@ impl Evidence<'_> {
         let queue = self.course(Indicator::RunQueueWait);
         let bytes = self.course(Indicator::BytesPerWork);
         match indicator {
+            Indicator::CpuPerWork if self.course(Indicator::MemoryStall) == Up => {
+                "reclaims memory on each request: the working set outgrows its memory"
+            }
             Indicator::CpuPerWork if bytes == Up => "more work per request, with more bytes each",
             Indicator::CpuPerWork if queue == Up => "more work per request, until it waits for a CPU",
             Indicator::CpuPerWork => "more work per request",

@@ -25,7 +25,9 @@ pub fn bucket(ns: u64) -> usize {
     }
     // `lower < v <= upper` on integers is `lower <= v - 1 < upper`.
     let v = ns - 1;
-    let log2 = 63 - v.leading_zeros();
+    // Never 0 here, but only an odd number lets the compiler leave out its branch for 0. Old kernels (6.1) do not see that
+    // the branch is dead, compute a negative index on it, and refuse the program.
+    let log2 = 63 - (v | 1).leading_zeros();
     if log2 >= CEIL_BITS {
         return BUCKETS - 1;
     }

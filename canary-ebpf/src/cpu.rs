@@ -1,21 +1,27 @@
-//! On-CPU time, run-queue wait and context switches.
+//! On-CPU time, run-queue wait, who had the CPU meanwhile, and context switches.
 //!
-//! At `sched_switch` the current task is still `prev`, so the helper names its cgroup. The cgroup of `next` is known
-//! from when it last left a CPU (or was created), kept in the pid table.
+//! The scheduler keeps books of both times for every task: `se.sum_exec_runtime` and `sched_info.run_delay`. They are
+//! noted when a task gets a CPU and subtracted when it leaves it. No clock is read, which costs more than all the
+//! rest; nothing has to be known about wake-ups; and the sums are the kernel's own (`cpu.stat`, `/proc/PID/schedstat`).
+//! A wait ends up in the counts when the stretch that it led to ends, or when the daemon reads in the middle of it.
+//!
+//! Some kernels hide tasks from every tracepoint (6.18 of a Firecracker guest does so with the threads of its process 1): the
+//! switch away from such a task is not seen. Whoever is met on a CPU without having been seen to come is taken over, with
+//! what the fair scheduler noted at its arrival.
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    EbpfContext as _, Global,
-    helpers::generated::bpf_ktime_get_ns,
+    Global,
+    helpers::generated::{bpf_get_current_task_btf, bpf_get_smp_processor_id},
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
-use canary_common::{PID_TABLE, UNTRACKED};
+use canary_common::{Counters, UNTRACKED};
 
 use crate::{
-    lookup::{counters, current_slot},
-    maps::{LOST, RUNQ_WAIT, SINCE_NS, TASKS, Task, observe},
+    lookup::{counters, current_slot_of, known_slot},
+    maps::{GROUPS, LOST, RUNQ_WAIT, STRETCHES, observe},
     task::TaskPtr,
 };
 
@@ -23,25 +29,68 @@ use crate::{
 #[unsafe(no_mangle)]
 static SWITCH_HAS_STATE: Global<u8> = Global::new(0);
 
+/// `Stretch::before`, where it is no slot: a process of a cgroup that is no target, a kernel thread, or nobody.
+const OTHER: u32 = UNTRACKED;
+const KERNEL: u32 = UNTRACKED - 1;
+const IDLE: u32 = UNTRACKED - 2;
+
+/// What a task runs in one go, from getting a CPU (or from the last read of the daemon) to leaving it.
+#[repr(C, align(64))]
+pub struct Stretch {
+    /// 0 for idle.
+    pub pid: u32,
+    /// Who had the CPU before: a slot, or one of the above.
+    pub before: u32,
+    /// The task's cgroup.
+    pub cgroup_id: u64,
+    /// The task's books when the stretch began; its wait for this CPU is not in them yet.
+    pub sum_exec_runtime_ns: u64,
+    pub run_delay_ns: u64,
+    /// 1 until the wait that led here is counted.
+    pub waited: u32,
+    /// The task of a target that left this CPU last, and its books at that moment: see `take_over`.
+    pub left_pid: u32,
+    pub left_sum_exec_runtime_ns: u64,
+    pub left_run_delay_ns: u64,
+}
+
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
-    let preempted = ctx.arg::<u64>(0) as u8 != 0;
+    let Some(stretch) = this_cpu() else { return 0 };
     let prev = TaskPtr(ctx.arg::<*const c_void>(1));
     let next = TaskPtr(ctx.arg::<*const c_void>(2));
-    // SAFETY: takes nothing and returns a number.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-
-    let prev_pid = prev.pid();
-    if prev_pid != 0 {
-        // A preempted task goes on to be runnable whatever its state says.
-        let runnable = preempted || prev_state(&ctx, prev) == 0;
-        leave_cpu(prev_pid, runnable, now_ns);
-    } else {
-        restart_stretch(now_ns);
-    }
-    let next_pid = next.pid();
-    if next_pid != 0 {
-        take_cpu(next_pid, now_ns);
+    // SAFETY: a live element that only this CPU writes, with interrupts off; `moved` writes it when a cgroup changes.
+    unsafe {
+        if (*stretch).pid != prev.pid() {
+            take_over(stretch, prev);
+        }
+        let before = if (*stretch).pid == 0 {
+            IDLE
+        } else {
+            let slot = current_slot_of((*stretch).cgroup_id);
+            if let Some(counters) = counters(slot) {
+                let now_ns = prev.sum_exec_runtime_ns();
+                charge(stretch, prev, now_ns, slot, counters);
+                (*stretch).left_pid = (*stretch).pid;
+                (*stretch).left_sum_exec_runtime_ns = now_ns;
+                (*stretch).left_run_delay_ns = prev.run_delay_ns();
+                // A preempted task goes on to be runnable whatever its state says.
+                let preempted = ctx.arg::<u64>(0) as u8 != 0;
+                if preempted || prev_state(&ctx, prev) == 0 {
+                    (*counters).switches_involuntary += 1;
+                } else {
+                    (*counters).switches_voluntary += 1;
+                }
+                slot
+            } else if prev.is_kernel_thread() {
+                KERNEL
+            } else {
+                OTHER
+            }
+        };
+        begin(stretch, next, next.sum_exec_runtime_ns());
+        (*stretch).before = before;
+        (*stretch).waited = 1;
     }
     0
 }
@@ -51,137 +100,144 @@ fn prev_state(ctx: &BtfTracePointContext, prev: TaskPtr) -> u32 {
     if SWITCH_HAS_STATE.load() != 0 { ctx.arg::<u64>(3) as u32 } else { prev.state() }
 }
 
-/// Ends the stretch that this CPU ran, starts the next one and says how long the ended one was.
 #[inline(always)]
-fn restart_stretch(now_ns: u64) -> u64 {
-    let Some(since) = SINCE_NS.get_ptr_mut(0) else { return 0 };
-    // SAFETY: a live per-CPU element; interrupts are off.
-    let since_ns = unsafe { core::mem::replace(&mut *since, now_ns) };
-    if since_ns == 0 { 0 } else { now_ns.saturating_sub(since_ns) }
-}
-
-#[inline(always)]
-fn leave_cpu(pid: u32, runnable: bool, now_ns: u64) {
-    let ran_ns = restart_stretch(now_ns);
-    let slot = current_slot();
-    let Some(task) = task(pid) else { return };
-    if slot == UNTRACKED {
-        // It may have been moved out of a target since it was last seen.
-        // SAFETY: a live array element; at worst another CPU's write of the same entry wins, as in any direct map.
-        unsafe {
-            if (*task).pid == pid {
-                (*task).pid = 0;
-                (*task).runnable_ns = 0;
-            }
-        }
-        return;
-    }
-    let Some(counters) = counters(slot) else { return };
-    // SAFETY: live elements; counters are per CPU, the entry belongs to a task that only this CPU runs.
-    unsafe {
-        (*counters).on_cpu_ns += ran_ns;
-        claim(task, pid, slot);
-        if runnable {
-            (*counters).switches_involuntary += 1;
-            (*task).runnable_ns = now_ns;
-        } else {
-            (*counters).switches_voluntary += 1;
-            (*task).runnable_ns = 0;
-        }
-    }
-}
-
-#[inline(always)]
-fn take_cpu(pid: u32, now_ns: u64) {
-    let Some(task) = task(pid) else { return };
-    // SAFETY: as in `leave_cpu`.
-    unsafe {
-        if (*task).pid != pid || (*task).runnable_ns == 0 {
-            return;
-        }
-        let waited_ns = now_ns.saturating_sub((*task).runnable_ns);
-        (*task).runnable_ns = 0;
-        let slot = (*task).slot;
-        let Some(counters) = counters(slot) else { return };
-        (*counters).runq_wait_ns += waited_ns;
-        (*counters).runq_waits += 1;
-        observe(&RUNQ_WAIT, slot, waited_ns);
-    }
-}
-
-#[btf_tracepoint(function = "sched_wakeup")]
-pub fn sched_wakeup(ctx: BtfTracePointContext) -> i32 {
-    let pid = TaskPtr(ctx.arg::<*const c_void>(0)).pid();
-    if let Some(task) = task(pid) {
-        // SAFETY: a live array element. The waker is not the task, but a task that is being woken runs nowhere.
-        unsafe {
-            if (*task).pid == pid {
-                (*task).runnable_ns = bpf_ktime_get_ns();
-            }
-        }
-    }
-    0
-}
-
-/// A new task is in the cgroup of its parent, which is the one that runs here.
-#[btf_tracepoint(function = "sched_wakeup_new")]
-pub fn sched_wakeup_new(ctx: BtfTracePointContext) -> i32 {
-    let slot = current_slot();
-    if slot == UNTRACKED {
-        return 0;
-    }
-    let pid = TaskPtr(ctx.arg::<*const c_void>(0)).pid();
-    if let Some(task) = task(pid) {
-        // SAFETY: as in `sched_wakeup`.
-        unsafe {
-            claim(task, pid, slot);
-            (*task).runnable_ns = bpf_ktime_get_ns();
-        }
-    }
-    0
-}
-
-/// Charges the running stretch of this CPU. The daemon runs it on every CPU before it reads, so that a task that
-/// never leaves its CPU is accounted up to the moment of the read.
-#[raw_tracepoint(tracepoint = "sched_switch")]
-pub fn flush(ctx: RawTracePointContext) -> i32 {
+fn this_cpu() -> Option<*mut Stretch> {
     // SAFETY: takes nothing and returns a number.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    let ran_ns = restart_stretch(now_ns);
-    if ctx.pid() == 0 {
-        return 0;
+    let stretch = STRETCHES.get_ptr_mut(unsafe { bpf_get_smp_processor_id() });
+    if stretch.is_none()
+        && let Some(lost) = LOST.get_ptr_mut(0)
+    {
+        // SAFETY: a live per-CPU element.
+        unsafe { (*lost).unknown_cpu += 1 };
     }
-    if let Some(counters) = counters(current_slot()) {
-        // SAFETY: a live per-CPU element; runs in an interrupt, so no sched hook is half-way on this CPU.
-        unsafe { (*counters).on_cpu_ns += ran_ns };
-    }
-    0
+    stretch
 }
 
-#[inline(always)]
-pub fn task(pid: u32) -> Option<*mut Task> {
-    TASKS.get_ptr_mut(pid & (PID_TABLE as u32 - 1))
-}
-
-/// Makes an entry this task's own; what it displaces is counted as lost.
+/// Begins a stretch of whoever was not seen to come. The wait before it is known where the task was the last that was seen to
+/// leave this CPU, and did not run elsewhere since.
 ///
 /// # Safety
-/// `task` points to a live entry.
+/// `stretch` is a live element, `task` runs on its CPU.
 #[inline(always)]
-pub unsafe fn claim(task: *mut Task, pid: u32, slot: u32) {
+unsafe fn take_over(stretch: *mut Stretch, task: TaskPtr) {
     // SAFETY: the caller's promise.
     unsafe {
-        if (*task).pid != pid {
-            if (*task).pid != 0
-                && (*task).runnable_ns != 0
-                && let Some(lost) = LOST.get_ptr_mut(0)
-            {
-                (*lost).pid_collisions += 1;
-            }
-            (*task).pid = pid;
-            (*task).runnable_ns = 0;
-            (*task).reclaim_ns = 0;
+        let before = if (*stretch).pid == 0 { IDLE } else { known_slot((*stretch).cgroup_id) };
+        let arrived_ns = task.sum_exec_runtime_at_arrival_ns();
+        begin(stretch, task, arrived_ns);
+        (*stretch).before = before;
+        (*stretch).waited = 0;
+        if (*stretch).left_pid == (*stretch).pid && (*stretch).left_sum_exec_runtime_ns == arrived_ns {
+            (*stretch).run_delay_ns = (*stretch).left_run_delay_ns;
+            (*stretch).waited = 1;
         }
-        (*task).slot = slot;
     }
+}
+
+/// Notes who runs from here on, and what the books say of it.
+///
+/// # Safety
+/// `stretch` is a live element.
+#[inline(always)]
+unsafe fn begin(stretch: *mut Stretch, task: TaskPtr, sum_exec_runtime_ns: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let pid = task.pid();
+        (*stretch).pid = pid;
+        if pid != 0 {
+            (*stretch).cgroup_id = task.cgroup_id();
+            (*stretch).sum_exec_runtime_ns = sum_exec_runtime_ns;
+            (*stretch).run_delay_ns = task.run_delay_ns();
+        }
+    }
+}
+
+/// Counts what the task ran in this stretch so far (`now_ns` is its `sum_exec_runtime`), and the wait that led to it.
+///
+/// # Safety
+/// `stretch` and `counters` are live elements, `task` is who runs in that stretch.
+#[inline(always)]
+unsafe fn charge(stretch: *mut Stretch, task: TaskPtr, now_ns: u64, slot: u32, counters: *mut Counters) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*counters).on_cpu_ns += now_ns.saturating_sub((*stretch).sum_exec_runtime_ns);
+        if (*stretch).waited != 0 {
+            let wait_ns = task.run_delay_ns().saturating_sub((*stretch).run_delay_ns);
+            (*counters).runq_waits += 1;
+            *whose(counters, slot, (*stretch).before) += wait_ns;
+            observe(&RUNQ_WAIT, slot, wait_ns);
+        }
+    }
+}
+
+/// The sum that a wait of `slot` belongs to.
+///
+/// # Safety
+/// `counters` is a live element.
+#[inline(always)]
+unsafe fn whose<'a>(counters: *mut Counters, slot: u32, before: u32) -> &'a mut u64 {
+    // SAFETY: the caller's promise.
+    let counters = unsafe { &mut *counters };
+    match before {
+        IDLE => return &mut counters.wait_idle_ns,
+        KERNEL => return &mut counters.wait_kernel_ns,
+        OTHER => return &mut counters.wait_other_ns,
+        _ if before == slot => return &mut counters.wait_own_ns,
+        _ => {}
+    }
+    let (Some(own), Some(other)) = (GROUPS.get(slot), GROUPS.get(before)) else { return &mut counters.wait_other_ns };
+    match own ^ other {
+        0 => &mut counters.wait_own_ns,
+        1 => &mut counters.wait_other_role_ns,
+        _ => &mut counters.wait_other_ns,
+    }
+}
+
+/// Counts the running stretch of this CPU. The daemon runs it on every CPU before it reads, so that a task that never
+/// leaves its CPU is accounted as far as the scheduler has booked it: to its last tick, some milliseconds ago.
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn flush(_ctx: RawTracePointContext) -> i32 {
+    let Some(stretch) = this_cpu() else { return 0 };
+    // SAFETY: returns the running task.
+    let task = TaskPtr(unsafe { bpf_get_current_task_btf() }.cast_const().cast());
+    // SAFETY: a live element of this CPU. Runs in an interrupt, so no sched hook is half-way here.
+    unsafe {
+        if (*stretch).pid != task.pid() {
+            take_over(stretch, task);
+        }
+        if (*stretch).pid == 0 {
+            return 0;
+        }
+        // Read once: another CPU may make the scheduler book meanwhile, and what it books must be in one stretch or the next.
+        let now_ns = task.sum_exec_runtime_ns();
+        let slot = current_slot_of((*stretch).cgroup_id);
+        if let Some(counters) = counters(slot) {
+            charge(stretch, task, now_ns, slot, counters);
+            (*stretch).waited = 0;
+        }
+        begin(stretch, task, now_ns);
+    }
+    0
+}
+
+/// A task that runs while it is moved: what it ran so far belongs to where it was. Says nothing about the other threads of
+/// its process: they are split at their next switch. The owner of the stretch may be about to end it on its CPU: then what
+/// it ran since it began is counted twice, once in a great many moves.
+#[btf_tracepoint(function = "cgroup_attach_task")]
+pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
+    let task = TaskPtr(ctx.arg::<*const c_void>(2));
+    let Some(stretch) = STRETCHES.get_ptr_mut(task.cpu()) else { return 0 };
+    // SAFETY: live elements; see above for the race.
+    unsafe {
+        if (*stretch).pid == 0 || (*stretch).pid != task.pid() {
+            return 0;
+        }
+        let booked_ns = task.sum_exec_runtime_ns();
+        if let Some(counters) = counters(known_slot((*stretch).cgroup_id)) {
+            (*counters).on_cpu_ns += booked_ns.saturating_sub((*stretch).sum_exec_runtime_ns);
+        }
+        (*stretch).sum_exec_runtime_ns = booked_ns;
+        (*stretch).cgroup_id = task.cgroup_id();
+    }
+    0
 }

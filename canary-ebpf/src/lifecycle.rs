@@ -1,4 +1,4 @@
-//! How processes end: by themselves, by an error, by a fault, or by the OOM killer.
+//! How processes start and end: by themselves, by an error, by a fault, or by the OOM killer; and the main process's restarts.
 
 use core::ffi::c_void;
 
@@ -12,9 +12,8 @@ use aya_log_ebpf::debug;
 use canary_common::{Exit, UNTRACKED};
 
 use crate::{
-    cpu::task,
     lookup::{counters, current_slot},
-    maps::{FACTS, LOST, VICTIMS},
+    maps::{FACTS, LOST, MAIN, VICTIMS},
     task::TaskPtr,
 };
 
@@ -22,20 +21,15 @@ use crate::{
 #[unsafe(no_mangle)]
 static VICTIM_IS_TASK: Global<u8> = Global::new(0);
 
+/// In an exit code: the process dumped core.
+const CORE_DUMPED: u32 = 0x80;
+
 /// The signals by which a program shows that it is broken: ILL, TRAP, ABRT, BUS, FPE, SEGV, SYS.
 const FAULTS: u32 = 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 31;
 
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     let pid = ctx.pid();
-    if let Some(task) = task(pid) {
-        // SAFETY: a live entry of the task that runs here and will never run again.
-        unsafe {
-            if (*task).pid == pid {
-                (*task).reclaim_ns = 0;
-            }
-        }
-    }
     // Once per process: the other threads end with the leader's exit code anyway.
     if pid != ctx.tgid() {
         return 0;
@@ -55,6 +49,14 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: a live per-CPU element.
     unsafe {
         (*counters).exits += 1;
+        (*counters).core_dumps += u64::from(exit_code & CORE_DUMPED != 0);
+        if let Some(main) = MAIN.get_ptr_mut(slot)
+            && (*main).tgid == pid
+        {
+            (*counters).main_exits += 1;
+            (*main).tgid = 0;
+            (*main).ended = 1;
+        }
         if oom {
             (*counters).oom_kills += 1;
         } else if signal != 0 && FAULTS & (1 << (signal & 31)) != 0 {
@@ -68,6 +70,41 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     if exit_code != 0 {
         tell(slot, pid, exit_code, oom);
         debug!(&ctx, "process {} of slot {} ended with exit code {}", pid, slot, exit_code);
+    }
+    0
+}
+
+/// Runs in the parent, whose cgroup the child gets (but for `CLONE_INTO_CGROUP`: such a child's program is seen when it is
+/// executed).
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+    let child = TaskPtr(ctx.arg::<*const c_void>(1));
+    if child.pid() != child.tgid() {
+        return 0;
+    }
+    if let Some(counters) = counters(current_slot()) {
+        // SAFETY: a live per-CPU element.
+        unsafe { (*counters).forks += 1 };
+    }
+    0
+}
+
+/// Whatever starts a service executes it in its cgroup, so that the first program after the main process's end is its
+/// successor.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+    let slot = current_slot();
+    let Some(counters) = counters(slot) else { return 0 };
+    // SAFETY: live elements. Two programs that start in the same moment could both be counted as the successor.
+    unsafe {
+        (*counters).execs += 1;
+        if let Some(main) = MAIN.get_ptr_mut(slot)
+            && (*main).tgid == 0
+        {
+            (*counters).main_restarts += u64::from((*main).ended != 0);
+            (*main).tgid = ctx.tgid();
+            (*main).ended = 0;
+        }
     }
     0
 }

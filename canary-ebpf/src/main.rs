@@ -5,14 +5,19 @@
 //! the socket hooks with bottom halves off, and no two of them write the same counter.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
+mod connections;
+mod conversation;
 mod cpu;
 mod lifecycle;
 mod lookup;
 mod maps;
 mod memory;
 mod network;
+mod socket;
 mod task;
+mod tree;
 
 #[cfg(not(test))]
 #[panic_handler]

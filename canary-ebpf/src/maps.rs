@@ -1,13 +1,19 @@
 //! All maps. BTF maps throughout: an object that mixes them with legacy maps gets its BTF refused.
 
+use core::arch::asm;
+
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage},
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    helpers::generated::bpf_get_smp_processor_id,
     macros::btf_map,
 };
 use canary_common::{
-    Buckets, CGROUP_CACHE, Counters, Exit, Lost, MAX_CGROUPS, MAX_SLOTS, PID_TABLE, Settings,
-    histogram::{self, BUCKETS},
+    BANKS, Buckets, CGROUP_CACHE, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_CGROUPS, MAX_SLOTS, Main, Settings,
+    histogram,
 };
+
+use crate::{cpu::Stretch, socket::Sockets};
 
 /// Cgroup id of each target to its slot. Written by the daemon.
 #[btf_map]
@@ -29,55 +35,64 @@ pub struct Cached {
 #[btf_map]
 pub static CACHE: PerCpuArray<Cached, CGROUP_CACHE> = PerCpuArray::new();
 
+/// Element `slot * CPUS + cpu`; the daemon sets the number of elements, and maps them into its own memory.
 #[btf_map]
-pub static COUNTERS: PerCpuArray<Counters, MAX_SLOTS> = PerCpuArray::new();
+pub static COUNTERS: Array<Counters, MAX_SLOTS, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Histograms of one signal, one for each slot.
+pub type Histograms = Array<Buckets, MAX_SLOTS>;
 
 #[btf_map]
-pub static RUNQ_WAIT: PerCpuArray<Buckets, MAX_SLOTS> = PerCpuArray::new();
+pub static RUNQ_WAIT: Histograms = Array::new();
 
 #[btf_map]
-pub static TURNAROUND: PerCpuArray<Buckets, MAX_SLOTS> = PerCpuArray::new();
+pub static STALL: Histograms = Array::new();
 
-/// What is known about a task of a tracked cgroup.
-#[repr(C)]
-pub struct Task {
-    pub pid: u32,
-    pub slot: u32,
-    /// When it became runnable without having a CPU yet; 0 otherwise.
-    pub runnable_ns: u64,
-    /// When it began to reclaim memory; 0 otherwise.
-    pub reclaim_ns: u64,
-}
-
-/// Direct-mapped by the low bits of the pid.
 #[btf_map]
-pub static TASKS: Array<Task, PID_TABLE> = Array::new();
+pub static TURNAROUND: Histograms = Array::new();
 
-/// When this CPU's current stretch began that is not charged to anyone yet.
+/// Turnarounds of others, that a target waited for.
 #[btf_map]
-pub static SINCE_NS: PerCpuArray<u64, 1> = PerCpuArray::new();
+pub static DEPENDENCY: Histograms = Array::new();
+
+/// By slot: the generation from which on it belongs to its owner. Written by the daemon.
+#[btf_map]
+pub static OWNED_SINCE: Array<u32, MAX_SLOTS> = Array::new();
+
+/// Twice the number of a slot's deployment, plus its role. Written by the daemon.
+#[btf_map]
+pub static GROUPS: Array<u32, MAX_SLOTS> = Array::new();
+
+/// One for each CPU; the daemon sets their number. Not a per-CPU array, because moves of tasks reach over.
+#[btf_map]
+pub static STRETCHES: Array<Stretch, 1> = Array::new();
+
+/// When a thread began to reclaim memory.
+#[btf_map]
+pub static RECLAIMS: LruHashMap<u32, u64, 4096> = LruHashMap::new();
+
+/// Cgroups made and removed, anywhere on the machine.
+#[btf_map]
+pub static TREE_CHANGES: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static LOST: PerCpuArray<Lost, 1> = PerCpuArray::new();
 
-/// What is known about a socket.
-#[repr(C)]
-pub struct Socket {
-    /// When the last payload byte came in.
-    pub last_in_ns: u64,
-    pub slot: u32,
-    pub generation: u32,
-    pub side: u32,
-    /// 1 while a request waits for the first byte of its response.
-    pub pending: u32,
-}
-
 #[btf_map]
-pub static SOCKETS: SkStorage<Socket> = SkStorage::new();
+pub static SOCKETS: Sockets = Sockets::new();
+
+/// When payload reached a listening socket, by connection: requests that came before their connection's own socket.
+#[btf_map]
+pub static EARLY: LruHashMap<u64, u64, 1024> = LruHashMap::new();
 
 /// Thread group ids that the OOM killer chose and that have not exited yet.
 #[btf_map]
 pub static VICTIMS: HashMap<u32, u64, 1024> = HashMap::new();
+
+/// The main process of each slot. The daemon writes what it finds when it begins to watch; the exit and exec hooks follow
+/// from there.
+#[btf_map]
+pub static MAIN: Array<Main, MAX_SLOTS> = Array::new();
 
 /// Rare facts only; the counters hold everything that is frequent.
 #[btf_map]
@@ -85,17 +100,28 @@ pub static FACTS: RingBuf<Exit, { 64 * 1024 }> = RingBuf::new();
 
 /// Counts one value in a slot's histogram.
 #[inline(always)]
-pub fn observe(histogram: &PerCpuArray<Buckets, MAX_SLOTS>, slot: u32, ns: u64) {
+pub fn observe(histogram: &Histograms, slot: u32, ns: u64) {
     let Some(buckets) = histogram.get_ptr_mut(slot) else { return };
     let bucket = histogram::bucket(ns);
-    // The compiler proves the index in bounds and drops the check that the verifier wants to see; a volatile read
-    // hides the proof from it.
-    // SAFETY: a local; and a live per-CPU element.
+    // SAFETY: a live element; and a local.
     unsafe {
-        let bucket = (&raw const bucket).read_volatile();
-        if bucket < BUCKETS {
-            let count = (&raw mut (*buckets).counts).cast::<u64>().add(bucket);
-            *count += 1;
+        let bank = bpf_get_smp_processor_id() as usize & (BANKS - 1);
+        let word = bank * HISTOGRAM_WORDS + bucket / 2;
+        // The compiler proves the index in bounds and drops the check that the verifier wants to see; a volatile read
+        // hides the proof from it.
+        let word = (&raw const word).read_volatile();
+        if word < BANKS * HISTOGRAM_WORDS {
+            add((&raw mut (*buckets).words).cast::<u64>().add(word), 1 << (32 * (bucket as u64 & 1)));
         }
     }
+}
+
+/// Atomic, because CPUs may share a bank. `core` has no such addition for this target.
+///
+/// # Safety
+/// `word` points into a live element.
+#[inline(always)]
+pub unsafe fn add(word: *mut u64, n: u64) {
+    // SAFETY: one addition in memory, to where the caller promises.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) word, in(reg) n, options(nostack)) };
 }

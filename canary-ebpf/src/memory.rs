@@ -9,8 +9,8 @@ use aya_ebpf::{
 use canary_common::UNTRACKED;
 
 use crate::{
-    cpu::{claim, task},
     lookup::{counters, current_slot},
+    maps::{RECLAIMS, STALL, observe},
 };
 
 #[btf_tracepoint(function = "mm_vmscan_memcg_reclaim_begin")]
@@ -35,32 +35,26 @@ pub fn direct_reclaim_end(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn begin(pid: u32) -> i32 {
-    let slot = current_slot();
-    if slot != UNTRACKED
-        && let Some(task) = task(pid)
-    {
-        // SAFETY: a live entry of the task that runs here.
-        unsafe {
-            claim(task, pid, slot);
-            (*task).reclaim_ns = bpf_ktime_get_ns();
-        }
+    if current_slot() != UNTRACKED {
+        // SAFETY: reads the clock. The table drops its oldest entry where it is full.
+        let _ = RECLAIMS.insert(pid, unsafe { bpf_ktime_get_ns() }, 0);
     }
     0
 }
 
 #[inline(always)]
 fn end(pid: u32) -> i32 {
-    let Some(task) = task(pid) else { return 0 };
-    // SAFETY: as in `begin`.
+    // SAFETY: the entry is this thread's own, and read at once.
+    let Some(began_ns) = unsafe { RECLAIMS.get(pid) }.copied() else { return 0 };
+    let _ = RECLAIMS.remove(pid);
+    let slot = current_slot();
+    let Some(counters) = counters(slot) else { return 0 };
+    // SAFETY: a live per-CPU element; reads the clock.
     unsafe {
-        if (*task).pid != pid || (*task).reclaim_ns == 0 {
-            return 0;
-        }
-        let began_ns = core::mem::replace(&mut (*task).reclaim_ns, 0);
-        if let Some(counters) = counters((*task).slot) {
-            (*counters).reclaim_ns += bpf_ktime_get_ns().saturating_sub(began_ns);
-            (*counters).reclaims += 1;
-        }
+        let took_ns = bpf_ktime_get_ns().saturating_sub(began_ns);
+        (*counters).reclaim_ns += took_ns;
+        (*counters).reclaims += 1;
+        observe(&STALL, slot, took_ns);
     }
     0
 }

@@ -1,45 +1,45 @@
-//! Bytes, packets, turnarounds and resets at the cgroup's socket hooks; retransmits at the TCP tracepoint.
-//!
-//! A turnaround runs from the last payload byte in to the first payload byte out, on a socket that was spoken to
-//! first. No payload is read, so encryption changes nothing; requests that are pipelined or multiplexed on one
-//! connection fold into one turnaround, which is why it is not called a request.
+//! Bytes, packets and resets at the cgroup's socket hooks; retransmits at the TCP tracepoint.
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    helpers::generated::{bpf_ktime_get_ns, bpf_sk_fullsock, bpf_sk_storage_get},
+    Global,
+    bindings::__sk_buff,
     macros::{btf_tracepoint, cgroup_skb},
     programs::{BtfTracePointContext, SkBuffContext},
 };
-use canary_common::{Counters, Settings, UNTRACKED};
 
 use crate::{
-    lookup::{counters, settings, skb_slot},
-    maps::{LOST, SOCKETS, Socket, TURNAROUND, observe},
+    conversation,
+    lookup::{counters, settings},
+    socket::{self, field, remembered_slot},
 };
 
 const ALLOW: i32 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const TCP_RST: u8 = 1 << 2;
+/// `bpf_sock::state`.
+const SYN_SENT: u32 = 2;
 
-/// `Socket::side`: nobody has sent payload yet.
-const UNKNOWN: u32 = 0;
-/// The peer spoke first: requests come in, responses go out.
-const SERVER: u32 = 1;
-/// We spoke first.
-const CLIENT: u32 = 2;
+/// Where in an `sk_buff` TCP keeps the number of segments of a packet that it sends; 0 where this kernel was not asked.
+#[unsafe(no_mangle)]
+static SKB_TCP_SEGMENTS: Global<u64> = Global::new(0);
 
 #[derive(Clone, Copy, PartialEq)]
-enum Direction {
+pub enum Direction {
     In,
     Out,
 }
 
 /// What the headers say.
-struct Packet {
-    payload_bytes: u32,
+#[derive(Clone, Copy)]
+pub struct Packet {
+    /// IP, and TCP or UDP.
+    pub header_bytes: u32,
+    pub payload_bytes: u32,
+    /// Number of the first payload byte; TCP only.
+    pub sequence: u32,
     reset: bool,
 }
 
@@ -58,21 +58,27 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 #[inline(always)]
 fn count(skb: *mut __sk_buff, direction: Direction) {
     let Some(settings) = settings() else { return };
-    let socket = socket(skb);
-    let slot = slot(skb, socket, settings);
+    let socket = socket::of(skb);
+    let slot = socket::slot(skb, socket, settings);
     let Some(counters) = counters(slot) else { return };
     // SAFETY: `skb` is the program's context; the rest are live elements of this CPU or of this packet's socket.
     unsafe {
         let packet = parse(skb);
-        let bytes = u64::from((*skb).len);
-        let packets = u64::from((*skb).gso_segs).max(1);
+        let packets = segments(skb, &packet);
+        // Each segment of a merged packet has headers of its own on the wire.
+        let bytes = u64::from((*skb).len) + (packets - 1) * u64::from(packet.header_bytes);
         let payload_bytes = u64::from(packet.payload_bytes);
         match direction {
             Direction::In => {
                 (*counters).rx_bytes += bytes;
                 (*counters).rx_packets += packets;
                 (*counters).rx_payload_bytes += payload_bytes;
-                (*counters).resets_in += u64::from(packet.reset);
+                if packet.reset {
+                    (*counters).resets_in += 1;
+                    if let Some((sk, state)) = socket {
+                        (*state).refused = u8::from(field!(sk.state) == SYN_SENT);
+                    }
+                }
             }
             Direction::Out => {
                 (*counters).tx_bytes += bytes;
@@ -82,86 +88,33 @@ fn count(skb: *mut __sk_buff, direction: Direction) {
             }
         }
         if payload_bytes > 0
-            && let Some(socket) = socket
+            && let Some((sk, state)) = socket
         {
-            turn(socket, direction, slot, counters);
-        }
-    }
-}
-
-/// Advances the conversation on a socket by one packet with payload.
-#[inline(always)]
-unsafe fn turn(socket: *mut Socket, direction: Direction, slot: u32, counters: *mut Counters) {
-    // SAFETY: the caller passes live elements.
-    unsafe {
-        if (*socket).side == UNKNOWN {
-            (*socket).side = if direction == Direction::In { SERVER } else { CLIENT };
-        }
-        if (*socket).side != SERVER {
-            return;
-        }
-        if direction == Direction::In {
-            (*socket).last_in_ns = bpf_ktime_get_ns();
-            (*socket).pending = 1;
-        } else if (*socket).pending != 0 {
-            (*socket).pending = 0;
-            let took_ns = bpf_ktime_get_ns().saturating_sub((*socket).last_in_ns);
-            (*counters).turnarounds += 1;
-            (*counters).turnaround_ns += took_ns;
-            observe(&TURNAROUND, slot, took_ns);
-        }
-    }
-}
-
-/// The state kept in the packet's socket; `None` where there is no full socket (handshake, time-wait).
-#[inline(always)]
-fn socket(skb: *mut __sk_buff) -> Option<*mut Socket> {
-    // SAFETY: `skb` is the program's context; the helpers check the pointers they get.
-    unsafe {
-        let sk: *mut bpf_sock = (*skb).__bindgen_anon_2.sk;
-        if sk.is_null() {
-            return None;
-        }
-        let full = bpf_sk_fullsock(sk);
-        if full.is_null() {
-            return None;
-        }
-        let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
-        let socket = bpf_sk_storage_get(sockets(), full.cast(), core::ptr::null_mut(), create).cast::<Socket>();
-        if socket.is_null() {
-            if let Some(lost) = LOST.get_ptr_mut(0) {
-                (*lost).socket_state += 1;
+            if !conversation::listens(sk) {
+                conversation::turn(skb, (sk, state), direction, &packet, (slot, counters));
+            } else if direction == Direction::In {
+                conversation::early(skb);
             }
-            return None;
         }
-        Some(socket)
     }
 }
 
-/// The map's address, which is what the helper takes.
+/// How many packets of the wire this one is: it is cut after this hook, or was merged before it.
 #[inline(always)]
-fn sockets() -> *mut c_void {
-    (&raw const SOCKETS).cast_mut().cast()
-}
-
-/// Looked up once per socket and generation, then read from the socket.
-#[inline(always)]
-fn slot(skb: *mut __sk_buff, socket: Option<*mut Socket>, settings: &Settings) -> u32 {
-    let Some(socket) = socket else { return skb_slot(skb, settings) };
-    // SAFETY: live while the program runs; written only under this socket's lock or on its one softirq.
-    unsafe {
-        if (*socket).generation != settings.generation {
-            (*socket).slot = skb_slot(skb, settings);
-            (*socket).generation = settings.generation;
-        }
-        (*socket).slot
+unsafe fn segments(skb: *mut __sk_buff, packet: &Packet) -> u64 {
+    // SAFETY: the caller passes the program's context.
+    let (count, size) = unsafe { ((*skb).gso_segs, (*skb).gso_size) };
+    if count == 0 && size != 0 {
+        // From a guest or a tunnel, which tell the size only.
+        return u64::from(packet.payload_bytes.div_ceil(size)).max(1);
     }
+    u64::from(count).max(1)
 }
 
 /// Reads the IP and TCP or UDP header. What is not TCP or UDP, or has IPv6 extension headers, counts as bytes only.
 #[inline(always)]
 unsafe fn parse(skb: *mut __sk_buff) -> Packet {
-    const NOTHING: Packet = Packet { payload_bytes: 0, reset: false };
+    const NOTHING: Packet = Packet { header_bytes: 0, payload_bytes: 0, sequence: 0, reset: false };
     // SAFETY: every access is checked against `data_end` first, as the verifier demands.
     unsafe {
         let data = (*skb).data as usize;
@@ -184,32 +137,52 @@ unsafe fn parse(skb: *mut __sk_buff) -> Packet {
                 }
                 let words = *((transport + 12) as *const u8) >> 4;
                 let flags = *((transport + 13) as *const u8);
-                let headers = header as u32 + u32::from(words) * 4;
-                Packet { payload_bytes: len.saturating_sub(headers), reset: flags & TCP_RST != 0 }
+                let header_bytes = header as u32 + u32::from(words) * 4;
+                Packet {
+                    header_bytes,
+                    payload_bytes: len.saturating_sub(header_bytes),
+                    sequence: u32::from_be(((transport + 4) as *const u32).read_unaligned()),
+                    reset: flags & TCP_RST != 0,
+                }
             }
-            UDP => Packet { payload_bytes: len.saturating_sub(header as u32 + 8), reset: false },
+            UDP => {
+                let header_bytes = header as u32 + 8;
+                Packet { header_bytes, payload_bytes: len.saturating_sub(header_bytes), ..NOTHING }
+            }
             _ => NOTHING,
         }
     }
 }
 
+/// Called once per packet that is sent again, which may be several segments.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     let sk: *mut c_void = ctx.arg(0);
-    // SAFETY: a trusted socket pointer from the tracepoint; the storage is only looked up.
-    let socket = unsafe { bpf_sk_storage_get(sockets(), sk, core::ptr::null_mut(), 0) }.cast::<Socket>();
-    if socket.is_null() {
-        return 0;
-    }
-    let Some(settings) = settings() else { return 0 };
-    // SAFETY: not null, live while the program runs.
-    let (slot, generation) = unsafe { ((*socket).slot, (*socket).generation) };
-    if slot == UNTRACKED || generation != settings.generation {
-        return 0;
-    }
-    if let Some(counters) = counters(slot) {
-        // SAFETY: a live per-CPU element.
-        unsafe { (*counters).retransmits += 1 };
+    let skb: *const c_void = ctx.arg(1);
+    // SAFETY: trusted pointers from the tracepoint; the storage is only looked up.
+    unsafe {
+        let socket = socket::state(sk, false);
+        if socket.is_null() {
+            return 0;
+        }
+        if let Some(counters) = counters(remembered_slot(socket)) {
+            (*counters).retransmits += sent_segments(skb);
+        }
     }
     0
+}
+
+/// The number that TCP keeps in the packet's control block, an array of bytes to the verifier: read byte by byte.
+#[inline(always)]
+unsafe fn sent_segments(skb: *const c_void) -> u64 {
+    let offset = SKB_TCP_SEGMENTS.load() as usize;
+    if offset == 0 {
+        return 1;
+    }
+    // SAFETY: a trusted BTF pointer plus an offset of that struct's BTF; the verifier checks the access.
+    let bytes = unsafe {
+        let at = skb.cast::<u8>().add(offset);
+        [at.read_volatile(), at.add(1).read_volatile()]
+    };
+    u64::from(u16::from_ne_bytes(bytes)).max(1)
 }

@@ -15,6 +15,35 @@ static TASK_TGID: Global<u64> = Global::new(0);
 static TASK_STATE: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static TASK_EXIT_CODE: Global<u64> = Global::new(0);
+/// Of `se.sum_exec_runtime`.
+#[unsafe(no_mangle)]
+static TASK_SUM_EXEC_RUNTIME: Global<u64> = Global::new(0);
+/// Of `se.prev_sum_exec_runtime`; 0 where it cannot be relied on.
+#[unsafe(no_mangle)]
+static TASK_PREV_SUM_EXEC_RUNTIME: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static TASK_PRIO: Global<u64> = Global::new(0);
+/// Of `sched_info.run_delay`.
+#[unsafe(no_mangle)]
+static TASK_RUN_DELAY: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static TASK_FLAGS: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static TASK_CPU: Global<u64> = Global::new(0);
+/// The way from a task to the id of its cgroup: `task->cgroups->dfl_cgrp->kn->id`.
+#[unsafe(no_mangle)]
+static TASK_CGROUPS: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static CSS_SET_DFL_CGRP: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static CGROUP_KN: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static KERNFS_NODE_ID: Global<u64> = Global::new(0);
+
+/// `PF_KTHREAD` of linux/sched.h.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+/// Priorities of the fair class (`MAX_RT_PRIO` and `MAX_PRIO` of linux/sched/prio.h).
+const FAIR_PRIOS: core::ops::Range<u32> = 100..140;
 
 /// `task_struct` as a typed tracepoint hands it over.
 #[derive(Clone, Copy)]
@@ -41,9 +70,53 @@ impl TaskPtr {
         self.read(&TASK_EXIT_CODE)
     }
 
+    /// On-CPU time that the scheduler has booked for the task in all its life: up to date at a switch.
     #[inline(always)]
-    fn read(self, offset: &Global<u64>) -> u32 {
+    pub fn sum_exec_runtime_ns(self) -> u64 {
+        self.read(&TASK_SUM_EXEC_RUNTIME)
+    }
+
+    /// What [`Self::sum_exec_runtime_ns`] was when the running task last got its CPU: the fair class notes it (`set_next_entity`
+    /// of kernel/sched/fair.c). For a task of another class, what it is now.
+    #[inline(always)]
+    pub fn sum_exec_runtime_at_arrival_ns(self) -> u64 {
+        if TASK_PREV_SUM_EXEC_RUNTIME.load() != 0 && FAIR_PRIOS.contains(&self.read(&TASK_PRIO)) {
+            self.read(&TASK_PREV_SUM_EXEC_RUNTIME)
+        } else {
+            self.sum_exec_runtime_ns()
+        }
+    }
+
+    /// Time that the scheduler has booked for the task as waiting for a CPU in all its life; a wait is booked just after
+    /// the switch that ends it.
+    #[inline(always)]
+    pub fn run_delay_ns(self) -> u64 {
+        self.read(&TASK_RUN_DELAY)
+    }
+
+    #[inline(always)]
+    pub fn is_kernel_thread(self) -> bool {
+        self.read::<u32>(&TASK_FLAGS) & KERNEL_THREAD != 0
+    }
+
+    /// The CPU that it runs on, or ran on last.
+    #[inline(always)]
+    pub fn cpu(self) -> u32 {
+        self.read(&TASK_CPU)
+    }
+
+    /// Of the cgroup2 tree. The helper for it knows the running task only.
+    #[inline(always)]
+    pub fn cgroup_id(self) -> u64 {
+        let css_set = TaskPtr(self.read(&TASK_CGROUPS));
+        let cgroup = TaskPtr(css_set.read(&CSS_SET_DFL_CGRP));
+        let node = TaskPtr(cgroup.read(&CGROUP_KN));
+        node.read(&KERNFS_NODE_ID)
+    }
+
+    #[inline(always)]
+    fn read<T>(self, offset: &Global<u64>) -> T {
         // SAFETY: a trusted BTF pointer plus an offset of that struct's BTF; the verifier checks the access.
-        unsafe { self.0.cast::<u8>().add(offset.load() as usize).cast::<u32>().read_volatile() }
+        unsafe { self.0.cast::<u8>().add(offset.load() as usize).cast::<T>().read_volatile() }
     }
 }

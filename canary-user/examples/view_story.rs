@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 // The story names its types by `crate::…`, as it does inside the library, where the tests use it.
-use canary_user::{guard, judge, targets, telemetry, watch, window};
+use canary_user::{control, guard, judge, targets, telemetry, watch, window};
 
 #[allow(dead_code)]
 #[path = "../src/watch/story.rs"]
@@ -20,19 +20,36 @@ async fn main() -> anyhow::Result<()> {
     };
     let mut registry = prometheus_client::registry::Registry::default();
     let metrics = watch::Metrics::register(&mut registry);
+    let board = watch::Board::default();
     let (snapshots, receiver) = tokio::sync::watch::channel(Arc::default());
     if let Some(address) = std::env::args().nth(2) {
         let address = address.parse().with_context(|| format!("'{address}' is not ADDRESS:PORT"))?;
         let listener = watch::server::bind(address).await?;
-        tokio::spawn(watch::server::serve(listener, Arc::new(registry), receiver, std::future::pending()));
+        let commands = control::routes(control::channel().0, control::Access::Nobody);
+        let sources = watch::server::Sources {
+            registry: Arc::new(registry),
+            snapshots: receiver,
+            board: board.clone(),
+            tls: None,
+            commands,
+            takes_commands: false,
+        };
+        tokio::spawn(watch::server::serve(listener, sources, std::future::pending()));
     }
     let mut view = watch::TerminalView::new("canary: more CPU per request (made up)", None);
     let mut decisions: Vec<watch::DecisionView> = Vec::new();
+    let mut outcome = None;
     for index in 0..story::WINDOWS {
         let snapshot = story::snapshot(index);
         let served = watch::units::count(index * 1500);
         view.set_footer(vec![format!("requests              {served} served, 0 failed")]);
         metrics.record(&snapshot);
+        board.record(&snapshot);
+        let seen = &snapshot.deployments[story::DEPLOYMENT];
+        if outcome.replace(seen.verdict.outcome) != Some(seen.verdict.outcome) {
+            let (deployment, unix_ms) = (story::DEPLOYMENT.to_owned(), snapshot.unix_ms);
+            board.tell(guard::Entry::Verdict { deployment, unix_ms, verdict: seen.verdict.clone() });
+        }
         snapshots.send_replace(Arc::new(snapshot.clone()));
         view.draw(&snapshot)?;
         if index == story::ONSET {
@@ -42,6 +59,7 @@ async fn main() -> anyhow::Result<()> {
             && decisions.last().map(|d| d.stage) != Some(decision.stage)
         {
             view.log(&format!("{} {}: {}", decision.decision.action, decision.stage.name(), decision.detail))?;
+            board.tell(entry(decision, decisions.is_empty(), snapshot.unix_ms));
             decisions.push(decision.clone());
         }
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
@@ -56,4 +74,17 @@ async fn main() -> anyhow::Result<()> {
     let run = watch::summary::Run { deployment: story::DEPLOYMENT, last: &last, decisions: &decisions, service };
     print!("\n{}", watch::summary::render(&run));
     Ok(())
+}
+
+/// What the guard would have written into its journal.
+fn entry(view: &watch::DecisionView, is_new: bool, unix_ms: u64) -> guard::Entry {
+    let watch::DecisionView { decision, stage, detail, .. } = view.clone();
+    if !is_new {
+        return guard::Entry::Stage { decision_id: decision.id, stage, detail, unix_ms };
+    }
+    let steps = vec!["systemctl stop checkout-canary-1.service".to_owned()];
+    let inverse = Some("systemctl start checkout-canary-1.service".to_owned());
+    let plan =
+        canary_user::orchestrator::Plan { orchestrator: "made up".to_owned(), steps, inverse, ..Default::default() };
+    guard::Entry::Decided { decision, plan, stage, detail }
 }

@@ -6,26 +6,37 @@ use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
+    task::JoinHandle,
 };
 
 use crate::{
-    config::{Config, DeploymentConfig, JudgeConfig, OrchestratorKind},
-    guard::{self, Judgement, Setup, Summary, Watched, incarnation_below},
-    journal::Journal,
+    config::{Config, DeploymentConfig, OrchestratorKind},
+    control::{self, Access, Socket},
+    guard::{self, Setup, Summary, Watched, incarnation_below},
+    journal::{Journal, archive::Archive},
     judge::{Judge, Parameters},
-    orchestrator::{Orchestrator, dry_run::DryRun, process::Process},
-    targets::{Target, cgroup::Root, discover},
+    orchestrator::{
+        Orchestrator, command::Command, docker::Docker, dry_run::DryRun, process::Process, systemd::Systemd,
+        webhook::Webhook,
+    },
+    targets::{self, Target, cgroup::Root, discover, located::Located},
     telemetry::{self, Sensor, Tick, live, recording},
-    watch::{Snapshot, metrics::Metrics, server},
-    window::{Indicator, Windower},
+    watch::{
+        Board, Snapshot,
+        metrics::Metrics,
+        notify::{Deliveries, Notifier},
+        report::Reporter,
+        server,
+    },
+    window::Windower,
 };
 
 /// Ticks that may wait for the line before the sensor waits for it.
 const TICKS_IN_FLIGHT: usize = 8;
 
 /// Who carries decisions out, for each deployment; see [`orchestrator`] for the usual answer.
-pub type Orchestrators = Box<dyn Fn(&DeploymentConfig) -> Arc<dyn Orchestrator> + Send>;
+pub type Orchestrators = Box<dyn Fn(&DeploymentConfig) -> anyhow::Result<Arc<dyn Orchestrator>> + Send>;
 
 /// Everything that a live guard is made of. Each part was opened by the caller, so that its failure has a clear place.
 pub struct Daemon {
@@ -35,6 +46,10 @@ pub struct Daemon {
     pub journal: Journal,
     /// Where metrics and status are served; taken already.
     pub listener: Option<TcpListener>,
+    /// Where the verbs find the guard; taken already.
+    pub socket: Option<Socket>,
+    /// What commands over HTTP have to show; `None` = HTTP takes none.
+    pub token: Option<control::Token>,
     pub recording: Option<recording::Writer>,
     pub orchestrator: Orchestrators,
     /// Called with every snapshot, on the line: it must not block.
@@ -42,11 +57,23 @@ pub struct Daemon {
 }
 
 /// The backend that the configuration names.
-pub fn orchestrator(root: &Root, deployment: &DeploymentConfig) -> Arc<dyn Orchestrator> {
-    match deployment.orchestrator {
+///
+/// # Errors
+/// Where the backend lacks something on this machine.
+pub fn orchestrator(
+    config: &Config,
+    root: &Root,
+    deployment: &DeploymentConfig,
+) -> anyhow::Result<Arc<dyn Orchestrator>> {
+    const CHECKED: &str = "a configuration without it is refused";
+    Ok(match deployment.orchestrator {
         OrchestratorKind::DryRun => Arc::new(DryRun),
+        OrchestratorKind::Systemd => Arc::new(Systemd::new(&config.systemd_bus, root.clone(), deployment)),
+        OrchestratorKind::Docker => Arc::new(Docker::new(&config.docker_socket, deployment)),
         OrchestratorKind::Process => Arc::new(Process::new(root.path().to_owned(), deployment.grace, None)),
-    }
+        OrchestratorKind::Webhook => Arc::new(Webhook::new(deployment.webhook.clone().expect(CHECKED))?),
+        OrchestratorKind::Command => Arc::new(Command::new(deployment.command.clone().expect(CHECKED))),
+    })
 }
 
 /// Runs until `shutdown` completes. Everything is detached and closed when it returns.
@@ -54,7 +81,11 @@ pub fn orchestrator(root: &Root, deployment: &DeploymentConfig) -> Arc<dyn Orche
 /// # Errors
 /// When the sensor cannot be loaded at all, or the journal cannot say what was left unfinished.
 pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::Result<Summary> {
-    let Daemon { config, root, sensor, journal, listener, recording, orchestrator, mut on_snapshot } = daemon;
+    let Daemon { config, root, sensor, journal, listener, socket, token, recording, orchestrator, mut on_snapshot } =
+        daemon;
+    let tls = config.tls.as_ref().map(server::tls::load).transpose()?;
+    let watched = |d| anyhow::Ok(watched(d, orchestrator(d)?));
+    let deployments = config.deployments.iter().map(watched).collect::<anyhow::Result<_>>()?;
     let sensor = Sensor::load(root.clone(), &sensor)?;
     for refusal in &sensor.live().refused {
         tracing::warn!("not live: {refusal}");
@@ -62,34 +93,76 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    let board = Board::remembering(&journal)?;
+    let deliveries = Deliveries::default();
+    metrics.tell_of(deliveries.clone());
+    let notifier = Notifier::start(&config.notify, &board, &deliveries)?;
+    // A journal in memory belongs to a demo, of which nothing is left.
+    let archive = journal.path().map(|path| Archive::open(&path)).transpose()?;
     let (snapshots, watchers) = watch::channel(Arc::new(Snapshot::default()));
-    let (stop_server, server_stopped) = oneshot::channel::<()>();
-    let server = listener.map(|listener| {
-        let stopped = async move {
-            let _ = server_stopped.await;
+    let reporter = Reporter::new(board.clone(), watchers.clone(), archive, config.reports.clone());
+    let reporter = tokio::spawn(reporter.run());
+    let (stop_servers, servers_stopped) = watch::channel(());
+    let stopped = || {
+        let mut stopped = servers_stopped.clone();
+        async move {
+            let _ = stopped.changed().await;
+        }
+    };
+    let (commands, requests) = control::channel();
+    let mut servers = Vec::new();
+    if let Some(listener) = listener {
+        let takes_commands = token.is_some();
+        let access = token.map_or(Access::Nobody, Access::Bearer);
+        let routes = control::routes(commands.clone(), access);
+        let sources = server::Sources {
+            registry: Arc::new(registry),
+            snapshots: watchers,
+            board: board.clone(),
+            tls,
+            commands: routes,
+            takes_commands,
         };
-        tokio::spawn(server::serve(listener, Arc::new(registry), watchers, stopped))
-    });
+        servers.push(tokio::spawn(server::serve(listener, sources, stopped())));
+    }
+    if let Some(socket) = socket {
+        let routes = control::routes(commands, Access::Peer { group: socket.group() });
+        servers.push(tokio::spawn(socket.serve(routes, stopped())));
+    }
 
     let (send, ticks) = mpsc::channel(TICKS_IN_FLIGHT);
     let setup = Setup {
-        deployments: config.deployments.iter().map(|d| watched(d, &config.judge, orchestrator(d))).collect(),
+        deployments,
         journal,
         snapshots,
+        on_entry: Some(Box::new({
+            let board = board.clone();
+            move |entry| board.tell(entry)
+        })),
         on_tick: Some(Box::new(move |snapshot| {
             metrics.record(snapshot);
+            board.record(snapshot);
             on_snapshot(snapshot);
         })),
         pause_file: config.pause_file.clone(),
         incarnation_now: incarnation_below(root.path()),
+        requests: Some(requests),
     };
     let window = config.window;
-    let live = live::start(sensor, window, follow(config, root), recording, send)?;
+    let located = Located::default();
+    let followers = followers(&config, &root, &located);
+    let live = live::start(sensor, window, follow(config, root, located), recording, send)?;
     let summary = guard::run(ticks, setup, shutdown).await;
+    followers.iter().for_each(|task| task.abort());
     // Joining the sensor's thread waits for at most one read.
     drop(live);
-    drop(stop_server);
-    if let Some(server) = server {
+    notifier.finish().await;
+    // It ends with the snapshots.
+    if tokio::time::timeout(Duration::from_secs(5), reporter).await.is_err() {
+        tracing::warn!("a report is still being written; it is left");
+    }
+    drop(stop_servers);
+    for server in servers {
         match tokio::time::timeout(Duration::from_secs(2), server).await {
             Ok(served) => served.context("the server's task panicked")??,
             Err(_) => tracing::warn!("a client kept its connection open; it is cut off"),
@@ -98,29 +171,35 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     summary
 }
 
+/// Tasks that ask the orchestrators where instances run.
+pub fn followers(config: &Config, root: &Root, located: &Located) -> Vec<JoinHandle<()>> {
+    vec![
+        tokio::spawn(targets::follow_units(config.clone(), root.clone(), located.clone())),
+        tokio::spawn(targets::follow_containers(config.clone(), root.clone(), located.clone())),
+    ]
+}
+
 /// Asks the file system again and again; says so once when roles come to overlap.
-fn follow(config: Config, root: Root) -> impl FnMut() -> Vec<Target> + Send {
+fn follow(config: Config, root: Root, located: Located) -> impl FnMut() -> Vec<Target> + Send {
     let mut told = None;
     move || {
-        let paths: Vec<String> = discover::existing(&config, &root).into_iter().map(|(path, _)| path).collect();
+        let existing = discover::existing(&config, &root);
+        let paths: Vec<String> = existing.iter().map(|(path, _)| path.clone()).collect();
         let overlap = config.overlap(&paths).err().map(|e| e.to_string());
         if let Some(text) = overlap.as_ref().filter(|_| overlap != told) {
             tracing::error!("{text}; what both match is not tracked");
         }
         told = overlap;
-        discover::targets(&config, &root)
+        discover::among(&config, existing, &root, &located)
     }
 }
 
-fn watched(config: &DeploymentConfig, judge: &JudgeConfig, orchestrator: Arc<dyn Orchestrator>) -> Watched {
-    let (mut windower, mut judge) = line(config.name.clone(), parameters(judge));
+fn watched(config: &DeploymentConfig, orchestrator: Arc<dyn Orchestrator>) -> Watched {
+    let (mut windower, mut judge) = line(config.name.clone(), config.judge.clone());
     Watched {
         config: config.clone(),
         window: Box::new(move |tick: &Tick| windower.push(tick)),
-        judge: Box::new(move |window| Judgement {
-            verdict: judge.observe(window),
-            stable_shift: Indicator::ALL.map(|indicator| judge.stable_shift(indicator)),
-        }),
+        judge: Box::new(move |window| judge.observe(window)),
         orchestrator,
     }
 }
@@ -128,21 +207,6 @@ fn watched(config: &DeploymentConfig, judge: &JudgeConfig, orchestrator: Arc<dyn
 /// The pure part of one deployment's line; replay uses the same.
 pub fn line(deployment: Arc<str>, parameters: Parameters) -> (Windower, Judge) {
     (Windower::new(deployment), Judge::new(parameters))
-}
-
-/// The judge's settings: its defaults, but for what the configuration says.
-pub fn parameters(config: &JudgeConfig) -> Parameters {
-    let mut parameters = Parameters::default();
-    if let Some(alpha) = config.alpha {
-        parameters.alpha = alpha;
-    }
-    if let Some(windows) = config.baseline_windows {
-        parameters.minimum_baseline = windows;
-    }
-    if let Some(windows) = config.warmup_windows {
-        parameters.warmup_windows = windows;
-    }
-    parameters
 }
 
 /// Opens a recording for `config`'s window length.

@@ -4,23 +4,30 @@
 //! an orchestrator is called. A damaged file is refused, never repaired and never deleted: without its memory the guard
 //! cannot know what it has done already.
 
+pub mod archive;
+mod asked;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
 use crate::{
-    guard::{Decision, Stage},
+    guard::{Action, Decision, Moment, Stage},
     judge::Verdict,
     orchestrator::Plan,
     targets::Target,
 };
 
-/// Raised with every change of the tables.
-const SCHEMA: i64 = 1;
+pub use asked::CommandEntry;
+
+/// Raised with every change of the tables; [`UPGRADES`] has the way from each one before.
+const SCHEMA: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE schema_version (version INTEGER NOT NULL);
@@ -29,7 +36,8 @@ CREATE TABLE decision (
     decision TEXT NOT NULL, plan TEXT NOT NULL) STRICT;
 CREATE TABLE stage (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, decision_id TEXT NOT NULL REFERENCES decision(id),
-    stage TEXT NOT NULL, detail TEXT NOT NULL, unix_ms INTEGER NOT NULL) STRICT;
+    stage TEXT NOT NULL, detail TEXT NOT NULL, unix_ms INTEGER NOT NULL,
+    t_ns INTEGER NOT NULL, boot TEXT NOT NULL) STRICT;
 CREATE INDEX stage_of ON stage(decision_id, seq);
 -- The canary instances that an action was begun against. The key is the last line of defence: none can be acted on twice.
 -- Cgroup ids begin anew at boot, hence the boot id.
@@ -40,7 +48,22 @@ CREATE TABLE acted (
 CREATE TABLE verdict (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, deployment TEXT NOT NULL, unix_ms INTEGER NOT NULL,
     outcome TEXT NOT NULL, verdict TEXT NOT NULL) STRICT;
+-- An empty name stands for all deployments.
+CREATE TABLE pause (deployment TEXT PRIMARY KEY, pause TEXT NOT NULL, boot TEXT NOT NULL) STRICT;
+CREATE TABLE command (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, unix_ms INTEGER NOT NULL, who TEXT NOT NULL,
+    command TEXT NOT NULL, accepted INTEGER NOT NULL, said TEXT NOT NULL) STRICT;
 ";
+
+/// What turns schema 1 into 2, and so on. A stage of schema 1 has no monotonic time: it counts as of another boot.
+const UPGRADES: [&str; 1] = ["
+ALTER TABLE stage ADD COLUMN t_ns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE stage ADD COLUMN boot TEXT NOT NULL DEFAULT '';
+CREATE TABLE pause (deployment TEXT PRIMARY KEY, pause TEXT NOT NULL, boot TEXT NOT NULL) STRICT;
+CREATE TABLE command (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, unix_ms INTEGER NOT NULL, who TEXT NOT NULL,
+    command TEXT NOT NULL, accepted INTEGER NOT NULL, said TEXT NOT NULL) STRICT;
+"];
 
 /// The open journal.
 #[derive(Debug)]
@@ -50,7 +73,7 @@ pub struct Journal {
 }
 
 /// One change of stage.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct StageEntry {
     pub stage: Stage,
     pub detail: String,
@@ -78,6 +101,10 @@ impl Journal {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let name = path.display();
         let directory = path.parent().unwrap_or(Path::new("/"));
+        if directory.exists() && !directory.is_dir() {
+            let file = directory.display();
+            bail!("journal {name}: {file} is a file, not a directory: set 'journal' to another place");
+        }
         if !directory.is_dir() {
             bail!(
                 "journal {name}: there is no directory {}: create it, or set 'journal' to another place",
@@ -128,6 +155,11 @@ impl Journal {
         Self::prepare(Connection::open_in_memory().context("open a journal in memory")?, "memory".into())
     }
 
+    /// The file; `None` for a journal in memory.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.db.path().filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
     fn prepare(db: Connection, boot: String) -> anyhow::Result<Self> {
         db.busy_timeout(Duration::from_secs(5))?;
         let check: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
@@ -145,6 +177,7 @@ impl Journal {
             tx.execute_batch(TABLES)?;
             tx.execute("INSERT INTO schema_version VALUES (?1)", [SCHEMA])?;
         }
+        upgrade(&tx)?;
         check_version(&tx)?;
         tx.commit()?;
         Ok(journal)
@@ -157,7 +190,9 @@ impl Journal {
         plan: &Plan,
         first: Stage,
         detail: &str,
+        at: Moment,
     ) -> anyhow::Result<()> {
+        let boot = self.boot.clone();
         let write = |tx: &Transaction| -> anyhow::Result<()> {
             let (json, plan) = (serde_json::to_string(decision)?, serde_json::to_string(plan)?);
             let action = decision.action.name();
@@ -165,14 +200,14 @@ impl Journal {
                 "INSERT INTO decision VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![decision.id, &*decision.deployment, decision.unix_ms as i64, action, json, plan],
             )?;
-            stage_row(tx, &decision.id, first, detail, decision.unix_ms)
+            stage_row(tx, &boot, &decision.id, first, detail, at)
         };
         self.commit(write).with_context(|| format!("journal: record decision {}", decision.id))
     }
 
     /// Records a change of stage. [`Stage::Applying`] also marks the canary's instances as acted on, in the same commit,
     /// and fails where one of them was already.
-    pub fn record_stage(&mut self, decision_id: &str, stage: Stage, detail: &str, unix_ms: u64) -> anyhow::Result<()> {
+    pub fn record_stage(&mut self, decision_id: &str, stage: Stage, detail: &str, at: Moment) -> anyhow::Result<()> {
         let boot = self.boot.clone();
         let write = |tx: &Transaction| -> anyhow::Result<()> {
             if stage == Stage::Applying {
@@ -184,7 +219,7 @@ impl Journal {
                 }
                 mark(tx, &boot, decision_id, &decision.deployment, &decision.canary)?;
             }
-            stage_row(tx, decision_id, stage, detail, unix_ms)
+            stage_row(tx, &boot, decision_id, stage, detail, at)
         };
         self.commit(write).with_context(|| format!("journal: record {} of {decision_id}", stage.name()))
     }
@@ -196,28 +231,65 @@ impl Journal {
             .with_context(|| format!("journal: mark what came back after {}", decision.id))
     }
 
-    /// Decisions whose action was begun and has no end yet, oldest first, with the stage that they are in.
-    pub fn unfinished(&self) -> anyhow::Result<Vec<(Decision, Stage, Plan)>> {
+    /// Decisions whose life is not over, oldest first: those that were begun and have no end yet, those that are watched
+    /// still, and quarantines that were called for and are not undone.
+    pub fn unfinished(&self) -> anyhow::Result<Vec<HistoryEntry>> {
         let all = self.entries("ORDER BY d.rowid ASC", i64::MAX).context("journal: read unfinished actions")?;
-        let begun = |s: Stage| matches!(s, Stage::Planned | Stage::Applying | Stage::Applied);
-        Ok(all
-            .into_iter()
-            .filter_map(|e| e.stages.last().map(|s| s.stage).filter(|s| begun(*s)).map(|s| (e.decision, s, e.plan)))
-            .collect())
+        let has = |e: &HistoryEntry, stage| e.stages.iter().any(|s| s.stage == stage);
+        let held = |e: &HistoryEntry| {
+            e.decision.action == Action::Quarantine && has(e, Stage::Applying) && !has(e, Stage::Undone)
+        };
+        let is_open = |e: &HistoryEntry| e.stages.last().is_some_and(|s| s.stage.is_open());
+        let of_quarantine = |e: &HistoryEntry| e.decision.action == Action::Quarantine && has(e, Stage::Undone);
+        Ok(all.into_iter().filter(|e| held(e) || is_open(e) && !of_quarantine(e)).collect())
     }
 
-    /// Actions on a deployment whose orchestrator was called at or after a moment: decision and time, oldest first.
-    pub fn actions_since(&self, deployment: &str, unix_ms: u64) -> anyhow::Result<Vec<(String, u64)>> {
-        let read = || -> rusqlite::Result<Vec<(String, u64)>> {
+    /// A decision with its whole life.
+    pub fn entry(&self, id: &str) -> anyhow::Result<Option<HistoryEntry>> {
+        let all = self.entries_of(id);
+        Ok(all.with_context(|| format!("journal: read decision {id}"))?.pop())
+    }
+
+    /// Canary instances of this boot that no person let the guard act on.
+    pub fn declined(&self, deployment: &str) -> anyhow::Result<Vec<Target>> {
+        let read = || -> rusqlite::Result<Vec<Target>> {
             let mut query = self.db.prepare_cached(
-                "SELECT s.decision_id, s.unix_ms FROM stage s JOIN decision d ON d.id = s.decision_id
-                 WHERE d.deployment = ?1 AND s.stage = 'applying' AND s.unix_ms >= ?2 ORDER BY s.seq",
+                "SELECT d.decision FROM stage s JOIN decision d ON d.id = s.decision_id
+                 WHERE d.deployment = ?1 AND s.stage = 'declined' AND s.boot = ?2",
             )?;
-            let rows = query
-                .query_map(params![deployment, unix_ms as i64], |r| Ok((r.get(0)?, r.get::<_, i64>(1)? as u64)))?;
-            rows.collect()
+            let rows = query.query_map(params![deployment, self.boot], |r| json::<Decision>(r, 0))?;
+            Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flat_map(|d| d.canary).collect())
+        };
+        read().with_context(|| format!("journal: read what was declined on {deployment}"))
+    }
+
+    /// How long ago the orchestrator was called for a deployment, for each call within `span`, oldest first. By the clock
+    /// that only runs on where the call was of this boot; else by the wall clock, to which a call in the future (the
+    /// clock was set back) is of this moment.
+    pub fn action_ages(&self, deployment: &str, now: Moment, span: Duration) -> anyhow::Result<Vec<Duration>> {
+        let read = || -> rusqlite::Result<Vec<Duration>> {
+            let mut query = self.db.prepare_cached(
+                "SELECT s.unix_ms, s.t_ns, s.boot = ?2 FROM stage s JOIN decision d ON d.id = s.decision_id
+                 WHERE d.deployment = ?1 AND s.stage = 'applying' ORDER BY s.seq",
+            )?;
+            let rows = query.query_map(params![deployment, self.boot], |r| {
+                let (unix_ms, t_ns) = (r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64);
+                Ok(match r.get(2)? {
+                    true => Duration::from_nanos(now.t_ns.saturating_sub(t_ns)),
+                    false => Duration::from_millis(now.unix_ms.saturating_sub(unix_ms)),
+                })
+            })?;
+            rows.filter(|age| age.as_ref().map_or(true, |age| *age <= span)).collect()
         };
         read().with_context(|| format!("journal: read the actions on {deployment}"))
+    }
+
+    /// How many decisions there are on a deployment.
+    pub fn decisions(&self, deployment: &str) -> anyhow::Result<u64> {
+        let count = self
+            .db
+            .query_row("SELECT count(*) FROM decision WHERE deployment = ?1", [deployment], |r| r.get::<_, i64>(0));
+        Ok(count.with_context(|| format!("journal: count the decisions on {deployment}"))? as u64)
     }
 
     /// The decision by which an action was already begun against any of these instances.
@@ -254,11 +326,19 @@ impl Journal {
     }
 
     fn entries(&self, order: &str, limit: i64) -> rusqlite::Result<Vec<HistoryEntry>> {
-        let mut decisions =
-            self.db.prepare_cached(&format!("SELECT d.id, d.decision, d.plan FROM decision d {order} LIMIT ?1"))?;
+        self.entries_by(&format!("{order} LIMIT ?1"), params![limit])
+    }
+
+    fn entries_of(&self, id: &str) -> rusqlite::Result<Vec<HistoryEntry>> {
+        self.entries_by("WHERE d.id = ?1", params![id])
+    }
+
+    fn entries_by(&self, which: &str, values: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<Vec<HistoryEntry>> {
+        let query = format!("SELECT d.id, d.decision, d.plan FROM decision d {which}");
+        let mut decisions = self.db.prepare_cached(&query)?;
         let mut stages =
             self.db.prepare_cached("SELECT stage, detail, unix_ms FROM stage WHERE decision_id = ?1 ORDER BY seq")?;
-        let rows = decisions.query_map([limit], |r| Ok((r.get::<_, String>(0)?, json(r, 1)?, json(r, 2)?)))?;
+        let rows = decisions.query_map(values, |r| Ok((r.get::<_, String>(0)?, json(r, 1)?, json(r, 2)?)))?;
         rows.map(|row| {
             let (id, decision, plan) = row?;
             let stages = stages.query_map([id], |r| {
@@ -284,6 +364,18 @@ fn boot_id() -> anyhow::Result<String> {
     Ok(id.trim().to_owned())
 }
 
+/// Brings the tables of an older canary up to date, within the transaction.
+fn upgrade(tx: &Transaction) -> anyhow::Result<()> {
+    let version: Option<i64> =
+        tx.query_row("SELECT max(version) FROM schema_version", [], |r| r.get(0)).unwrap_or(None);
+    let Some(version) = version.filter(|v| (1..SCHEMA).contains(v)) else { return Ok(()) };
+    for step in &UPGRADES[version as usize - 1..] {
+        tx.execute_batch(step)?;
+    }
+    tx.execute("INSERT INTO schema_version VALUES (?1)", [SCHEMA])?;
+    Ok(())
+}
+
 fn check_version(db: &Connection) -> anyhow::Result<()> {
     let version: Option<i64> = match db.query_row("SELECT max(version) FROM schema_version", [], |r| r.get(0)) {
         Ok(version) => version,
@@ -291,6 +383,11 @@ fn check_version(db: &Connection) -> anyhow::Result<()> {
     };
     match version {
         Some(SCHEMA) => Ok(()),
+        Some(v) if v > 0 && v < SCHEMA => {
+            bail!(
+                "written by an older canary (schema {v}, this one reads {SCHEMA}): its next `canary run` brings it up to date"
+            )
+        }
         Some(v) if v > SCHEMA => bail!(
             "written by a newer canary (schema {v}, this one knows {SCHEMA}): use that version, or move the file away"
         ),
@@ -318,10 +415,10 @@ fn damaged(path: &Path, found: &str) -> anyhow::Error {
     )
 }
 
-fn stage_row(tx: &Transaction, id: &str, stage: Stage, detail: &str, unix_ms: u64) -> anyhow::Result<()> {
+fn stage_row(tx: &Transaction, boot: &str, id: &str, stage: Stage, detail: &str, at: Moment) -> anyhow::Result<()> {
     tx.execute(
-        "INSERT INTO stage (decision_id, stage, detail, unix_ms) VALUES (?1, ?2, ?3, ?4)",
-        params![id, stage.name(), detail, unix_ms as i64],
+        "INSERT INTO stage (decision_id, stage, detail, unix_ms, t_ns, boot) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![id, stage.name(), detail, at.unix_ms as i64, at.t_ns as i64, boot],
     )?;
     Ok(())
 }

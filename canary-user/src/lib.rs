@@ -9,7 +9,10 @@
 //!
 //! Arrows point one way. `window`, `judge` and the rules of `guard` have no clock and no I/O: time is an argument.
 
+#![forbid(unsafe_code)]
+
 pub mod config;
+mod http_client;
 pub mod targets;
 pub mod telemetry;
 
@@ -17,6 +20,7 @@ pub mod window;
 
 pub mod judge;
 
+pub mod control;
 pub mod guard;
 pub mod journal;
 pub mod orchestrator;

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What is judged by its ratio canary/stable. Larger is worse for each of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Indicator {
     /// On-CPU nanoseconds per turnaround, or per second and instance where nothing turns around.
@@ -25,10 +26,12 @@ pub enum Indicator {
     TurnaroundMean,
     /// 95th percentile of the turnaround in nanoseconds.
     TurnaroundP95,
+    /// Mean time in nanoseconds that the target waited for the answers of others, on connections that it opened.
+    DependencyTurnaround,
 }
 
 impl Indicator {
-    pub const ALL: [Indicator; 7] = [
+    pub const ALL: [Indicator; 8] = [
         Indicator::CpuPerWork,
         Indicator::RunQueueWait,
         Indicator::MemoryStall,
@@ -36,6 +39,7 @@ impl Indicator {
         Indicator::BytesPerWork,
         Indicator::TurnaroundMean,
         Indicator::TurnaroundP95,
+        Indicator::DependencyTurnaround,
     ];
     pub const COUNT: usize = Self::ALL.len();
 
@@ -49,6 +53,7 @@ impl Indicator {
             Indicator::BytesPerWork => "bytes_per_work",
             Indicator::TurnaroundMean => "turnaround_mean",
             Indicator::TurnaroundP95 => "turnaround_p95",
+            Indicator::DependencyTurnaround => "dependency_turnaround",
         }
     }
 
@@ -62,12 +67,13 @@ impl Indicator {
             Indicator::BytesPerWork => "bytes per turnaround",
             Indicator::TurnaroundMean => "turnaround (mean)",
             Indicator::TurnaroundP95 => "turnaround (p95)",
+            Indicator::DependencyTurnaround => "dependency latency",
         }
     }
 }
 
 /// What is judged by the exact conditional test on counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     Crashes,
@@ -76,11 +82,22 @@ pub enum Event {
     /// TCP resets sent: connections that the service broke off.
     ResetsOut,
     Retransmits,
+    /// Responses with a 5xx status, where they are plain HTTP/1.
+    ServerErrors,
+    /// TCP connections that were asked for and never established.
+    ConnectFailures,
 }
 
 impl Event {
-    pub const ALL: [Event; 5] =
-        [Event::Crashes, Event::ErrorExits, Event::OomKills, Event::ResetsOut, Event::Retransmits];
+    pub const ALL: [Event; 7] = [
+        Event::Crashes,
+        Event::ErrorExits,
+        Event::OomKills,
+        Event::ResetsOut,
+        Event::Retransmits,
+        Event::ServerErrors,
+        Event::ConnectFailures,
+    ];
     pub const COUNT: usize = Self::ALL.len();
 
     pub fn name(self) -> &'static str {
@@ -90,6 +107,8 @@ impl Event {
             Event::OomKills => "oom_kills",
             Event::ResetsOut => "resets_out",
             Event::Retransmits => "retransmits",
+            Event::ServerErrors => "server_errors",
+            Event::ConnectFailures => "connect_failures",
         }
     }
 
@@ -100,6 +119,8 @@ impl Event {
             Event::OomKills => "OOM kills",
             Event::ResetsOut => "connections reset by the service",
             Event::Retransmits => "retransmitted segments",
+            Event::ServerErrors => "responses with a 5xx status",
+            Event::ConnectFailures => "connections that failed to open",
         }
     }
 }
@@ -120,6 +141,32 @@ pub struct Reading {
     pub turnarounds: u64,
     /// Seconds that the instance was watched in this tick.
     pub seconds: f64,
+    #[serde(default)]
+    pub around: Around,
+}
+
+/// What keeps an instance from working, besides itself. Unknown, or without a limit: `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Around {
+    /// Share of the periods of its CPU limit in which it was held back, 0 to 1.
+    pub throttled: Option<f64>,
+    pub memory_limit_bytes: Option<u64>,
+    /// Time that its tasks waited for a CPU in this tick.
+    pub wait_ns: Option<u64>,
+    /// Of that, the time in which processes of other deployments or the kernel had the CPU.
+    pub wait_for_others_ns: Option<u64>,
+}
+
+/// The machine around a deployment. Unknown is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    /// Share of the machine's CPU time that others than the deployment's instances used, 0 to 1.
+    pub cpu_others: Option<f64>,
+    /// Share of the machine's memory that is available to new work, 0 to 1.
+    pub memory_available: Option<f64>,
+    pub memory_available_bytes: Option<u64>,
 }
 
 /// Both roles over one tick.
@@ -135,6 +182,8 @@ pub struct Window {
     pub canary: Vec<Reading>,
     /// Whether the sensor lost nothing in this tick. Indicators of a window that is not clean are not bet on.
     pub clean: bool,
+    #[serde(default)]
+    pub node: Node,
 }
 
 mod build;

@@ -7,6 +7,8 @@ use std::{
     process::{Command, Output},
 };
 
+use canary_user::{targets::cgroup::Root, telemetry::capabilities};
+
 fn canary(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_canary")).args(args).output().expect("the binary starts")
 }
@@ -19,12 +21,19 @@ fn stderr(output: &Output) -> String {
 fn config(dir: &Path) -> String {
     let path = dir.join("canary.toml");
     let text = format!(
-        "window = \"100ms\"\njournal = \"{}\"\n[[deployment]]\nname = \"none\"\n\
+        "window = \"100ms\"\njournal = \"{}\"\napi.socket = \"{}\"\n[[deployment]]\nname = \"none\"\n\
          stable = {{ cgroup = \"/no-such-cgroup/v1\" }}\ncanary = {{ cgroup = \"/no-such-cgroup/v2\" }}\n",
-        dir.join("journal.db").display()
+        dir.join("journal.db").display(),
+        dir.join("canary.sock").display()
     );
     fs::write(&path, text).expect("write the configuration");
     path.display().to_string()
+}
+
+/// Whether `canary run` gets as far as its journal and its address here; prints why not otherwise.
+fn can_run(test: &str) -> bool {
+    let lacks = capabilities::ensure_held().err().or_else(|| Root::find().err());
+    lacks.as_ref().inspect(|error| println!("SKIP {test}: {error:#}")).is_none()
 }
 
 #[test]
@@ -54,8 +63,7 @@ fn a_missing_configuration_and_an_unknown_key_are_named() {
 #[test]
 fn a_taken_port_is_said_before_anything_is_loaded() {
     let test = "a_taken_port_is_said_before_anything_is_loaded";
-    if let Err(error) = canary_user::targets::cgroup::Root::find() {
-        println!("SKIP {test}: {error:#}");
+    if !can_run(test) {
         return;
     }
     let dir = tempfile::tempdir().expect("tempdir");
@@ -70,8 +78,7 @@ fn a_taken_port_is_said_before_anything_is_loaded() {
 #[test]
 fn a_corrupt_journal_is_refused_and_kept() {
     let test = "a_corrupt_journal_is_refused_and_kept";
-    if let Err(error) = canary_user::targets::cgroup::Root::find() {
-        println!("SKIP {test}: {error:#}");
+    if !can_run(test) {
         return;
     }
     let dir = tempfile::tempdir().expect("tempdir");
@@ -95,6 +102,44 @@ fn a_replay_of_something_else_names_the_line() {
 }
 
 #[test]
+fn a_guard_that_cannot_be_reached_is_said_with_what_to_do() {
+    let socket = "/no-such-directory/canary.sock";
+    for words in [&["status"][..], &["pause", "--for", "1h"], &["resume", "shop"]] {
+        let output = canary(&[words, &["--socket", socket]].concat());
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        let text = stderr(&output);
+        assert!(text.contains(socket) && text.contains("start `canary run`") && text.contains("--socket"), "{text}");
+    }
+    assert_eq!(canary(&["pause", "--for", "soon"]).status.code(), Some(2));
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2() {
     assert_eq!(canary(&["no-such-verb"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_hook_that_does_not_exist_is_refused_with_those_that_do() {
+    let output = canary(&["run", "--disable-hook", "sched_swich"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("sched_switch"), "{}", stderr(&output));
+}
+
+#[test]
+fn pause_and_resume_say_what_they_did() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let file = dir.path().join("run/pause");
+    let path = file.display().to_string();
+    for (verb, exists, word) in [
+        ("pause", true, "Paused"),
+        ("pause", true, "Paused"),
+        ("resume", false, "Resumed"),
+        ("resume", false, "Not paused"),
+    ] {
+        let output = canary(&[verb, "--pause-file", &path]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.starts_with(word) && said.contains(&path), "{verb}: {said}");
+        assert_eq!(file.exists(), exists, "{verb}");
+    }
 }

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fault {
-    /// Severity times the CPU per request.
+    /// Severity times the CPU that a request cost before, sockets and all.
     Cpu,
     /// Reads (severity - 1) × 16 pages per request at random from a file that does not fit its memory limit.
     Memory,
-    /// Keeps (severity - 1) × 1.3 KiB per request: about 1 % of its memory per second at 300 requests/s and severity 2.
+    /// Keeps (severity - 1) × 1 kB per request: about 1 % of its memory per second at 400 requests/s and severity 2.
     Leak,
     /// Answers severity times as large.
     Network,

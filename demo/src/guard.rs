@@ -59,8 +59,10 @@ pub async fn start(
         // The demo's canary never outlives the demo, so there is nothing to remember on disk.
         journal: Journal::in_memory()?,
         listener,
+        socket: None,
+        token: None,
         orchestrator: Box::new(move |deployment| {
-            Arc::new(Process::new(cgroup2.clone(), deployment.grace, Some(control.clone())))
+            Ok(Arc::new(Process::new(cgroup2.clone(), deployment.grace, Some(control.clone()))))
         }),
         on_snapshot: Box::new(move |snapshot| {
             observer.see(snapshot);

@@ -59,7 +59,7 @@ pub struct Load {
 impl Load {
     /// `rate` is requests per second and instance. An instance gets load from the first time it serves.
     pub fn start(rate: f64, instances: watch::Receiver<Vec<Instance>>) -> anyhow::Result<Self> {
-        ensure!(rate > 0.0 && rate <= 100_000.0, "a rate of {rate} requests per second cannot be sent: try 300");
+        ensure!(rate > 0.0 && rate <= 100_000.0, "a rate of {rate} requests per second cannot be sent: try 400");
         let counters = Arc::new(Counters::default());
         let (stop, stopped) = oneshot::channel();
         let shared = counters.clone();

@@ -9,9 +9,17 @@ use canary_demo::{enter, neighbour, run, serve};
 use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
-/// A small HTTP service in two versions, load on both, and the guard on top.
+const EXAMPLES: &str = "\
+Examples:
+  canary-demo run
+  canary-demo run --scenario latency --severity 3x
+  canary-demo run --scenario healthy --duration 2m --output json >windows.jsonl
+
+Exit codes: 0 the guard did what the scenario calls for, 1 it did not or the run failed, 2 wrong usage.";
+
+/// A small HTTP service in two versions, load on both, and the guard on top. Needs root.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -19,7 +27,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Starts stable and canary in cgroups of their own, sends load, and makes the canary regress.
+    /// Start stable and canary in cgroups of their own, send load, and make the canary regress
     Run(run::Options),
     /// One instance of the service. Takes faults on standard input, one JSON object per line; ends when it closes.
     #[command(hide = true)]

@@ -92,7 +92,7 @@ impl Report {
             };
         }
         let last = seen.decisions.last().unwrap_or(first);
-        if last.stage != Stage::Verified {
+        if !matches!(last.stage, Stage::Verified | Stage::Recovered) {
             return Err(format!("the action is {}: {}", last.stage.name(), last.detail));
         }
         let after = load::sum(&self.load, Role::Stable, Some(Phase::AfterDrain));
@@ -117,16 +117,20 @@ impl Report {
             after: self.traffic(Phase::AfterDrain),
         };
         let run = Run { deployment: DEPLOYMENT, last: &seen.last, decisions: &seen.decisions, service: Some(service) };
-        writeln!(out, "\nScenario    {}, at {}x", self.scenario.title(), self.severity)?;
+        writeln!(out)?;
+        let scenario = format!("{}, at {}x", self.scenario.title(), self.severity);
+        write!(out, "{}", summary::entry("Scenario", &scenario))?;
         write!(out, "{}", summary::render(&run))?;
         for instance in self.instances.iter().filter(|i| i.starts > 1) {
             let ends: Vec<String> = instance.ends.iter().map(|(how, times)| format!("{times} × {how}")).collect();
-            writeln!(out, "Restarts    {}: {} starts, ended by {}", instance.cgroup, instance.starts, ends.join(", "))?;
+            let text = format!("{}: {} starts, ended by {}", instance.cgroup, instance.starts, ends.join(", "));
+            write!(out, "{}", summary::entry("Restarts", &text))?;
         }
-        match judged {
-            Ok(right) => writeln!(out, "Result      as it should be: {right}")?,
-            Err(wrong) => writeln!(out, "Result      NOT as it should be: {wrong}")?,
-        }
+        let result = match judged {
+            Ok(right) => format!("as it should be: {right}"),
+            Err(wrong) => format!("NOT as it should be: {wrong}"),
+        };
+        write!(out, "{}", summary::entry("Result", &result))?;
         Ok(())
     }
 

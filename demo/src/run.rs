@@ -8,7 +8,7 @@ use canary_user::{
     guard::Mode,
     targets::Role,
     telemetry::monotonic_ns,
-    watch::{Show, Teller, TerminalView, View},
+    watch::{Show, Teller, TerminalView, View, units},
 };
 use clap::{Args, ValueEnum};
 use tokio::{
@@ -26,7 +26,7 @@ use crate::{
     observer::Observer,
     report::Report,
     scenario::{Scenario, TimeLine},
-    serve,
+    working_set::make_working_set,
 };
 
 /// Windows that a run goes on for after its action has ended, to show that the service goes on too.
@@ -34,38 +34,38 @@ const AFTERWARDS: u32 = 50;
 
 #[derive(Args)]
 pub struct Options {
-    /// What goes wrong.
+    /// What goes wrong with the canary
     #[arg(long, value_enum, default_value_t = Scenario::Cpu)]
     pub scenario: Scenario,
-    /// How wrong, as a multiple: 2x is twice the CPU. [default: 2x]
-    #[arg(long, value_parser = parse_severity)]
+    /// How wrong, as a multiple from 1x to 100x: 2x is twice the CPU [default: 2x]
+    #[arg(long, value_name = "FACTOR", value_parser = parse_severity)]
     pub severity: Option<f64>,
-    /// Length of the run at most; it ends earlier once the guard has acted. [default: 850 windows]
-    #[arg(long, value_parser = humantime::parse_duration)]
+    /// Length of the run at most, such as 2m; it ends earlier once the guard has acted [default: 850 windows, 85s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
-    /// Length of a window.
-    #[arg(long, value_parser = humantime::parse_duration, default_value = "100ms")]
+    /// Length of a window, 100ms to 1m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "100ms")]
     pub window: Duration,
-    /// Stable instances.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
+    /// Instances of stable, 1 to 32; the canary is always one
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub instances: u16,
-    /// How far the guard may go: observe, advise, quarantine, drain or rollback.
-    #[arg(long, default_value = "rollback")]
+    /// How far the guard may go: observe, advise, quarantine, drain or rollback
+    #[arg(long, value_name = "MODE", default_value = "rollback")]
     pub mode: Mode,
-    /// Requests per second and instance.
-    #[arg(long, default_value_t = 300.0)]
+    /// Requests per second and instance; a window with fewer than 30 on a side is merged with the next
+    #[arg(long, value_name = "NUMBER", default_value_t = 400.0)]
     pub rate: f64,
-    /// Form of the report.
+    /// text: a live view on a terminal, else lines; json: one object per window, one a line, and a summary at the end
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
-    /// File to record the samples in, for `canary replay`.
-    #[arg(long)]
+    /// Also record what the kernel counts to this new file, for `canary replay` [default: no recording]
+    #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
-    /// Serve the guard's metrics and status on this address.
-    #[arg(long)]
+    /// Serve the guard's metrics, status and probes here, such as 127.0.0.1:9847 [default: not served]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Directory on a real disk for the file that the scenario 'memory' reads.
-    #[arg(long, default_value = "/var/tmp")]
+    /// Directory on a real disk for the file that the scenario 'memory' reads
+    #[arg(long, value_name = "DIRECTORY", default_value = "/var/tmp")]
     pub scratch: PathBuf,
 }
 
@@ -93,7 +93,7 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
     let stop = asked_to_stop()?;
 
     let cgroups = DemoCgroups::create(scenario.memory_limit_bytes())?;
-    let working_set = scenario.working_set_bytes().map(|bytes| serve::make_working_set(&options.scratch, bytes));
+    let working_set = scenario.working_set_bytes().map(|bytes| make_working_set(&options.scratch, bytes));
     let working_set = working_set.transpose()?;
     // The file has no name; the instances open it through us.
     let open_path = |file: &File| PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
@@ -198,7 +198,12 @@ async fn tell_of_load(load: &Load, teller: &Teller) {
             let all = load::sum(&totals, role, None);
             let after = load::sum(&totals, role, Some(Phase::AfterOnset)).failed;
             let since = if after > 0 { format!(", {after} of them since the onset") } else { String::new() };
-            format!("{:<7} {:>8} requests served, {} failed{since}", role.name(), all.served, all.failed)
+            format!(
+                "{:<7} {:>8} requests served, {} failed{since}",
+                role.name(),
+                units::count(all.served),
+                units::count(all.failed)
+            )
         };
         teller.footer(vec![line(Role::Stable), line(Role::Canary)]);
     }

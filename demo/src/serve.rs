@@ -6,12 +6,10 @@
 use std::{
     error::Error,
     fmt,
-    fs::File,
     hint::black_box,
     io::{self, BufRead, Write},
     net::SocketAddr,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -24,8 +22,8 @@ use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rustix::{
-    fs::{Advice, fadvise},
     process::DumpableBehavior,
+    time::{ClockId, clock_gettime},
 };
 use socket2::SockRef;
 use tokio::{
@@ -33,26 +31,31 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
+    time::timeout,
 };
 
-use crate::fault::{Fault, Order};
+use crate::{
+    fault::{Fault, Order},
+    working_set::WorkingSet,
+};
 
 /// Links of the hash chain per request: about 100 µs on a CPU of 2024. Counted and not timed, so that all versions do
 /// the same work however busy the machine is.
 const BASE_LINKS: u64 = 27_500;
+/// Some milliseconds, once, when the fault 'cpu' begins.
+const CALIBRATION_LINKS: u64 = 1_000_000;
 const BASE_BODY_BYTES: usize = 2048;
 /// Touched at start, so that the resident memory of instances can be compared.
 const BASE_HEAP_BYTES: usize = 32 << 20;
-const LEAK_BYTES: f64 = 1330.0;
+const LEAK_BYTES: f64 = 1000.0;
 const OOM_BYTES: f64 = (1 << 20) as f64;
 const WORKING_SET_PAGES: f64 = 16.0;
-const PAGE_BYTES: u64 = 4096;
-/// Of linux/magic.h.
-const TMPFS_MAGIC: u64 = 0x0102_1994;
-/// Of linux/magic.h.
-const RAMFS_MAGIC: u64 = 0x8584_58f6;
 const LATENCY: Duration = Duration::from_millis(2);
 const ERROR_SHARE: f64 = 0.05;
+/// After SIGTERM: for the runtime to learn of a connection that waits to be accepted.
+const QUEUED: Duration = Duration::from_millis(5);
+/// After SIGTERM: for a request that is on its way on an open connection.
+const LAST_REQUEST: Duration = Duration::from_millis(50);
 
 /// A chain of `links` SplitMix64 steps, each of which needs the one before.
 pub fn burn_cpu(links: u64) -> u64 {
@@ -75,15 +78,14 @@ struct Service {
 
 struct State {
     order: Order,
+    /// Links of the hash chain per request.
+    links: u64,
     body: Bytes,
     requests: u64,
+    /// CPU time that the process had taken when the first request came.
+    cpu_before: Option<Duration>,
     /// What was leaked, by request.
     kept: Vec<Vec<u8>>,
-}
-
-struct WorkingSet {
-    file: File,
-    pages: u64,
 }
 
 /// Why a request gets no answer.
@@ -108,7 +110,14 @@ impl Error for Broken {}
 impl Service {
     fn new(working_set: Option<PathBuf>) -> anyhow::Result<Self> {
         let healthy = Order { fault: None, severity: 1.0 };
-        let state = State { order: healthy, body: body(1.0), requests: 0, kept: Vec::new() };
+        let state = State {
+            order: healthy,
+            links: BASE_LINKS,
+            body: body(1.0),
+            requests: 0,
+            cpu_before: None,
+            kept: Vec::new(),
+        };
         Ok(Self { state: Mutex::new(state), working_set: working_set.map(WorkingSet::open).transpose()? })
     }
 
@@ -121,13 +130,15 @@ impl Service {
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.body = body(if order.fault == Some(Fault::Network) { order.severity } else { 1.0 });
+        state.links = if order.fault == Some(Fault::Cpu) { state.links_for(order.severity) } else { BASE_LINKS };
         state.order = order;
         Ok(())
     }
 
     async fn answer(&self, _request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Broken> {
-        let (order, number, body) = {
+        let (order, links, number, body) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.cpu_before.get_or_insert_with(process_cpu_time);
             state.requests += 1;
             match state.order.fault {
                 Some(Fault::Leak) => {
@@ -141,11 +152,10 @@ impl Service {
                 Some(Fault::Crash) => std::process::abort(),
                 _ => {}
             }
-            (state.order, state.requests, state.body.clone())
+            (state.order, state.links, state.requests, state.body.clone())
         };
         let excess = order.severity - 1.0;
-        let times = if order.fault == Some(Fault::Cpu) { order.severity } else { 1.0 };
-        black_box(burn_cpu(black_box((BASE_LINKS as f64 * times) as u64)));
+        black_box(burn_cpu(black_box(links)));
         match order.fault {
             Some(Fault::Memory) => {
                 if let Some(set) = &self.working_set {
@@ -160,49 +170,25 @@ impl Service {
     }
 }
 
-impl WorkingSet {
-    fn open(path: PathBuf) -> anyhow::Result<Self> {
-        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        let bytes = file.metadata().with_context(|| format!("stat {}", path.display()))?.len();
-        // Without read-ahead, each missing page is waited for: what a working set that does not fit costs.
-        fadvise(&file, 0, None, Advice::Random).with_context(|| format!("fadvise {}", path.display()))?;
-        Ok(Self { file, pages: (bytes / PAGE_BYTES).max(1) })
-    }
-
-    fn read(&self, seed: u64, pages: u64) -> io::Result<()> {
-        let mut page = [0; PAGE_BYTES as usize];
-        // Twice, because only a page that is used again counts as part of the working set: the kernel books the wait
-        // for it as a memory stall, and not as plain reading.
-        for _ in 0..2 {
-            for i in 0..pages {
-                let number = mix(mix(seed).wrapping_add(i)) % self.pages;
-                self.file.read_exact_at(&mut page, number * PAGE_BYTES)?;
-                black_box(&page);
-            }
-        }
-        Ok(())
+impl State {
+    /// Links by which a request costs `severity` times the CPU that requests cost until now, sockets and all.
+    fn links_for(&self, severity: f64) -> u64 {
+        let spent = process_cpu_time().saturating_sub(self.cpu_before.unwrap_or_default());
+        let started = process_cpu_time();
+        black_box(burn_cpu(black_box(CALIBRATION_LINKS)));
+        let link_ns = (process_cpu_time() - started).as_nanos() as f64 / CALIBRATION_LINKS as f64;
+        let request_ns = match self.requests {
+            0 => BASE_LINKS as f64 * link_ns,
+            requests => spent.as_nanos() as f64 / requests as f64,
+        };
+        BASE_LINKS + ((severity - 1.0) * request_ns / link_ns) as u64
     }
 }
 
-/// A file of `bytes` bytes for the fault 'memory', on disk and out of the page cache. It has no name and goes
-/// with the last process that has it open. Refuses a file system in memory.
-pub fn make_working_set(dir: &Path, bytes: u64) -> anyhow::Result<File> {
-    let magic = rustix::fs::statfs(dir).with_context(|| format!("statfs {}", dir.display()))?.f_type as u64;
-    if magic == TMPFS_MAGIC || magic == RAMFS_MAGIC {
-        bail!("{} is in memory, where reading never waits: choose a directory on a disk with --scratch", dir.display());
-    }
-    let making = || format!("make the working set in {}", dir.display());
-    let mut file = tempfile::tempfile_in(dir).with_context(making)?;
-    let mut block = [0u64; 8192];
-    for number in 0..bytes.div_ceil(size_of_val(&block) as u64) {
-        block.fill(mix(number));
-        let raw: Vec<u8> = block.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        file.write_all(&raw).with_context(making)?;
-    }
-    file.sync_all().with_context(making)?;
-    // Pages that are cached already would not be charged to those who read them.
-    fadvise(&file, 0, None, Advice::DontNeed).with_context(making)?;
-    Ok(file)
+/// User and system time of all threads of this process.
+fn process_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 fn body(times: f64) -> Bytes {
@@ -247,6 +233,10 @@ pub async fn serve(listen: SocketAddr, working_set: Option<PathBuf>) -> anyhow::
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
     };
+    // Whoever is in the listener's queue has been told that it is connected: closing now would break that off.
+    while let Ok(Ok((stream, _))) = timeout(QUEUED, listener.accept()).await {
+        connections.spawn(connection(stream, service.clone(), stopping.clone()));
+    }
     drop(listener);
     drop(stop);
     while connections.join_next().await.is_some() {}
@@ -281,10 +271,13 @@ async fn connection(stream: TcpStream, service: Arc<Service>, mut stopping: watc
     let result = tokio::select! {
         result = serving.as_mut() => result,
         // Fails only once the sender is dropped, and that is the sign.
-        _ = stopping.changed() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
+        _ = stopping.changed() => match timeout(LAST_REQUEST, serving.as_mut()).await {
+            Ok(result) => result,
+            Err(_) => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        },
     };
     let Err(e) = result else { return };
     match e.source().and_then(|source| source.downcast_ref()) {

@@ -17,7 +17,7 @@ use canary_demo::{
 };
 use canary_user::{
     guard::{Action, Decision},
-    orchestrator::{Orchestrator, State, process::Process},
+    orchestrator::{Orchestrator, Plan, State, process::Process},
     targets::{Role, Target},
 };
 use tokio::sync::{Mutex, watch};
@@ -29,9 +29,9 @@ fn program() -> PathBuf {
     env!("CARGO_BIN_EXE_canary-demo").into()
 }
 
-fn cgroups(limit: Option<u64>) -> Option<DemoCgroups> {
+fn cgroups(test: &str, limit: Option<u64>) -> Option<DemoCgroups> {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: needs root");
+        println!("SKIP {test}: needs root");
         return None;
     }
     Some(DemoCgroups::create(limit).expect("cgroups"))
@@ -67,6 +67,7 @@ fn rollback(cgroups: &DemoCgroups, instances: &[Instance]) -> Decision {
             version: role.name().into(),
             cgroup: i.cgroup.clone(),
             incarnation: fs::metadata(full(cgroups, &i.cgroup)).expect("stat cgroup").ino(),
+            identity: None,
         };
         of_role.map(target).collect()
     };
@@ -90,7 +91,9 @@ fn full(cgroups: &DemoCgroups, cgroup: &str) -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_moves_the_load_without_a_failed_request_and_nothing_is_left() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let Some(cgroups) = cgroups(None) else { return };
+    let Some(cgroups) = cgroups("a_rollback_moves_the_load_without_a_failed_request_and_nothing_is_left", None) else {
+        return;
+    };
     let fleet = fleet(&cgroups, 2).await;
     let load = Load::start(200.0, fleet.watch()).expect("load");
     until_served(&load, Role::Canary, Phase::BeforeOnset, 100).await;
@@ -98,8 +101,8 @@ async fn a_rollback_moves_the_load_without_a_failed_request_and_nothing_is_left(
     let instances = fleet.watch().borrow().clone();
     let decision = rollback(&cgroups, &instances);
     let process = Process::new(cgroups.root().to_owned(), Duration::from_secs(60), Some(fleet.control()));
-    process.apply(&decision).await.expect("apply");
-    assert_eq!(process.state(&decision).await.expect("state"), State::InEffect);
+    process.apply(&decision, &Plan::default()).await.expect("apply");
+    assert_eq!(process.state(&decision).await.expect("state").state, State::InEffect);
     let mut watch = fleet.watch();
     until(&mut watch, |i| i.address.is_none()).await;
     until_served(&load, Role::Stable, Phase::AfterDrain, 200).await;
@@ -122,14 +125,14 @@ async fn a_rollback_moves_the_load_without_a_failed_request_and_nothing_is_left(
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_are_counted_exactly() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let Some(cgroups) = cgroups(None) else { return };
+    let Some(cgroups) = cgroups("bytes_are_counted_exactly", None) else { return };
     let fleet = fleet(&cgroups, 1).await;
     let load = Load::start(200.0, fleet.watch()).expect("load");
     until_served(&load, Role::Canary, Phase::BeforeOnset, 100).await;
     // Routed away and drained, the canary's totals stand still.
     let process = Process::new(cgroups.root().to_owned(), Duration::from_secs(60), Some(fleet.control()));
     let instances = fleet.watch().borrow().clone();
-    process.apply(&rollback(&cgroups, &instances)).await.expect("apply");
+    process.apply(&rollback(&cgroups, &instances), &Plan::default()).await.expect("apply");
     let canary = load::sum(&load.stop().expect("totals"), Role::Canary, None);
     let request = "GET / HTTP/1.1\r\nhost: canary-demo\r\n\r\n".len() as u64;
     // The date has always the same length.
@@ -144,7 +147,9 @@ async fn bytes_are_counted_exactly() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crashing_canary_is_started_again_with_its_fault_until_it_is_stopped() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let Some(cgroups) = cgroups(None) else { return };
+    let Some(cgroups) = cgroups("a_crashing_canary_is_started_again_with_its_fault_until_it_is_stopped", None) else {
+        return;
+    };
     let fleet = fleet(&cgroups, 1).await;
     let load = Load::start(200.0, fleet.watch()).expect("load");
     fleet.fault(Role::Canary, Order { fault: Some(Fault::Crash), severity: 2.0 }).await;
@@ -154,7 +159,7 @@ async fn a_crashing_canary_is_started_again_with_its_fault_until_it_is_stopped()
 
     let instances = watch.borrow().clone();
     let process = Process::new(cgroups.root().to_owned(), Duration::from_secs(60), Some(fleet.control()));
-    process.apply(&rollback(&cgroups, &instances)).await.expect("apply");
+    process.apply(&rollback(&cgroups, &instances), &Plan::default()).await.expect("apply");
     let starts = |all: &[Instance]| all.iter().find(|i| i.role == Role::Canary).map(|i| i.starts);
     let at_rollback = starts(&watch.borrow());
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -168,7 +173,10 @@ async fn a_crashing_canary_is_started_again_with_its_fault_until_it_is_stopped()
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kernel_kills_a_canary_that_outgrows_its_limit_and_spares_stable() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let Some(cgroups) = cgroups(Some(56 << 20)) else { return };
+    let Some(cgroups) = cgroups("the_kernel_kills_a_canary_that_outgrows_its_limit_and_spares_stable", Some(56 << 20))
+    else {
+        return;
+    };
     let fleet = fleet(&cgroups, 1).await;
     let load = Load::start(200.0, fleet.watch()).expect("load");
     fleet.fault(Role::Canary, Order { fault: Some(Fault::Oom), severity: 2.0 }).await;
@@ -183,7 +191,9 @@ async fn the_kernel_kills_a_canary_that_outgrows_its_limit_and_spares_stable() {
 #[tokio::test]
 async fn what_a_killed_demo_left_behind_is_removed_and_a_living_one_is_spared() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let Some(first) = cgroups(None) else { return };
+    let Some(first) = cgroups("what_a_killed_demo_left_behind_is_removed_and_a_living_one_is_spared", None) else {
+        return;
+    };
     let root = first.root().to_owned();
     drop(first);
     let make = |name: &str| -> PathBuf {
@@ -195,13 +205,14 @@ async fn what_a_killed_demo_left_behind_is_removed_and_a_living_one_is_spared() 
     let lock = fs::File::open(&alive).expect("open");
     lock.try_lock().expect("lock");
     let mut child = sleeper_in(&dead.join("canary-0"));
-    let demo = cgroups(None).expect("root, as above");
+    let demo =
+        cgroups("what_a_killed_demo_left_behind_is_removed_and_a_living_one_is_spared", None).expect("root, as above");
     assert!(!dead.exists());
     assert!(alive.exists());
     assert!(!child.wait().expect("wait").success());
     drop(lock);
     drop(demo);
-    drop(cgroups(None));
+    drop(cgroups("what_a_killed_demo_left_behind_is_removed_and_a_living_one_is_spared", None));
     assert!(!alive.exists());
 }
 
@@ -221,7 +232,7 @@ fn sleeper_in(cgroup: &Path) -> std::process::Child {
 #[tokio::test]
 async fn instances_are_told_apart_by_their_cgroup() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let Some(demo) = cgroups(None) else { return };
+    let Some(demo) = cgroups("instances_are_told_apart_by_their_cgroup", None) else { return };
     let cell: Arc<str> = demo.cell("stable-0").expect("cell").cgroup;
     assert_eq!(*cell, *format!("{}/stable-0", demo.name()));
     assert!(demo.cell("stable-0").is_err(), "a name is given once");

@@ -1,5 +1,16 @@
 //! What the end-to-end tests share: real cgroups, real processes, and a sensor on them.
 
+pub mod bpf;
+pub mod browser;
+pub mod guard;
+pub mod guarded;
+pub mod machine;
+pub mod namespace;
+pub mod openmetrics;
+pub mod overhead;
+pub mod program;
+pub mod service;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -59,18 +70,17 @@ impl Sandbox {
             version: role.name().into(),
             cgroup: path.into(),
             incarnation: self.root.id(path).with_context(|| format!("{path} does not exist"))?,
+            identity: None,
         })
     }
 
     /// Runs a shell script in the cgroup, moved in before its first line.
     pub fn run(&self, path: &str, script: &str) -> anyhow::Result<Child> {
         let procs = self.root.dir(path).join("cgroup.procs");
-        Command::new("sh")
-            .arg("-c")
-            .arg(format!("echo $$ > {} && {script}", procs.display()))
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| format!("start a process in {path}"))
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("echo $$ > {} && {script}", procs.display())).stdin(Stdio::null());
+        // From where this process is at home: another test's cgroup may be emptied at any moment.
+        service::outside(|| command.spawn()).with_context(|| format!("start a process in {path}"))
     }
 
     pub fn pids(&self, path: &str) -> Vec<i32> {
@@ -85,6 +95,34 @@ impl Sandbox {
         text.lines()
             .find_map(|l| l.strip_prefix(name)?.trim().parse().ok())
             .with_context(|| format!("{} has no {name}", file.display()))
+    }
+}
+
+/// What `cpu.stat` has for a cgroup before and after a tick of the sensor. However long a busy machine takes for the tick, what
+/// the scheduler had booked at its moment lies between.
+#[derive(Clone, Copy, Debug)]
+pub struct Booked {
+    before_usec: u64,
+    after_usec: u64,
+}
+
+impl Booked {
+    /// Reads the book, lets the sensor tick, and reads it again.
+    pub fn around<T>(sandbox: &Sandbox, path: &str, tick: impl FnOnce() -> T) -> anyhow::Result<(Self, T)> {
+        let before_usec = sandbox.field(path, "cpu.stat", "usage_usec")?;
+        let ticked = tick();
+        Ok((Self { before_usec, after_usec: sandbox.field(path, "cpu.stat", "usage_usec")? }, ticked))
+    }
+
+    /// Checks what the sensor counted from this tick to a later one: within 1 % of the kernel's book, which did not stand
+    /// still.
+    pub fn agrees(self, later: Self, ours_ns: u64, what: &str) {
+        let low = later.before_usec.saturating_sub(self.after_usec) as f64 / 1e6;
+        let high = (later.after_usec - self.before_usec) as f64 / 1e6;
+        let ours = ours_ns as f64 / 1e9;
+        println!("{what}: eBPF {ours:.6} s, cpu.stat {low:.6} s to {high:.6} s");
+        assert!(high > 0.02, "the load did nothing: {high} s");
+        assert!(low * 0.99 <= ours && ours <= high * 1.01, "{what}: eBPF {ours} s, cpu.stat {low} s to {high} s");
     }
 }
 

@@ -24,17 +24,17 @@ fn a_missing_hook_loses_its_signal_only() -> anyhow::Result<()> {
     }
     let sandbox = Sandbox::new()?;
     let path = sandbox.cgroup("one")?;
-    let options = Options { disabled_hooks: vec!["sched_wakeup".into(), "mark_victim".into()], ..Options::default() };
+    let options = Options { disabled_hooks: vec!["sched_switch".into(), "mark_victim".into()], ..Options::default() };
     let mut sensor = Sensor::load(sandbox.root.clone(), &options)?;
     sensor.follow(&[sandbox.target(&path, Role::Stable)?]);
     let tick = sensor.tick();
     let sample = &tick.samples[0];
-    assert!(sample.cpu.is_none(), "without sched_wakeup there is no CPU signal, not a zero");
+    assert!(sample.cpu.is_none(), "without sched_switch there is no CPU signal, not a zero");
     assert!(sample.oom_kills.is_none());
     assert!(sample.network.is_some() && sample.lifecycle.is_some() && sample.reclaim.is_some());
     assert!(!sensor.live().has(Signal::Cpu));
     assert!(
-        tick.quality.hooks_missing.iter().any(|h| h.contains("sched_wakeup") && h.contains("run-queue")),
+        tick.quality.hooks_missing.iter().any(|h| h.contains("sched_switch") && h.contains("run-queue")),
         "{tick:?}"
     );
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::{OsStr, OsString},
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -36,11 +37,23 @@ pub fn executable() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
 }
 
-/// cargo in the workspace's root.
+/// cargo in the workspace's root, with the compiler that belongs to it.
 pub fn cargo() -> Command {
-    let mut command = Command::new(executable());
+    let cargo = executable();
+    let mut command = Command::new(&cargo);
     command.current_dir(repository());
+    if let Some(path) = path_with_own_compiler(&cargo, env::var_os("PATH").as_deref()) {
+        command.env("PATH", path);
+    }
     command
+}
+
+/// `path` with cargo's own directory first where a rustc lies beside it. Setup may install a second rustc in between, and
+/// half of the dependencies built by one, half by the other do not fit together.
+fn path_with_own_compiler(cargo: &Path, path: Option<&OsStr>) -> Option<OsString> {
+    let directory = cargo.parent().filter(|directory| directory.join("rustc").is_file())?;
+    let others = path.map(|path| env::split_paths(path).collect::<Vec<_>>()).unwrap_or_default();
+    env::join_paths([directory.to_owned()].into_iter().chain(others)).ok()
 }
 
 /// Builds with `cargo <arguments>`, showing each crate as it comes. Compiler messages go to stderr, and only when it fails.
@@ -103,6 +116,18 @@ fn package_name(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_compiler_beside_cargo_comes_before_any_other() {
+        let directory = std::env::temp_dir().join(format!("canary-own-compiler-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("make a directory");
+        let cargo = directory.join("cargo");
+        assert_eq!(path_with_own_compiler(&cargo, Some("/usr/bin".as_ref())), None, "no rustc beside it");
+        std::fs::write(directory.join("rustc"), "").expect("write a file");
+        let path = path_with_own_compiler(&cargo, Some("/usr/bin:/bin".as_ref())).expect("a rustc is beside it");
+        std::fs::remove_dir_all(&directory).expect("remove the directory");
+        assert_eq!(path, OsString::from(format!("{}:/usr/bin:/bin", directory.display())));
+    }
 
     #[test]
     fn a_package_id_names_its_package_with_and_without_an_at_sign() {

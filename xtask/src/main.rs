@@ -8,42 +8,69 @@ mod progress;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 #[path = "../../canary-user/build/toolchain.rs"]
 mod toolchain;
+
+#[cfg(test)]
+mod documented;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set up, run the demo, test, bench and lint the canary guard")]
+#[command(
+    name = "cargo xtask",
+    about = "Set up, run the demo, test, bench and lint the canary guard",
+    after_help = EXAMPLES
+)]
 struct Options {
+    /// Where a missing compiler for the BPF target may come from; one that is there is used as it is
+    #[arg(long, global = true, value_enum, default_value_t, env = "CANARY_SETUP_FROM")]
+    setup_from: setup::From,
     #[command(subcommand)]
     verb: Verb,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask setup                      install what is missing to build; nothing else is changed
+  cargo xtask run                        the demo: the guard catches a canary that takes twice the CPU, in about 45 s
+  cargo xtask run --scenario crash       another thing that goes wrong; `cargo xtask run --help` lists them
+  cargo xtask test                       all tests; those on the real kernel need root
+  cargo xtask test --filter journal      those whose name contains a text
+  cargo xtask bench judge --quick        false alarms and delays of the judge on generated services, each with its limit
+
+Exit codes: 0 done, 1 failure, 2 wrong usage. `run` gives 0 only where the guard did what the scenario calls for.";
+
 #[derive(Subcommand)]
 enum Verb {
-    /// Install what the kernel programs need to be built; a second run finds nothing to do
-    Setup(setup::Options),
-    /// Set up, build, and show the guard catching a canary that got worse (needs root)
+    /// Install what the kernel programs need to be built (a C compiler, a compiler with `core` for BPF, bpf-linker); a second
+    /// run finds nothing to do
+    Setup,
+    /// Set up, build, and show the guard catching a canary that got worse (needs root, or sudo)
     Run(run::Options),
-    /// Set up and run all tests; ends with `N passed, N failed, N skipped`
+    /// Set up and run all tests; the last line is `N passed, N failed, N skipped`
     Test(test::Options),
-    /// Measure; without a name, list what there is
+    /// Run checks and end-to-end tests on Debian's kernels in qemu, and print which hooks each accepts
+    Vm(vm::Options),
+    /// Measure; without a name, list what can be measured
     Bench(bench::Options),
     /// Formatting, clippy for user space and kernel programs, licences and sources of dependencies
     Lint,
 }
 
 fn main() -> ExitCode {
-    let done = match Options::parse().verb {
-        Verb::Setup(options) => setup::setup(&options),
-        Verb::Run(options) => run::run(&options),
-        Verb::Test(options) => return test::test(&options),
-        Verb::Bench(options) => bench::bench(&options),
-        Verb::Lint => lint::lint(),
+    let Options { setup_from, verb } = Options::parse();
+    let done = match verb {
+        Verb::Setup => setup::setup(setup_from),
+        Verb::Run(options) => run::run(&options, setup_from),
+        Verb::Test(options) => return test::test(&options, setup_from),
+        Verb::Vm(options) => vm::vm(&options, setup_from),
+        Verb::Bench(options) => bench::bench(&options, setup_from),
+        Verb::Lint => lint::lint(setup_from),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

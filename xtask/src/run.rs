@@ -15,25 +15,13 @@ use clap::Args;
 
 use crate::{cargo, setup};
 
-const DEMO_OPTIONS: &str = "\
-Options of the demo, handed to it as they are (`cargo xtask run --help-demo` lists values and defaults):
-  --scenario <NAME>     what goes wrong with the canary
-  --severity <FACTOR>   how wrong, as a multiple: 2x is twice as much
-  --duration <TIME>     length of the run, such as 90s
-  --window <TIME>       length of a window, such as 100ms
-  --instances <N>       instances of stable
-  --mode <MODE>         how far the guard may go, from observe to rollback
-  --output <FORM>       form of the report: text or json
-  --record <FILE>       keep the samples for `canary replay`
-  --listen <ADDRESS>    address of the guard's page, metrics and API";
+/// The demo's own help, so that it is read before the demo is built; a test of the demo holds the two together.
+const DEMO_OPTIONS: &str = include_str!("../../demo/options.txt");
 
 #[derive(Args)]
 #[command(after_help = DEMO_OPTIONS)]
 pub struct Options {
-    /// Build the demo and print its own help
-    #[arg(long)]
-    help_demo: bool,
-    /// Options of the demo, see below
+    /// Options of the demo, see below; they are handed to it as they are
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "DEMO OPTIONS")]
     demo: Vec<OsString>,
 }
@@ -45,10 +33,10 @@ enum Root {
     Sudo,
 }
 
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &Options, setup_from: setup::From) -> Result<()> {
     // Everything that can be wrong is said before the build, which takes minutes.
-    let root = if options.help_demo { Root::Already } else { check_machine()? };
-    setup::setup(&setup::Options::default())?;
+    let root = check_machine()?;
+    setup::setup(setup_from)?;
     let arguments =
         ["build", "--release", "--locked", "--package", "canary-demo", "--package", "canary-user", "--bins"];
     let built = cargo::build("build the guard and the demo", &arguments)?;
@@ -58,9 +46,6 @@ pub fn run(options: &Options) -> Result<()> {
         .context("cargo built no executable of the package canary-demo")?;
     let mut command = as_root(&demo.executable, root);
     command.arg("run").args(&options.demo);
-    if options.help_demo {
-        command.arg("--help");
-    }
     Err(command.exec()).with_context(|| format!("start {command:?}"))
 }
 

@@ -169,3 +169,28 @@ fn the_image_copies_what_exists_and_every_member_of_the_workspace() {
         }
     }
 }
+
+#[test]
+fn the_alerts_fire_when_they_should_and_not_else() {
+    let available = Command::new("promtool").arg("--version").output();
+    if !available.is_ok_and(|output| output.status.success()) {
+        println!(
+            "SKIP the_alerts_fire_when_they_should_and_not_else: there is no promtool here (apt-get install prometheus)"
+        );
+        return;
+    }
+    let output = Command::new("promtool")
+        .args(["test", "rules", "canary.rules.test.yml"])
+        .current_dir(repository().join("deploy/prometheus"))
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    // An alert that is not tested would be taken for one that is.
+    let tests = read("deploy/prometheus/canary.rules.test.yml");
+    let rules: Value = serde_saphyr::from_str(&read("deploy/prometheus/canary.rules.yml")).unwrap();
+    for rule in rules["groups"][0]["rules"].as_array().unwrap() {
+        let alert = rule["alert"].as_str().unwrap();
+        assert!(tests.contains(&format!("alertname: {alert}\n")), "no test makes {alert} fire");
+    }
+}

@@ -15,9 +15,19 @@ use crate::{
     },
 };
 
-/// Tell whether this machine can do it, and what is lost where not.
+const NOTES: &str = "\
+Each line is `ok`, `limited` (the guard runs; what it loses is said) or `MISSING` (the guard cannot run here).
+Exit code: 0 the guard can run here, 1 it cannot.
+
+Examples:
+  canary check
+  canary check --output json      an array of {what, ok, essential, detail}";
+
+/// Tell whether this machine can run the guard, and what is lost where not. Loads every kernel program, and unloads it again.
 #[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
 pub struct Args {
+    /// text: one line per finding; json: one array
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
 }
@@ -30,6 +40,8 @@ struct Finding {
     /// Whether the guard cannot run without it.
     essential: bool,
     detail: String,
+    /// What a hook is for; only hooks have one.
+    signal: Option<&'static str>,
 }
 
 /// Exit code 0 when the guard can run here (perhaps with signals missing), 1 when not.
@@ -48,7 +60,7 @@ fn look() -> Vec<Finding> {
     let mut add = |what: &str, essential: bool, outcome: Result<String, String>| {
         let ok = outcome.is_ok();
         let detail = outcome.unwrap_or_else(|e| e);
-        findings.push(Finding { what: what.to_owned(), ok, essential, detail });
+        findings.push(Finding { what: what.to_owned(), ok, essential, detail, signal: None });
         ok
     };
     let uname = rustix::system::uname();
@@ -60,33 +72,35 @@ fn look() -> Vec<Finding> {
             true,
             match &held {
                 Ok(held) if held.has(capability) => Ok(capability.purpose.to_owned()),
-                Ok(_) => Err(format!("missing; needed {}: run as root", capability.purpose)),
+                Ok(_) => Err(format!("needed {}: {}", capability.purpose, capabilities::HOW_TO_GET)),
                 Err(error) => Err(format!("{error:#}")),
             },
         );
     }
-    let layout = kernel::Layout::read();
-    add("BTF", true, layout.map(|_| kernel::BTF_PATH.to_owned()).map_err(|e| format!("{e:#}")));
+    let layout = kernel::Layout::read().map(|_| kernel::BTF_PATH.to_owned());
+    add("BTF", false, layout.map_err(|e| format!("{e:#}. Without it no tracepoint can be used")));
     let root = Root::find();
     let found = root.as_ref().map(|r| format!("mounted at {}", r.path().display())).map_err(|e| format!("{e:#}"));
     add("cgroup2", true, found);
     let Ok(root) = root else { return findings };
     add("memory controller", false, memory_controller(&root));
     add("PSI", false, psi(&root));
-    match Sensor::load(root, &Options::default()) {
+    let sensor = match Sensor::load(root, &Options::default()) {
+        Ok(sensor) => sensor,
         Err(error) => {
             add("eBPF programs", true, Err(format!("{error:#}")));
+            return findings;
         }
-        Ok(sensor) => {
-            for hook in HOOKS.iter().filter(|h| h.is_attached_by_name()) {
-                let refused = sensor.live().refused.iter().find(|r| r.hook == hook.name);
-                let outcome = match refused {
-                    None => Ok(hook.signal.title().to_owned()),
-                    Some(refusal) => Err(refusal.to_string()),
-                };
-                add(&format!("hook {}", hook.name), false, outcome);
-            }
-        }
+    };
+    for hook in HOOKS.iter().filter(|h| h.is_attached_by_name()) {
+        let refused = sensor.live().refused.iter().find(|r| r.hook == hook.name);
+        findings.push(Finding {
+            what: format!("hook {}", hook.name),
+            ok: refused.is_none(),
+            essential: false,
+            detail: refused.map_or_else(|| hook.signal.title().to_owned(), ToString::to_string),
+            signal: Some(hook.signal.title()),
+        });
     }
     findings
 }

@@ -7,10 +7,19 @@ use crate::{
     targets::{cgroup::Root, discover},
 };
 
+const NOTES: &str = "\
+A mistake is told with file, line, column, key and what to write instead. A pattern that matches no cgroup yet is a
+warning on stderr. Exit code: 0 the configuration is valid, 1 it is not.
+
+Examples:
+  canary config --config canary.toml
+  canary config --config canary.toml >checked.toml      what is printed is a configuration again";
+
 /// Check a configuration and print it with all defaults.
 #[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
 pub struct Args {
-    /// The configuration file
+    /// The configuration file to check
     #[arg(long, default_value = "/etc/canary/canary.toml")]
     pub config: PathBuf,
 }

@@ -8,15 +8,25 @@ use serde_json::json;
 use super::Output;
 use crate::journal::{HistoryEntry, Journal};
 
-/// What was decided and done, from the journal, newest first.
+const NOTES: &str = "\
+The journal may be read while the guard runs. Exit code: 0 also where nothing was decided yet, 1 there is no such journal.
+
+Examples:
+  canary history
+  canary history --limit 1 --output json      an array of {decision, plan, stages}";
+
+/// Show what was decided and done, from the journal, newest first: each decision, why, which gate held it back, and
+/// each stage that it went through.
 #[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
 pub struct Args {
-    /// The guard's journal
+    /// The guard's journal; the configuration names it as journal
     #[arg(long, default_value = "/var/lib/canary/journal.db")]
     pub journal: PathBuf,
-    /// At most so many decisions
+    /// Show at most this many decisions
     #[arg(long, default_value_t = 20)]
     pub limit: usize,
+    /// text: a few lines per decision, times in UTC; json: one array, times in milliseconds since 1970
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
 }
@@ -54,6 +64,6 @@ fn print(entry: &HistoryEntry) {
     }
 }
 
-fn when(unix_ms: u64) -> String {
+pub(super) fn when(unix_ms: u64) -> String {
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_millis(unix_ms)).to_string()
 }

@@ -1,12 +1,21 @@
 //! The command line: one file per verb, errors printed once, at the edge.
 
+pub mod act;
+pub mod calibrate;
 pub mod check;
 pub mod config;
+pub mod explain;
+pub mod guard;
 pub mod history;
 pub mod pause;
 pub mod record;
 pub mod replay;
+pub mod report;
 pub mod run;
+pub mod status;
+pub mod top;
+
+use std::io::IsTerminal as _;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -24,33 +33,57 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  canary check                            can this machine do it, and what is lost where not
+  canary check                            can this machine run the guard, and what is lost where not
   canary config --config canary.toml      check a configuration and print it with all defaults
   canary run --config canary.toml         watch, judge, and act as far as each deployment's mode allows
+  canary top                              watch the running guard in the terminal
   canary record --config canary.toml --out run.jsonl
-  canary replay run.jsonl                 judge a recording again; exit code 0, 10, 11 or 12 is the verdict
+  canary replay run.jsonl                 judge a recording again; the exit code is the verdict
+  canary calibrate run.jsonl              how often it would be wrong here, and how small a change it would find
+  canary status                           how things stand, and what keeps the guard from acting
+  canary history --limit 5                what was decided and done, newest first
+  canary report --out rollback.html       the latest decision as one file: verdict, charts, causes, what was done
+  canary explain ID                       one decision's whole story: reasons, gates, plan, stages, the way back
+  canary rollback shop                    take the canary of shop away, whatever the verdict
+  canary pause --for 1h                   keep the guard from acting for an hour; `canary resume` ends it
 
-Exit codes where a verdict is the answer: 0 healthy, 10 regressed, 11 inconclusive, 12 insufficient data.
-Everywhere: 1 failure, 2 wrong usage.";
+Exit codes: 0 done, 1 failure, 2 wrong usage. Of `replay`, where the verdict is the answer: 0 healthy, 10 regressed,
+11 inconclusive, 12 insufficient data.";
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run the guard on the cgroups that the configuration names
     Run(run::Args),
-    /// Tell whether this machine can do it: kernel, BTF, cgroup2, PSI, capabilities, each hook tried for real
+    /// Tell whether this machine can run the guard: kernel, BTF, cgroup2, PSI, capabilities, each hook tried for real
     Check(check::Args),
+    /// Watch a running guard in the terminal; keys choose, show causes and decisions, pause
+    Top(top::Args),
     /// Check a configuration and print it with all defaults
     Config(config::Args),
-    /// Record every sample to a file, without judging
+    /// Record what the kernel counts to a file, without judging
     Record(record::Args),
-    /// Judge a recording again
+    /// Ask how often the judge would be wrong on your service, and how small a change it would find
+    Calibrate(calibrate::Args),
+    /// Judge a recording again; the exit code is the verdict
     Replay(replay::Args),
-    /// What was decided and done, from the journal
+    /// Show how each deployment stands, and what keeps the guard from acting
+    Status(status::Args),
+    /// Show what was decided and done, from the journal
     History(history::Args),
-    /// Keep the guard from acting until it is resumed
-    Pause(pause::Args),
+    /// Write the report of a decision, for the incident's ticket or for a chat
+    Report(report::Args),
+    /// Tell the whole story of one decision, from the journal
+    Explain(explain::Args),
+    /// Let a decision that waits for approval be carried out
+    Approve(act::ApproveArgs),
+    /// Take the canary of a deployment away, whatever the verdict
+    Rollback(act::RollbackArgs),
+    /// Take an action back, as was recorded with it
+    Undo(act::UndoArgs),
+    /// Keep the guard from acting until it is resumed; watching and judging go on
+    Pause(pause::PauseArgs),
     /// Let the guard act again
-    Resume(pause::Args),
+    Resume(pause::ResumeArgs),
 }
 
 /// How to print.
@@ -69,6 +102,7 @@ pub fn start_log(filter: &str) {
     }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(parsed.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")))
         .init();
 }

@@ -8,26 +8,36 @@ use tokio::sync::mpsc;
 use super::{config::warn_of_patterns, run::asked_to_stop, wants_kernel_debug};
 use crate::{
     config::Config,
-    targets::{cgroup::Root, discover},
-    telemetry::{Options, Sensor, live, recording::Writer},
+    daemon,
+    targets::{cgroup::Root, discover, located::Located},
+    telemetry::{Options, Sensor, capabilities, live, recording::Writer},
 };
 
-/// Record every sample to a file, without judging, for `canary replay`.
+const NOTES: &str = "\
+Needs what `canary run` needs: root, or the capabilities that `canary check` lists. The file is JSON Lines, about 1 KB per
+window and instance; docs/recording.md explains each field.
+
+Examples:
+  canary record --config canary.toml --out run.jsonl --duration 10m";
+
+/// Record what the kernel counts to a file, without judging, for `canary replay`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
 pub struct Args {
-    /// The configuration file: its window and its patterns are used
+    /// The configuration file: its window and its cgroup patterns are used
     #[arg(long, default_value = "/etc/canary/canary.toml")]
     pub config: PathBuf,
     /// The file to make; one that exists is not overwritten
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Stop after this long [default: until interrupted]
-    #[arg(long, value_parser = humantime::parse_duration)]
+    /// Stop after this long, such as 90s or 10m [default: until interrupted]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
+    capabilities::ensure_held()?;
     let root = Root::find()?;
     warn_of_patterns(&config, &root)?;
     let sensor = Sensor::load(root.clone(), &Options { kernel_debug: wants_kernel_debug(), ..Options::default() })?;
@@ -36,7 +46,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let count = runtime.block_on(async {
         let (send, mut ticks) = mpsc::channel(8);
         let window = config.window;
-        let live = live::start(sensor, window, move || discover::targets(&config, &root), None, send)?;
+        let located = Located::default();
+        // They end with the runtime.
+        let _followers = daemon::followers(&config, &root, &located);
+        let live = live::start(sensor, window, move || discover::targets(&config, &root, &located), None, send)?;
         let stop = asked_to_stop()?;
         let limit = async {
             match args.duration {

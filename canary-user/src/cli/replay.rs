@@ -1,77 +1,200 @@
 //! `canary replay`: a recording through the same line as live; the exit code is the verdict.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum;
 use serde_json::json;
 
 use super::Output;
 use crate::{
-    config::{Config, JudgeConfig},
+    config::{self, Config},
     daemon,
-    judge::{Judge, Outcome, Verdict},
-    telemetry::recording::Reader,
+    judge::{
+        Direction, Judge, Outcome, Parameters, Tolerance, Verdict,
+        columns::{Column, ColumnState, Columns},
+    },
+    telemetry::{recording::Reader, table::Table},
+    watch::chart::{self, Timeline},
     window::Windower,
 };
 
-/// Judge a recording again.
+/// Points of a course that are kept: enough for any screen.
+const POINTS: usize = 2000;
+/// Size of the SVG, in pixels.
+const SVG: (u32, u32) = (960, 560);
+/// Size of the plot where there is no terminal to ask, in characters.
+const PLOT: (u16, u16) = (100, 30);
+
+const NOTES: &str = "\
+Nothing is acted on, and neither root nor eBPF is needed. The same recording gives the same verdict every time.
+Exit code: 0 healthy, 10 regressed, 11 inconclusive, 12 insufficient data; of several deployments that which most needs
+attention: regressed, else inconclusive, else insufficient data. 1 where the recording cannot be read.
+
+A table of indicators has the first line t,role,target and then any names; t is in seconds, role stable or canary. It is
+judged by the same comparison, without what only the kernel knows (docs/recording.md).
+
+Examples:
+  canary replay run.jsonl
+  canary replay latencies.csv --lower-is-worse hit_rate
+  canary replay run.jsonl --what-if alpha=0.01 --what-if indicator.cpu_per_work.delta=0.1
+  canary replay run.jsonl --deployment shop --svg shop.svg
+  canary replay run.jsonl --config canary.toml --deployment shop --output json";
+
+/// Judge a recording again; the exit code is the verdict after its last window.
 #[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
 pub struct Args {
-    /// A recording, as `canary record` or `--record` makes it
+    /// A recording, as `canary record` or `--record` makes it; or a table of indicators, NAME.csv
     pub file: PathBuf,
-    /// Use the [judge] settings of this configuration instead of the defaults
-    #[arg(long)]
+    /// Of a table: this indicator is worse where it is smaller. May be given several times [default: larger is worse]
+    #[arg(long = "lower-is-worse", value_name = "INDICATOR")]
+    pub lower_is_worse: Vec<String>,
+    /// Use the [judge] settings of this configuration [default: the judge's defaults]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Judge this deployment only; needed for an exit code where a recording holds several
-    #[arg(long)]
+    /// Judge as if this key of [judge] had another value; may be given several times [default: as configured]
+    #[arg(long = "what-if", value_name = "KEY=VALUE")]
+    pub what_if: Vec<String>,
+    /// Tell of this deployment only, and let its verdict be the exit code [default: all]
+    #[arg(long, value_name = "NAME")]
     pub deployment: Option<String>,
+    /// Draw evidence and P(t) over time: auto draws where stdout is a terminal
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    pub plot: Plot,
+    /// Also draw them to this SVG file; one that exists is overwritten [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// text: the verdict with its reasons; json: one object {deployment, verdict, course} a line
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
 }
 
+/// When to draw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Plot {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// How one deployment was judged: at the end, and on the way there.
+struct Judged {
+    verdict: Verdict,
+    course: Timeline,
+    /// Of a table: the state of each indicator.
+    columns: Option<Vec<ColumnState>>,
+}
+
 /// Exit code 0 healthy, 10 regressed, 11 inconclusive, 12 insufficient data.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let settings = match &args.config {
-        Some(path) => Config::load(path)?.judge,
-        None => JudgeConfig::default(),
+    let config = args.config.as_ref().map(|path| Config::load(path)).transpose()?;
+    let parameters = |deployment: &str| {
+        let own = config.as_ref().and_then(|c| c.deployments.iter().find(|d| *d.name == *deployment));
+        let configured = own.map(|d| &d.judge).or(config.as_ref().map(|c| &c.judge)).cloned().unwrap_or_default();
+        config::what_if(&configured, &args.what_if)
     };
-    let mut verdicts = judge(args, &settings)?;
+    let mut judged = if args.file.extension().is_some_and(|e| e == "csv") {
+        judge_table(args, parameters(args.deployment.as_deref().unwrap_or_default())?)?
+    } else {
+        if !args.lower_is_worse.is_empty() {
+            bail!("--lower-is-worse is for tables; of a recording, use --what-if indicator.NAME.direction=down");
+        }
+        judge(args, &parameters)?
+    };
     if let Some(name) = &args.deployment {
-        verdicts.retain(|deployment, _| **deployment == **name);
+        judged.retain(|deployment, _| **deployment == **name);
     }
-    if verdicts.is_empty() {
+    if judged.is_empty() {
         match &args.deployment {
             Some(name) => bail!("{} holds no window of deployment {name}", args.file.display()),
             None => bail!("{} holds no target: nothing can be judged", args.file.display()),
         }
     }
-    for (deployment, verdict) in &verdicts {
+    draw(args, &judged)?;
+    for (deployment, Judged { verdict, course, columns }) in &judged {
         match args.output {
-            Output::Json => println!("{}", json!({ "deployment": deployment, "verdict": verdict })),
-            Output::Text => print(deployment, verdict),
+            Output::Json => {
+                let mut line = json!({ "deployment": deployment, "verdict": verdict, "course": course });
+                if let Some(columns) = columns {
+                    line["columns"] = json!(columns);
+                }
+                println!("{line}");
+            }
+            Output::Text => {
+                print!("{}", describe(deployment, verdict));
+                print!("{}", plot(args.plot, deployment, course));
+            }
         }
     }
-    let worst = verdicts.values().map(|v| v.outcome).max_by_key(|o| severity(*o)).context("there is a verdict")?;
+    let worst =
+        judged.values().map(|j| j.verdict.outcome).max_by_key(|o| severity(*o)).context("there is a verdict")?;
     Ok(ExitCode::from(worst.exit_code()))
 }
 
 /// The last verdict on each deployment. A verdict that once was "regressed" stays so, as it does live.
-fn judge(args: &Args, settings: &JudgeConfig) -> anyhow::Result<BTreeMap<Arc<str>, Verdict>> {
+fn judge(
+    args: &Args,
+    parameters: &dyn Fn(&str) -> anyhow::Result<Parameters>,
+) -> anyhow::Result<BTreeMap<Arc<str>, Judged>> {
+    // Refused before anything is read: a mistyped key costs nothing.
+    parameters("")?;
     let mut lines: BTreeMap<Arc<str>, (Windower, Judge)> = BTreeMap::new();
-    let mut verdicts = BTreeMap::new();
+    let mut judged: BTreeMap<Arc<str>, Judged> = BTreeMap::new();
     for tick in Reader::open(&args.file)? {
         let tick = tick?;
         for sample in &tick.samples {
             let name = &sample.target.deployment;
             if !lines.contains_key(name) {
-                lines.insert(name.clone(), daemon::line(name.clone(), daemon::parameters(settings)));
+                lines.insert(name.clone(), daemon::line(name.clone(), parameters(name)?));
             }
         }
         for (name, (windower, judge)) in &mut lines {
-            verdicts.insert(name.clone(), judge.observe(&windower.push(&tick)));
+            let verdict = judge.observe(&windower.push(&tick));
+            match judged.get_mut(name) {
+                Some(known) => {
+                    known.course.push(&verdict, tick.t_ns);
+                    known.verdict = verdict;
+                }
+                None => {
+                    let mut course = Timeline::new(POINTS);
+                    course.push(&verdict, tick.t_ns);
+                    judged.insert(name.clone(), Judged { verdict, course, columns: None });
+                }
+            }
         }
     }
-    Ok(verdicts)
+    Ok(judged)
+}
+
+/// A table has one deployment, by the name of its file.
+fn judge_table(args: &Args, parameters: Parameters) -> anyhow::Result<BTreeMap<Arc<str>, Judged>> {
+    let path = &args.file;
+    let file = std::fs::File::open(path).with_context(|| format!("open table {}", path.display()))?;
+    let table = Table::read(std::io::BufReader::new(file), &path.display().to_string())?;
+    if let Some(unknown) = args.lower_is_worse.iter().find(|n| !table.indicators.iter().any(|i| **i == **n)) {
+        bail!("--lower-is-worse {unknown}: {} has no such column", path.display());
+    }
+    let columns = table.indicators.iter().zip(table.epsilons()).map(|(name, epsilon)| Column {
+        name: name.clone(),
+        direction: if args.lower_is_worse.iter().any(|n| **n == **name) { Direction::Down } else { Direction::Up },
+        tolerance: Tolerance::default(),
+        epsilon,
+    });
+    let mut judge = Columns::new(parameters, columns.collect());
+    let mut course = Timeline::new(POINTS);
+    let mut last = None;
+    for (index, moment) in table.moments.iter().enumerate() {
+        let t_ns = (moment.t_s * 1e9) as u64;
+        let verdict = judge.observe(index as u64, t_ns, &moment.stable, &moment.canary);
+        course.push(&verdict, t_ns);
+        last = Some(verdict);
+    }
+    let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let verdict = last.context("a table has at least one moment")?;
+    let name: Arc<str> = args.deployment.clone().unwrap_or(name).into();
+    Ok(BTreeMap::from([(name, Judged { verdict, course, columns: Some(judge.states()) })]))
 }
 
 /// Which verdict speaks for several: what needs attention most.
@@ -84,15 +207,60 @@ fn severity(outcome: Outcome) -> u8 {
     }
 }
 
-fn print(deployment: &str, verdict: &Verdict) {
-    println!("{deployment}: {} at window {}", verdict.outcome.name(), verdict.window);
+fn draw(args: &Args, judged: &BTreeMap<Arc<str>, Judged>) -> anyhow::Result<()> {
+    let Some(path) = &args.svg else { return Ok(()) };
+    if judged.len() > 1 {
+        let names: Vec<&str> = judged.keys().map(|n| &**n).collect();
+        bail!("--svg draws one deployment: choose one with --deployment ({})", names.join(", "));
+    }
+    for (deployment, Judged { course, .. }) in judged {
+        let text = chart::svg(&course.chart(&**deployment), SVG.0, SVG.1);
+        std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn plot(when: Plot, deployment: &str, course: &Timeline) -> String {
+    let terminal = std::io::stdout().is_terminal();
+    if when == Plot::Never || (when == Plot::Auto && !terminal) {
+        return String::new();
+    }
+    let (columns, rows) = crossterm::terminal::size().ok().filter(|_| terminal).unwrap_or(PLOT);
+    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    // Some of the screen is left for the verdict above it.
+    let drawn =
+        chart::terminal(&course.chart(deployment), columns.min(160), rows.saturating_sub(8).clamp(16, 40), colour);
+    format!("\n{drawn}")
+}
+
+/// The verdict with what speaks for it.
+fn describe(deployment: &str, verdict: &Verdict) -> String {
+    let mut text = String::new();
+    // Strings take every write.
+    let _ = writeln!(text, "{deployment}: {} at window {}", verdict.outcome.name(), verdict.window);
     for reason in &verdict.reasons {
-        println!("    {reason}");
+        let _ = writeln!(text, "    {reason}");
     }
     if let Some(onset) = verdict.onset {
-        println!("    since window {onset}");
+        let _ = writeln!(text, "    since window {onset}");
     }
     for cause in &verdict.causes {
-        println!("    likely cause: {} ({})", cause.mechanism, cause.text);
+        let _ = writeln!(text, "    likely cause: {} ({})", cause.mechanism, cause.text);
+        if !cause.ruled_out.is_empty() {
+            let _ = writeln!(text, "        not: {}", cause.ruled_out.join(", "));
+        }
     }
+    for sign in &verdict.environment.signs {
+        let _ = writeln!(text, "    environment: {}", sign.text);
+    }
+    if let Some(forecast) = &verdict.forecast {
+        let _ = writeln!(text, "    forecast: {}", forecast.in_words());
+    }
+    for step in &verdict.recommendations {
+        let _ = writeln!(text, "    advice {}: {}", step.priority, step.in_words());
+        if !step.would_change.is_empty() {
+            let _ = writeln!(text, "        unless {}", step.would_change);
+        }
+    }
+    text
 }

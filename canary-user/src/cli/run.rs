@@ -3,34 +3,46 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
+use clap::builder::PossibleValuesParser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Output, config::warn_of_patterns, wants_kernel_debug};
 use crate::{
     config::Config,
+    control::{self, Token},
     daemon::{self, Daemon},
     journal::Journal,
     targets::cgroup::Root,
-    telemetry::Options,
+    telemetry::{Options, capabilities, hooks},
     watch::{Show, TerminalView, View, server},
 };
 
+const NOTES: &str = "\
+Needs root, or the capabilities that `canary check` lists. Runs until SIGINT or SIGTERM, and leaves nothing in the kernel.
+Exit code: 0 it was asked to stop, 1 it could not start or go on.
+
+Examples:
+  canary run --config canary.toml
+  canary run --config canary.toml --listen 127.0.0.1:9847 --record run.jsonl
+  canary run --config canary.toml --output json >windows.jsonl";
+
 /// Run the guard on the cgroups that the configuration names.
 #[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
 pub struct Args {
     /// The configuration file
     #[arg(long, default_value = "/etc/canary/canary.toml")]
     pub config: PathBuf,
-    /// Serve /metrics and /monitor here; overrides the configuration's `listen`
+    /// Serve metrics, status and probes here, such as 127.0.0.1:9847 [default: the configuration's listen]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Also record every sample to this file, for `canary replay`
+    /// Also record what the kernel counts to this new file, for `canary replay` [default: no recording]
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
-    /// Leave this hook out; what it would have counted is absent, not zero. May be given several times
-    #[arg(long = "disable-hook", value_name = "HOOK")]
+    /// Leave this hook out; what it would have counted is absent, not zero. May be given several times [default: none]
+    #[arg(long = "disable-hook", value_name = "HOOK", value_parser = PossibleValuesParser::new(hooks::names()))]
     pub disable_hooks: Vec<String>,
-    /// text: a live view on a terminal, else lines; json: one object per window
+    /// text: a live view on a terminal, else lines; json: one object per window and deployment, one a line
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
 }
@@ -40,6 +52,8 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(&args.config)?;
     config.listen = args.listen.or(config.listen);
+    // First of all: without them the next complaint would be about a journal that only root can write.
+    capabilities::ensure_held()?;
     let root = Root::find()?;
     warn_of_patterns(&config, &root)?;
     let journal = Journal::open(&config.journal)?;
@@ -55,7 +69,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 Some(address) => Some(server::bind(address).await?),
                 None => None,
             };
-            let for_orchestrator = root.clone();
+            let token = config.api.token_file.as_deref().map(Token::read).transpose()?;
+            // A guard that cannot be commanded still watches, and the pause file still holds it.
+            let socket = control::bind(&config.api).await;
+            if let Err(error) = &socket {
+                tracing::warn!("`canary status`, `pause` and the like do not reach this guard: {error:#}");
+            }
+            let (for_orchestrator, settings) = (root.clone(), config.clone());
             let view = match args.output {
                 Output::Json => View::Json,
                 Output::Text => {
@@ -72,8 +92,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 sensor: Options { disabled_hooks: args.disable_hooks.clone(), kernel_debug: wants_kernel_debug() },
                 journal,
                 listener,
+                socket: socket.ok(),
+                token,
                 recording,
-                orchestrator: Box::new(move |deployment| daemon::orchestrator(&for_orchestrator, deployment)),
+                orchestrator: Box::new(move |deployment| {
+                    daemon::orchestrator(&settings, &for_orchestrator, deployment)
+                }),
                 on_snapshot: Box::new(move |snapshot| teller.snapshot(snapshot)),
             };
             let done = daemon::run(daemon, stop).await;

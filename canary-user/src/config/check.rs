@@ -2,19 +2,17 @@
 
 use std::{collections::BTreeMap, ops::Range, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
-use globset::GlobBuilder;
 use toml::Spanned;
 
 use super::{
-    Budget, Config, ConfigError, DeploymentConfig, JudgeConfig, Mistake, OrchestratorKind, Place, RoleConfig,
-    raw::{Raw, RawBudget, RawDeployment, RawJudge, RawRole},
+    ApprovalMode, Budget, Config, ConfigError, DeploymentConfig, Mistake, OrchestratorKind, Place, QuarantineConfig,
+    raw::{Raw, RawBudget, RawDeployment},
 };
-use crate::guard::Mode;
+use crate::{guard::Mode, judge::Parameters};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const MOUNT_POINT: &str = "/sys/fs/cgroup";
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The text with its name: turns byte offsets into places.
 pub(super) struct Source<'a> {
@@ -33,7 +31,7 @@ impl Source<'_> {
         }
     }
 
-    fn mistake(&self, span: Range<usize>, key: impl Into<String>, mistake: Mistake) -> ConfigError {
+    pub fn mistake(&self, span: Range<usize>, key: impl Into<String>, mistake: Mistake) -> ConfigError {
         ConfigError { place: self.place(span.start), key: key.into(), mistake: mistake.into() }
     }
 
@@ -46,13 +44,7 @@ impl Source<'_> {
             let mut names = message.split('`').skip(1).step_by(2).map(str::to_owned);
             let key = names.next().unwrap_or_default();
             let known: Vec<String> = names.collect();
-            let nearest = known
-                .iter()
-                .map(|k| (strsim::normalized_damerau_levenshtein(&key, k), k))
-                .filter(|(likeness, _)| *likeness >= 0.5)
-                .max_by(|a, b| a.0.total_cmp(&b.0))
-                .map(|(_, k)| k.clone());
-            return self.mistake(span, key, Mistake::UnknownKey { nearest, known });
+            return self.unknown_key(span, &key, known);
         }
         if message.starts_with("invalid type") {
             let key = self.key_before(span.start);
@@ -67,7 +59,7 @@ impl Source<'_> {
         before.rsplit(|c: char| !(c.is_alphanumeric() || "_-\"".contains(c))).next().unwrap_or_default().to_owned()
     }
 
-    fn duration(
+    pub(super) fn duration(
         &self,
         key: &str,
         raw: Option<Spanned<String>>,
@@ -85,7 +77,7 @@ impl Source<'_> {
         Ok(value)
     }
 
-    fn number<T: Copy + PartialOrd + std::fmt::Display>(
+    pub(super) fn number<T: Copy + PartialOrd + std::fmt::Display>(
         &self,
         key: &str,
         raw: Option<Spanned<T>>,
@@ -103,7 +95,7 @@ impl Source<'_> {
         Err(self.mistake(raw.span(), key, mistake))
     }
 
-    fn path(&self, key: &str, raw: Option<Spanned<String>>, default: &str) -> Result<PathBuf, ConfigError> {
+    pub fn path(&self, key: &str, raw: Option<Spanned<String>>, default: &str) -> Result<PathBuf, ConfigError> {
         match raw {
             None => Ok(default.into()),
             Some(raw) if raw.as_ref().starts_with('/') => Ok(raw.into_inner().into()),
@@ -121,31 +113,28 @@ impl Source<'_> {
                 })
             })
             .transpose()?;
+        let judge = self.judge(raw.judge.unwrap_or_default(), "judge")?;
         if raw.deployment.is_empty() {
             return Err(self.mistake(0..0, "deployment", Mistake::NoDeployment));
         }
         let mut names: BTreeMap<String, Range<usize>> = BTreeMap::new();
         let mut deployments = Vec::with_capacity(raw.deployment.len());
         for deployment in raw.deployment {
-            deployments.push(self.deployment(deployment, &mut names)?);
+            deployments.push(self.deployment(deployment, &mut names, &judge)?);
         }
         Ok(Config {
             window,
             listen,
             journal: self.path("journal", raw.journal, super::JOURNAL)?,
             pause_file: self.path("pause_file", raw.pause_file, super::PAUSE_FILE)?,
-            judge: raw.judge.map_or(Ok(JudgeConfig::default()), |j| self.judge(j))?,
+            systemd_bus: raw.systemd_bus.map_or(super::SYSTEMD_BUS.into(), Spanned::into_inner),
+            docker_socket: self.path("docker_socket", raw.docker_socket, super::DOCKER_SOCKET)?,
+            tls: raw.tls.map(|tls| self.tls(tls)).transpose()?,
+            reports: raw.reports.map(|r| self.path("reports", Some(r), "")).transpose()?,
+            notify: raw.notify.into_iter().map(|n| self.notify(n)).collect::<Result<_, _>>()?,
+            api: self.api(raw.api.unwrap_or_default())?,
+            judge,
             deployments,
-        })
-    }
-
-    fn judge(&self, raw: RawJudge) -> Result<JudgeConfig, ConfigError> {
-        Ok(JudgeConfig {
-            alpha: self.number("judge.alpha", raw.alpha, 1e-9, 0.1)?,
-            baseline_windows: self
-                .number("judge.baseline_windows", raw.baseline_windows, 30, 100_000)?
-                .map(|n| n as u64),
-            warmup_windows: self.number("judge.warmup_windows", raw.warmup_windows, 0, 100_000)?.map(|n| n as u64),
         })
     }
 
@@ -153,6 +142,7 @@ impl Source<'_> {
         &self,
         raw: Spanned<RawDeployment>,
         names: &mut BTreeMap<String, Range<usize>>,
+        judge: &Parameters,
     ) -> Result<DeploymentConfig, ConfigError> {
         let span = raw.span();
         let raw = raw.into_inner();
@@ -173,7 +163,7 @@ impl Source<'_> {
                 .map_err(|_| self.mistake(m.span(), key("mode"), Mistake::UnknownMode { value: m.as_ref().clone() }))
         })?;
         let orchestrator = raw.orchestrator.map_or(Ok(OrchestratorKind::default()), |o| {
-            OrchestratorKind::ALL.into_iter().find(|k| k.name() == o.as_ref()).ok_or_else(|| {
+            OrchestratorKind::ALL.iter().copied().find(|k| k.name() == o.as_ref()).ok_or_else(|| {
                 let mistake = Mistake::UnknownOrchestrator { value: o.as_ref().clone() };
                 self.mistake(o.span(), key("orchestrator"), mistake)
             })
@@ -181,24 +171,74 @@ impl Source<'_> {
         let stable = raw.stable.ok_or_else(|| missing(&key("stable"), "stable = { cgroup = \"/...\" }"))?;
         let canary = raw.canary.ok_or_else(|| missing(&key("canary"), "canary = { cgroup = \"/...\" }"))?;
         let (stable, canary) = (self.role(&key("stable"), stable)?, self.role(&key("canary"), canary)?);
-        if stable.pattern == canary.pattern {
-            let mistake = Mistake::SamePattern { pattern: canary.pattern.clone(), other: stable.place.clone() };
-            return Err(ConfigError { place: canary.place, key: key("canary.cgroup"), mistake: mistake.into() });
+        let (by, pattern) = canary.selector.written();
+        if stable.selector.written() == (by, pattern) {
+            let mistake = Mistake::SamePattern { pattern: pattern.into(), other: stable.place.clone() };
+            let key = key(&format!("canary.{by}"));
+            return Err(ConfigError { place: canary.place, key, mistake: mistake.into() });
+        }
+        for (role, config) in [("stable", &stable), ("canary", &canary)] {
+            let by = config.selector.written().0;
+            if orchestrator.wants().is_some_and(|wanted| !wanted.contains(&by)) {
+                let mistake = Mistake::NotKnownTo { orchestrator: orchestrator.name(), by };
+                return Err(ConfigError {
+                    place: config.place.clone(),
+                    key: key(&format!("{role}.{by}")),
+                    mistake: mistake.into(),
+                });
+            }
+        }
+        let mut judge = judge.clone();
+        self.indicators(raw.indicator, &name, &mut judge)?;
+        let webhook = raw.webhook.map(|w| self.webhook(&name, w)).transpose()?;
+        let command = raw.command.map(|c| self.command(&name, c)).transpose()?;
+        match orchestrator {
+            OrchestratorKind::Webhook if webhook.is_none() => {
+                return Err(missing(&key("webhook"), "webhook = { url = \"https://...\" }"));
+            }
+            OrchestratorKind::Command if command.is_none() => {
+                return Err(missing(&key("command"), "command = { run = [\"/path/of/program\"] }"));
+            }
+            _ => {}
         }
         let max_age = match raw.max_age {
             None => None,
             given => Some(self.duration(&key("max_age"), given, DAY, (MINUTE, 365 * DAY))?),
         };
+        let blast_radius = self.number(&key("blast_radius"), raw.blast_radius, 0.01, 1.0)?;
+        let approval = raw.approval.map_or(Ok(ApprovalMode::default()), |a| {
+            ApprovalMode::ALL.into_iter().find(|k| k.name() == a.as_ref()).ok_or_else(|| {
+                self.mistake(
+                    a.span(),
+                    key("approval"),
+                    Mistake::UnknownWord { value: a.as_ref().clone(), known: "none or required".into() },
+                )
+            })
+        })?;
         Ok(DeploymentConfig {
             mode,
+            blast_radius: blast_radius.unwrap_or(super::BLAST_RADIUS),
+            approval,
+            approval_timeout: self.duration(
+                &key("approval_timeout"),
+                raw.approval_timeout,
+                super::APPROVAL_TIMEOUT,
+                (Duration::from_secs(10), DAY),
+            )?,
             orchestrator,
             grace: self.duration(&key("grace"), raw.grace, super::GRACE, (Duration::ZERO, HOUR))?,
+            settle: self.duration(&key("settle"), raw.settle, super::SETTLE, (Duration::ZERO, HOUR))?,
+            drain_unit: raw.drain_unit.map(|unit| unit.into_inner().into()),
+            quarantine: raw.quarantine.map_or(Ok(QuarantineConfig::default()), |q| self.quarantine(&name, q))?,
             max_age,
             minimum_healthy: self.number(&key("minimum_healthy"), raw.minimum_healthy, 1, 10_000)?.unwrap_or(1)
                 as usize,
             stable,
             canary,
             budget: raw.budget.map_or(Ok(Budget::default()), |b| self.budget(&name, b))?,
+            webhook,
+            command,
+            judge,
             name,
         })
     }
@@ -215,43 +255,5 @@ impl Source<'_> {
                 (Duration::ZERO, DAY),
             )?,
         })
-    }
-
-    fn role(&self, key: &str, raw: Spanned<RawRole>) -> Result<RoleConfig, ConfigError> {
-        let span = raw.span();
-        let raw = raw.into_inner();
-        let key = format!("{key}.cgroup");
-        let Some(cgroup) = raw.cgroup else {
-            return Err(self.mistake(span, key, Mistake::MissingKey { add: "cgroup = \"/...\"" }));
-        };
-        let span = cgroup.span();
-        let given = cgroup.as_ref().trim();
-        // The kernel's paths have no slash at the end.
-        let pattern = if given.len() > 1 { given.trim_end_matches('/') } else { given };
-        let refuse = |mistake| Err(self.mistake(span.clone(), key.clone(), mistake));
-        if pattern.is_empty() {
-            return refuse(if given.is_empty() { Mistake::EmptyPattern } else { Mistake::RootPattern });
-        }
-        if pattern == "/" {
-            return refuse(Mistake::RootPattern);
-        }
-        if !pattern.starts_with('/') {
-            return refuse(Mistake::NotAbsolute { pattern: pattern.into() });
-        }
-        if let Some(rest) = pattern.strip_prefix(MOUNT_POINT)
-            && (rest.is_empty() || rest.starts_with('/'))
-        {
-            let write = if rest.is_empty() { "/..." } else { rest };
-            return refuse(Mistake::MountPoint { pattern: pattern.into(), write: write.into() });
-        }
-        match GlobBuilder::new(pattern).literal_separator(true).build() {
-            Err(e) => refuse(Mistake::BadGlob { pattern: pattern.into(), message: e.kind().to_string() }),
-            Ok(glob) => Ok(RoleConfig {
-                pattern: pattern.into(),
-                version: raw.version.map(|v| v.into_inner().into()),
-                place: self.place(span.start),
-                matcher: glob.compile_matcher(),
-            }),
-        }
     }
 }

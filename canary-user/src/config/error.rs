@@ -36,6 +36,7 @@ pub enum Mistake {
     NoDeployment,
     BadDuration { value: String },
     OutOfRange { value: String, least: String, most: String },
+    NotAllowed { value: String, write: String },
     EmptyName,
     DuplicateName { name: String, first: Place },
     EmptyPattern,
@@ -44,10 +45,15 @@ pub enum Mistake {
     RootPattern,
     BadGlob { pattern: String, message: String },
     SamePattern { pattern: String, other: Place },
+    TwoSelectors { other: &'static str },
+    NotAService { pattern: String },
+    NotKnownTo { orchestrator: &'static str, by: &'static str },
     UnknownMode { value: String },
+    UnknownWord { value: String, known: String },
     UnknownOrchestrator { value: String },
     BadListenAddress { value: String },
     BadPath { value: String },
+    BadAddress { value: String },
     Overlap { cgroup: String, other_key: String, other: Place },
     Nested { inner: String, outer: String, other_key: String, other: Place },
 }
@@ -83,6 +89,7 @@ impl fmt::Display for Mistake {
             Mistake::OutOfRange { value, least, most } => {
                 write!(f, "{value} is out of range: write {least} to {most}")
             }
+            Mistake::NotAllowed { value, write } => write!(f, "{value} is not allowed: {write}"),
             Mistake::EmptyName => write!(f, "the name is empty: write the name that people know the service by"),
             Mistake::DuplicateName { name, first } => {
                 write!(f, "\"{name}\" is already the name of the deployment at {first}: give each its own name")
@@ -108,17 +115,35 @@ impl fmt::Display for Mistake {
                     "\"{pattern}\" is also the pattern of stable ({other}): a version cannot be compared with itself"
                 )
             }
+            Mistake::TwoSelectors { other } => {
+                write!(f, "the instances are named by '{other}' already: keep one of the two")
+            }
+            Mistake::NotAService { pattern } => {
+                write!(f, "\"{pattern}\" is not the name of a service: write one, such as \"checkout@v2*.service\"")
+            }
+            Mistake::NotKnownTo { orchestrator, by } => {
+                write!(f, "orchestrator \"{orchestrator}\" acts on what it knows by name, not by '{by}': write ")?;
+                match *orchestrator {
+                    "systemd" => write!(f, "systemd = \"...service\""),
+                    _ => write!(f, "container, label or image"),
+                }
+            }
             Mistake::UnknownMode { value } => {
                 write!(f, "unknown mode \"{value}\": choose observe, advise, quarantine, drain or rollback")
             }
+            Mistake::UnknownWord { value, known } => write!(f, "\"{value}\" is not known here: write {known}"),
             Mistake::UnknownOrchestrator { value } => {
-                write!(f, "unknown orchestrator \"{value}\": choose dry-run or process")
+                let all: Vec<&str> = super::OrchestratorKind::ALL.iter().map(|kind| kind.name()).collect();
+                write!(f, "unknown orchestrator \"{value}\": choose one of {}", all.join(", "))
             }
             Mistake::BadListenAddress { value } => {
                 write!(f, "\"{value}\" is not an address: write IP:port, such as \"127.0.0.1:9847\"")
             }
             Mistake::BadPath { value } => {
                 write!(f, "\"{value}\" is not an absolute path: begin it with '/'")
+            }
+            Mistake::BadAddress { value } => {
+                write!(f, "\"{value}\" is not an address: write http:// or https://, a host and a path")
             }
             Mistake::Overlap { cgroup, other_key, other } => {
                 write!(f, "cgroup {cgroup} is also matched by {other_key} ({other}): narrow one of the two patterns")

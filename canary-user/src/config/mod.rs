@@ -4,25 +4,44 @@
 //! Whether the patterns fit the cgroups that exist is asked separately, with the list of them:
 //! [`Config::overlap`] and [`Config::unmatched`].
 
+mod api;
 mod check;
+mod command;
 mod error;
+mod judge;
+mod notify;
+mod quarantine;
 mod raw;
+mod select;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod webhook;
 
-use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, net::SocketAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use globset::GlobMatcher;
-
+pub use api::{ApiConfig, SOCKET};
+pub use command::CommandConfig;
 pub use error::{ConfigError, Mistake, Place};
+pub use judge::what_if;
+pub use notify::{NotifyConfig, NotifyKind, Occasion, Url};
+pub use quarantine::QuarantineConfig;
+pub use select::{Pattern, Selector};
+pub use tls::TlsConfig;
+pub use webhook::WebhookConfig;
 
-use crate::{guard::Mode, targets::Role};
+use crate::{guard::Mode, judge::Parameters, targets::Role};
 
 const WINDOW: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(10);
+const BLAST_RADIUS: f64 = 0.5;
+const APPROVAL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+const SETTLE: Duration = Duration::from_secs(5);
 const JOURNAL: &str = "/var/lib/canary/journal.db";
 const PAUSE_FILE: &str = "/run/canary/pause";
+const SYSTEMD_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
+const DOCKER_SOCKET: &str = "/run/docker.sock";
 
 /// A configuration that needs no further checks.
 #[derive(Clone, Debug)]
@@ -34,17 +53,20 @@ pub struct Config {
     pub journal: PathBuf,
     /// While this file exists, nothing is done to any canary.
     pub pause_file: PathBuf,
-    pub judge: JudgeConfig,
+    /// D-Bus address at which systemd is reached.
+    pub systemd_bus: String,
+    /// Unix socket of Docker, or of Podman.
+    pub docker_socket: PathBuf,
+    /// Certificate and key of the port; `None` = plain HTTP.
+    pub tls: Option<TlsConfig>,
+    /// Where a report is written after every action; `None` = nowhere.
+    pub reports: Option<PathBuf>,
+    /// Who is told of what happens.
+    pub notify: Vec<NotifyConfig>,
+    pub api: ApiConfig,
+    /// The judge's settings, for deployments that say nothing else.
+    pub judge: Parameters,
     pub deployments: Vec<DeploymentConfig>,
-}
-
-/// What the configuration says about the judge; `None` = the judge's own default.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct JudgeConfig {
-    /// Probability of condemning a canary that is no worse, over its whole life.
-    pub alpha: Option<f64>,
-    pub baseline_windows: Option<u64>,
-    pub warmup_windows: Option<u64>,
 }
 
 /// One service with its two versions.
@@ -55,29 +77,60 @@ pub struct DeploymentConfig {
     pub orchestrator: OrchestratorKind,
     /// How long in-flight work may take to finish once the canary is told to stop.
     pub grace: Duration,
+    /// How long stable has to stay up after the guard started it, before the canary is stopped.
+    pub settle: Duration,
+    /// A unit that takes the work away from the canary when it is started; `%i` is the canary's instance.
+    pub drain_unit: Option<Arc<str>>,
+    pub quarantine: QuarantineConfig,
     /// A canary older than this is left alone; `None` = no limit.
     pub max_age: Option<Duration>,
     /// Stable instances that must be healthy before the canary may be taken away.
     pub minimum_healthy: usize,
+    /// Largest share of the deployment's instances that may be taken away at once.
+    pub blast_radius: f64,
+    pub approval: ApprovalMode,
+    /// How long a decision waits for approval; no answer is a no.
+    pub approval_timeout: Duration,
     pub stable: RoleConfig,
     pub canary: RoleConfig,
     pub budget: Budget,
+    /// Where the orchestrator "webhook" sends decisions; there where it is the orchestrator.
+    pub webhook: Option<WebhookConfig>,
+    /// What the orchestrator "command" runs; there where it is the orchestrator.
+    pub command: Option<CommandConfig>,
+    /// The judge's settings for this deployment.
+    pub judge: Parameters,
 }
 
-/// Which cgroups are this role's.
+/// Which instances are this role's.
 #[derive(Clone, Debug)]
 pub struct RoleConfig {
-    /// Glob over paths from the cgroup2 root; `*` does not cross `/`.
-    pub pattern: String,
+    pub selector: Selector,
     pub version: Option<Arc<str>>,
-    /// Where the pattern is written.
+    /// Where the selector is written.
     pub place: Place,
-    matcher: GlobMatcher,
 }
 
 impl RoleConfig {
+    /// Whether a cgroup is selected by its path.
     pub fn matches(&self, cgroup: &str) -> bool {
-        self.matcher.is_match(cgroup)
+        self.cgroups().is_some_and(|pattern| pattern.matches(cgroup))
+    }
+
+    /// The pattern of cgroup paths, where they are selected by those.
+    pub fn cgroups(&self) -> Option<&Pattern> {
+        match &self.selector {
+            Selector::Cgroup(pattern) => Some(pattern),
+            _ => None,
+        }
+    }
+
+    /// The pattern of unit names, where instances are selected by those.
+    pub fn units(&self) -> Option<&Pattern> {
+        match &self.selector {
+            Selector::Unit(pattern) => Some(pattern),
+            _ => None,
+        }
     }
 }
 
@@ -95,21 +148,65 @@ impl Default for Budget {
     }
 }
 
+/// Whether a person has to approve each action.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ApprovalMode {
+    #[default]
+    None,
+    Required,
+}
+
+impl ApprovalMode {
+    pub const ALL: [ApprovalMode; 2] = [ApprovalMode::None, ApprovalMode::Required];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            ApprovalMode::None => "none",
+            ApprovalMode::Required => "required",
+        }
+    }
+}
+
 /// Which backend carries decisions out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OrchestratorKind {
     #[default]
     DryRun,
     Process,
+    Systemd,
+    Docker,
+    Webhook,
+    Command,
 }
 
 impl OrchestratorKind {
-    pub const ALL: [OrchestratorKind; 2] = [OrchestratorKind::DryRun, OrchestratorKind::Process];
+    /// Those that this program was built with.
+    pub const ALL: &[OrchestratorKind] = &[
+        OrchestratorKind::DryRun,
+        OrchestratorKind::Process,
+        OrchestratorKind::Systemd,
+        OrchestratorKind::Docker,
+        OrchestratorKind::Webhook,
+        OrchestratorKind::Command,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             OrchestratorKind::DryRun => "dry-run",
             OrchestratorKind::Process => "process",
+            OrchestratorKind::Systemd => "systemd",
+            OrchestratorKind::Docker => "docker",
+            OrchestratorKind::Webhook => "webhook",
+            OrchestratorKind::Command => "command",
+        }
+    }
+
+    /// The keys by which it has to be told what is stable and canary; `None` = any.
+    pub fn wants(self) -> Option<&'static [&'static str]> {
+        match self {
+            OrchestratorKind::Systemd => Some(&["systemd"]),
+            OrchestratorKind::Docker => Some(&["container", "label", "image"]),
+            _ => None,
         }
     }
 }
@@ -147,7 +244,9 @@ impl Config {
     fn roles(&self) -> impl Iterator<Item = (String, &RoleConfig)> {
         self.deployments
             .iter()
-            .flat_map(|d| [Role::Stable, Role::Canary].map(|r| (format!("{}.{}.cgroup", d.name, r.name()), d.role(r))))
+            .flat_map(|d| [Role::Stable, Role::Canary].map(|r| (d, r, d.role(r))))
+            .filter(|(_, _, role)| role.cgroups().is_some())
+            .map(|(d, r, role)| (format!("{}.{}.cgroup", d.name, r.name()), role))
     }
 
     /// Refuses patterns by which one existing cgroup, or one inside another, would be counted for two roles.
@@ -158,34 +257,31 @@ impl Config {
                 cgroup_paths.iter().filter(|p| role.matches(p)).map(move |p| (p.as_str(), key.clone(), role))
             })
             .collect();
-        for (i, (a, key_a, role_a)) in matched.iter().enumerate() {
-            for (b, key_b, role_b) in &matched[i + 1..] {
-                if key_a == key_b {
-                    continue;
-                }
-                let inside = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|r| r.starts_with('/'));
-                let (other_key, other) = (key_a.clone(), role_a.place.clone());
-                let mistake = if a == b {
-                    Mistake::Overlap { cgroup: a.to_string(), other_key, other }
-                } else if inside(b, a) {
-                    Mistake::Nested { inner: b.to_string(), outer: a.to_string(), other_key, other }
-                } else if inside(a, b) {
-                    let mistake = Mistake::Nested {
-                        inner: a.to_string(),
-                        outer: b.to_string(),
-                        other_key: key_b.clone(),
-                        other: role_b.place.clone(),
-                    };
-                    return Err(ConfigError {
-                        place: role_a.place.clone(),
-                        key: key_a.clone(),
-                        mistake: mistake.into(),
-                    });
-                } else {
-                    continue;
-                };
-                return Err(ConfigError { place: role_b.place.clone(), key: key_b.clone(), mistake: mistake.into() });
-            }
+        let mut by_path: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (i, (path, ..)) in matched.iter().enumerate() {
+            by_path.entry(path).or_default().push(i);
+        }
+        // Looked up, not compared in pairs: the guard asks whenever a cgroup comes or goes, and there may be thousands.
+        let of_another_role = |path: &str, i: usize| {
+            by_path.get(path).and_then(|same| same.iter().copied().find(|&j| matched[j].1 != matched[i].1))
+        };
+        for (i, (path, key, role)) in matched.iter().enumerate() {
+            let (j, nested) = match of_another_role(path, i) {
+                // The first of the two is named as the other one.
+                Some(j) if j > i => continue,
+                Some(j) => (j, false),
+                None => match ancestors(path).find_map(|outer| of_another_role(outer, i)) {
+                    Some(j) => (j, true),
+                    None => continue,
+                },
+            };
+            let (outer, other_key, other) = (matched[j].0.to_owned(), matched[j].1.clone(), matched[j].2.place.clone());
+            let mistake = if nested {
+                Mistake::Nested { inner: path.to_string(), outer, other_key, other }
+            } else {
+                Mistake::Overlap { cgroup: outer, other_key, other }
+            };
+            return Err(ConfigError { place: role.place.clone(), key: key.clone(), mistake: mistake.into() });
         }
         Ok(())
     }
@@ -195,10 +291,19 @@ impl Config {
         self.roles()
             .filter(|(_, role)| !cgroup_paths.iter().any(|p| role.matches(p)))
             .map(|(key, role)| {
-                format!("{}: {key}: no cgroup matches \"{}\" yet; it is watched for", role.place, role.pattern)
+                format!(
+                    "{}: {key}: no cgroup matches \"{}\" yet; it is watched for",
+                    role.place,
+                    role.selector.written().1
+                )
             })
             .collect()
     }
+}
+
+/// The paths of the cgroups above one.
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').skip(1).map(|(at, _)| &path[..at])
 }
 
 /// The checked configuration as TOML, defaults included.
@@ -212,33 +317,51 @@ impl fmt::Display for Config {
         }
         writeln!(f, "journal = {}", text(&self.journal.to_string_lossy()))?;
         writeln!(f, "pause_file = {}", text(&self.pause_file.to_string_lossy()))?;
-        if self.judge != JudgeConfig::default() {
-            writeln!(f, "\n[judge]")?;
-            if let Some(alpha) = self.judge.alpha {
-                writeln!(f, "alpha = {}", toml::Value::from(alpha))?;
-            }
-            if let Some(n) = self.judge.baseline_windows {
-                writeln!(f, "baseline_windows = {n}")?;
-            }
-            if let Some(n) = self.judge.warmup_windows {
-                writeln!(f, "warmup_windows = {n}")?;
-            }
+        writeln!(f, "systemd_bus = {}", text(&self.systemd_bus))?;
+        writeln!(f, "docker_socket = {}", text(&self.docker_socket.to_string_lossy()))?;
+        if let Some(reports) = &self.reports {
+            writeln!(f, "reports = {}", text(&reports.to_string_lossy()))?;
         }
+        write!(f, "{}", self.api)?;
+        if let Some(tls) = &self.tls {
+            write!(f, "{tls}")?;
+        }
+        for notify in &self.notify {
+            write!(f, "{notify}")?;
+        }
+        judge::write_judge(f, &self.judge)?;
         for d in &self.deployments {
             writeln!(f, "\n[[deployment]]\nname = {}\nmode = \"{}\"", text(&d.name), d.mode)?;
             writeln!(f, "orchestrator = \"{}\"\ngrace = {}", d.orchestrator.name(), time(d.grace))?;
+            writeln!(f, "settle = {}", time(d.settle))?;
+            if let Some(unit) = &d.drain_unit {
+                writeln!(f, "drain_unit = {}", text(unit))?;
+            }
+            writeln!(f, "quarantine = {}", d.quarantine)?;
             if let Some(max_age) = d.max_age {
                 writeln!(f, "max_age = {}", time(max_age))?;
             }
             writeln!(f, "minimum_healthy = {}", d.minimum_healthy)?;
+            writeln!(f, "blast_radius = {}", toml::Value::from(d.blast_radius))?;
+            writeln!(f, "approval = \"{}\"\napproval_timeout = {}", d.approval.name(), time(d.approval_timeout))?;
             for (key, role) in [("stable", &d.stable), ("canary", &d.canary)] {
-                write!(f, "{key} = {{ cgroup = {}", text(&role.pattern))?;
+                let (by, written) = role.selector.written();
+                write!(f, "{key} = {{ {by} = {}", text(written))?;
                 if let Some(version) = &role.version {
                     write!(f, ", version = {}", text(version))?;
                 }
                 writeln!(f, " }}")?;
             }
             writeln!(f, "budget = {{ per_hour = {}, cooldown = {} }}", d.budget.per_hour, time(d.budget.cooldown))?;
+            if let Some(webhook) = &d.webhook {
+                write!(f, "{webhook}")?;
+            }
+            if let Some(command) = &d.command {
+                write!(f, "{command}")?;
+            }
+            if let Some(indicators) = judge::differences(&self.judge, &d.judge) {
+                writeln!(f, "indicator = {indicators}")?;
+            }
         }
         Ok(())
     }

@@ -3,6 +3,16 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::{
+    api::RawApi,
+    command::RawCommand,
+    judge::{RawIndicators, RawJudge},
+    notify::RawNotify,
+    quarantine::RawQuarantine,
+    tls::RawTls,
+    webhook::RawWebhook,
+};
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
@@ -10,17 +20,16 @@ pub(super) struct Raw {
     pub listen: Option<Spanned<String>>,
     pub journal: Option<Spanned<String>>,
     pub pause_file: Option<Spanned<String>>,
+    pub systemd_bus: Option<Spanned<String>>,
+    pub docker_socket: Option<Spanned<String>>,
+    pub tls: Option<Spanned<RawTls>>,
+    pub reports: Option<Spanned<String>>,
+    #[serde(default)]
+    pub notify: Vec<Spanned<RawNotify>>,
+    pub api: Option<RawApi>,
     pub judge: Option<RawJudge>,
     #[serde(default)]
     pub deployment: Vec<Spanned<RawDeployment>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawJudge {
-    pub alpha: Option<Spanned<f64>>,
-    pub baseline_windows: Option<Spanned<i64>>,
-    pub warmup_windows: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -30,17 +39,31 @@ pub(super) struct RawDeployment {
     pub mode: Option<Spanned<String>>,
     pub orchestrator: Option<Spanned<String>>,
     pub grace: Option<Spanned<String>>,
+    pub settle: Option<Spanned<String>>,
+    pub drain_unit: Option<Spanned<String>>,
+    pub quarantine: Option<RawQuarantine>,
     pub max_age: Option<Spanned<String>>,
     pub minimum_healthy: Option<Spanned<i64>>,
+    pub blast_radius: Option<Spanned<f64>>,
+    pub approval: Option<Spanned<String>>,
+    pub approval_timeout: Option<Spanned<String>>,
     pub stable: Option<Spanned<RawRole>>,
     pub canary: Option<Spanned<RawRole>>,
     pub budget: Option<RawBudget>,
+    pub webhook: Option<Spanned<RawWebhook>>,
+    pub command: Option<Spanned<RawCommand>>,
+    #[serde(default)]
+    pub indicator: RawIndicators,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRole {
     pub cgroup: Option<Spanned<String>>,
+    pub systemd: Option<Spanned<String>>,
+    pub container: Option<Spanned<String>>,
+    pub label: Option<Spanned<String>>,
+    pub image: Option<Spanned<String>>,
     pub version: Option<Spanned<String>>,
 }
 

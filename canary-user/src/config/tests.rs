@@ -1,5 +1,7 @@
 //! The exact text of every mistake, and what a good configuration becomes.
 
+mod outside;
+
 use std::time::Duration;
 
 use super::*;
@@ -42,7 +44,8 @@ fn a_good_configuration_is_taken_with_its_defaults() {
     assert_eq!(c.window, Duration::from_secs(1));
     assert_eq!(c.listen, Some("127.0.0.1:9847".parse().unwrap()));
     assert_eq!(c.pause_file, PathBuf::from("/run/canary/pause"));
-    assert_eq!(c.judge, JudgeConfig { alpha: Some(0.001), baseline_windows: Some(300), warmup_windows: None });
+    assert_eq!(c.api, ApiConfig { socket: "/run/canary/canary.sock".into(), group: None, token_file: None });
+    assert_eq!(c.judge, Parameters::default());
     let d = &c.deployments[0];
     assert_eq!((&*d.name, d.mode, d.orchestrator), ("checkout", Mode::Rollback, OrchestratorKind::Process));
     assert_eq!(d.budget, Budget { per_hour: 3, cooldown: Duration::from_secs(900) });
@@ -59,27 +62,44 @@ fn the_least_configuration_observes_and_only_says_what_it_would_do() {
 
 #[test]
 fn the_rendering_is_a_configuration_that_means_the_same() {
-    let c = parse(&GOOD.replace("grace  = \"10s\"", "grace = \"1m 30s\"\nmax_age = \"2h\"\nminimum_healthy = 2"));
+    let api = "[api]\ngroup = \"deployers\"\ntoken_file = \"/etc/canary/token\"\n[judge]";
+    let text = GOOD.replace("[judge]", api);
+    let c = parse(&text.replace(
+        "grace  = \"10s\"",
+        "grace = \"1m 30s\"\nmax_age = \"2h\"\nminimum_healthy = 2\napproval = \"required\"",
+    ));
     let rendered = c.to_string();
     assert_eq!(parse(&rendered).to_string(), rendered);
+    // Every key of the judge is there; that they are the right ones is held by the page of keys.
+    let (before, judge) = rendered.split_once("[judge]\n").expect("a section of its own");
+    let (judge, after) = judge.split_once("\n[[deployment]]").expect("deployments after it");
+    assert!(judge.contains("alpha = 0.001\n") && judge.contains("cpu_per_work = { direction = \"up\""), "{judge}");
     assert_eq!(
-        rendered,
+        format!("{before}[[deployment]]{after}"),
         r#"window = "1s"
 listen = "127.0.0.1:9847"
 journal = "/var/lib/canary/journal.db"
 pause_file = "/run/canary/pause"
+systemd_bus = "unix:path=/run/dbus/system_bus_socket"
+docker_socket = "/run/docker.sock"
 
-[judge]
-alpha = 0.001
-baseline_windows = 300
+[api]
+socket = "/run/canary/canary.sock"
+group = "deployers"
+token_file = "/etc/canary/token"
 
 [[deployment]]
 name = "checkout"
 mode = "rollback"
 orchestrator = "process"
 grace = "1m 30s"
+settle = "5s"
+quarantine = { lasts = "15m", cpu_weight = 10 }
 max_age = "2h"
 minimum_healthy = 2
+blast_radius = 0.5
+approval = "required"
+approval_timeout = "15m"
 stable = { cgroup = "/checkout/v1*", version = "v1" }
 canary = { cgroup = "/checkout/v2*" }
 budget = { per_hour = 3, cooldown = "15m" }
@@ -165,14 +185,49 @@ fn every_mistake_has_its_own_text() {
             "canary.toml:11:10: checkout.mode: unknown mode \"roll-back\": choose observe, advise, quarantine, drain or rollback",
         ),
         (
+            "\"rollback\"",
+            "\"rollback\"\napproval = \"yes\"",
+            "canary.toml:12:12: checkout.approval: \"yes\" is not known here: write none or required",
+        ),
+        (
+            "\"process\"",
+            "\"nomad\"",
+            "canary.toml:12:16: checkout.orchestrator: unknown orchestrator \"nomad\": choose one of dry-run, process, systemd, docker, webhook, command",
+        ),
+        (
             "\"process\"",
             "\"systemd\"",
-            "canary.toml:12:16: checkout.orchestrator: unknown orchestrator \"systemd\": choose dry-run or process",
+            "canary.toml:14:21: checkout.stable.cgroup: orchestrator \"systemd\" acts on what it knows by name, not by 'cgroup': write systemd = \"...service\"",
+        ),
+        (
+            "\"process\"",
+            "\"docker\"",
+            "canary.toml:14:21: checkout.stable.cgroup: orchestrator \"docker\" acts on what it knows by name, not by 'cgroup': write container, label or image",
+        ),
+        (
+            "cgroup = \"/checkout/v2*\"",
+            "systemd = \"checkout@v2\"",
+            "canary.toml:15:22: checkout.canary.systemd: \"checkout@v2\" is not the name of a service: write one, such as \"checkout@v2*.service\"",
+        ),
+        (
+            "cgroup = \"/checkout/v2*\"",
+            "cgroup = \"/checkout/v2*\", image = \"checkout:2\"",
+            "canary.toml:15:46: checkout.canary.image: the instances are named by 'cgroup' already: keep one of the two",
+        ),
+        (
+            "grace  = \"10s\"",
+            "grace  = \"10s\"\nquarantine = { cpu_weight = 0 }",
+            "canary.toml:14:29: checkout.quarantine.cpu_weight: 0 is out of range: write 1 to 10000",
         ),
         (
             "\"127.0.0.1:9847\"",
             "\"localhost\"",
             "canary.toml:2:11: listen: \"localhost\" is not an address: write IP:port, such as \"127.0.0.1:9847\"",
+        ),
+        (
+            "[judge]",
+            "[api]\ntoken_file = \"token\"\n[judge]",
+            "canary.toml:6:14: api.token_file: \"token\" is not an absolute path: begin it with '/'",
         ),
         (
             "\"/var/lib/canary/journal.db\"",
@@ -230,6 +285,24 @@ fn a_pattern_that_matches_nothing_yet_is_a_warning() {
         parse(GOOD).unmatched(&["/checkout/v1".into()]),
         ["canary.toml:15:21: checkout.canary.cgroup: no cgroup matches \"/checkout/v2*\" yet; it is watched for"]
     );
+}
+
+#[test]
+fn versions_are_named_as_systemd_and_docker_name_them() {
+    let units = GOOD
+        .replace("\"process\"", "\"systemd\"")
+        .replace("cgroup = \"/checkout/v1*\"", "systemd = \"checkout@v1*.service\"");
+    let c = parse(&units.replace("cgroup = \"/checkout/v2*\"", "systemd = \"checkout@v2.service\""));
+    let d = &c.deployments[0];
+    let names = d.stable.units().expect("units");
+    assert!(names.matches("checkout@v1-a.service") && !names.matches("checkout@v2.service"));
+    assert_eq!((names.only(), d.canary.units().and_then(|p| p.only())), (None, Some("checkout@v2.service")));
+    assert_eq!((d.matches("/checkout/v1-a"), parse(&c.to_string()).to_string()), (None, c.to_string()));
+    for written in ["container = \"checkout-v?\"", "label = \"version=1\"", "image = \"checkout:1*\""] {
+        let containers = GOOD.replace("\"process\"", "\"docker\"").replace("cgroup = \"/checkout/v1*\"", written);
+        let c = parse(&containers.replace("cgroup = \"/checkout/v2*\"", "label = \"version=2\""));
+        assert!(c.to_string().contains(&format!("stable = {{ {written}")), "{c}");
+    }
 }
 
 #[test]

@@ -2,13 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use anyhow::anyhow;
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     guard::Decision,
-    orchestrator::{Orchestrator, State},
+    orchestrator::{Error, Found, Orchestrator, Plan, State},
 };
 
+/// How long an orchestrator may take to say what it would do.
+const DESCRIBE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an orchestrator may take to say what state it finds.
 const STATE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -23,9 +26,13 @@ pub(super) struct Answer {
 
 #[derive(Debug)]
 pub(super) enum What {
-    /// `Err` = failed or unanswered, in words, with the state that was found afterwards.
-    Applied(Result<(), String>),
-    State(Result<State, String>),
+    /// `Err` = refused, failed or unanswered, in words.
+    Described(Result<Plan, String>),
+    /// In words: it is done, or was found to be although the call failed or was not answered. `Err` = it is not, with
+    /// the state that was found afterwards.
+    Applied(Result<String, String>),
+    Undone(Result<(), String>),
+    State(Result<Found, String>),
 }
 
 /// Where calls are made from and answered to.
@@ -37,29 +44,45 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Carries the decision out. The only place that calls [`Orchestrator::apply`].
-    pub fn apply(&self, decision: &Decision, deadline: Duration) {
-        let (caller, decision) = (self.clone(), Arc::new(decision.clone()));
+    /// Asks what carrying the decision out would be.
+    pub fn describe(&self, decision: &Decision) {
+        let (caller, decision) = (self.clone(), decision.clone());
         tokio::spawn(async move {
             let (orchestrator, d) = (caller.orchestrator.clone(), decision.clone());
-            let mut call = tokio::spawn(async move { orchestrator.apply(&d).await });
-            let result = match timeout(deadline, &mut call).await {
-                Ok(Ok(Ok(()))) => Ok(()),
-                Ok(Ok(Err(e))) => Err(format!("{e:#}")),
-                Ok(Err(e)) => Err(format!("the call broke off: {e}")),
-                Err(_) => {
-                    call.abort();
-                    Err(format!("no answer within {}", humantime::format_duration(deadline)))
-                }
-            };
-            let result = match result {
-                Ok(()) => Ok(()),
+            let described = within(DESCRIBE_DEADLINE, async move { orchestrator.describe(&d).await }).await;
+            caller.answer(&decision, What::Described(described.map_err(|e| e.to_string()))).await;
+        });
+    }
+
+    /// Carries the decision out. The only place that calls [`Orchestrator::apply`].
+    pub fn apply(&self, decision: &Decision, plan: Plan, deadline: Duration) {
+        let (caller, decision) = (self.clone(), decision.clone());
+        tokio::spawn(async move {
+            let (orchestrator, d) = (caller.orchestrator.clone(), decision.clone());
+            let name = orchestrator.name();
+            let result = match within(deadline, async move { orchestrator.apply(&d, &plan).await }).await {
+                Ok(()) => Ok(format!("{name} says that it is done")),
+                Err(e @ Error::Refused(_)) => Err(e.to_string()),
                 Err(e) => {
                     let found = state(&caller.orchestrator, &decision).await;
-                    Err(format!("{e}; asked afterwards, {}", in_words(caller.orchestrator.name(), &found)))
+                    let said = format!("{e}; asked afterwards, {}", in_words(name, &found));
+                    match found {
+                        Ok(Found { state: State::InEffect, .. }) => Ok(format!("{name}: {said}")),
+                        _ => Err(said),
+                    }
                 }
             };
             caller.answer(&decision, What::Applied(result)).await;
+        });
+    }
+
+    /// Applies the recorded inverse. The only place that calls [`Orchestrator::undo`].
+    pub fn undo(&self, decision: &Decision, plan: Plan, deadline: Duration) {
+        let (caller, decision) = (self.clone(), decision.clone());
+        tokio::spawn(async move {
+            let (orchestrator, d) = (caller.orchestrator.clone(), decision.clone());
+            let undone = within(deadline, async move { orchestrator.undo(&d, &plan).await }).await;
+            caller.answer(&decision, What::Undone(undone.map_err(|e| e.to_string()))).await;
         });
     }
 
@@ -79,26 +102,38 @@ impl Caller {
 }
 
 /// What the orchestrator finds, within a deadline.
-pub(super) async fn state(orchestrator: &Arc<dyn Orchestrator>, decision: &Decision) -> Result<State, String> {
+pub(super) async fn state(orchestrator: &Arc<dyn Orchestrator>, decision: &Decision) -> Result<Found, String> {
     let (orchestrator, decision) = (orchestrator.clone(), decision.clone());
-    let mut call = tokio::spawn(async move { orchestrator.state(&decision).await });
-    match timeout(STATE_DEADLINE, &mut call).await {
-        Ok(Ok(Ok(state))) => Ok(state),
-        Ok(Ok(Err(e))) => Err(format!("{e:#}")),
-        Ok(Err(e)) => Err(format!("the call broke off: {e}")),
+    let call = async move { Ok(orchestrator.state(&decision).await?) };
+    within(STATE_DEADLINE, call).await.map_err(|e| e.to_string())
+}
+
+/// Runs a call as a task of its own, so that one that hangs or panics harms nothing else.
+async fn within<T: Send + 'static>(
+    deadline: Duration,
+    call: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    let mut call = tokio::spawn(call);
+    match timeout(deadline, &mut call).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(e)) => Err(anyhow!("the call broke off: {e}").into()),
         Err(_) => {
             call.abort();
-            Err(format!("no answer within {}", humantime::format_duration(STATE_DEADLINE)))
+            Err(anyhow!("no answer within {}", humantime::format_duration(deadline)).into())
         }
     }
 }
 
-/// The found state in words: "process finds it in effect".
-pub(super) fn in_words(name: &str, found: &Result<State, String>) -> String {
-    match found {
-        Ok(State::InEffect) => format!("{name} finds it in effect"),
-        Ok(State::NotInEffect) => format!("{name} finds it not in effect"),
-        Ok(State::InProgress) => format!("{name} finds it under way"),
-        Err(e) => format!("{name} cannot say: {e}"),
-    }
+/// What was found in words: "process finds it in effect: no process in the canary's cgroups".
+pub(super) fn in_words(name: &str, found: &Result<Found, String>) -> String {
+    let (state, detail) = match found {
+        Ok(found) => (found.state, &found.detail),
+        Err(e) => return format!("{name} cannot say: {e}"),
+    };
+    let state = match state {
+        State::InEffect => "in effect",
+        State::NotInEffect => "not in effect",
+        State::InProgress => "under way",
+    };
+    format!("{name} finds it {state}: {detail}")
 }

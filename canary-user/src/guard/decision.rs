@@ -3,11 +3,12 @@
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::targets::Target;
 
 /// How far the guard may go, from least to most.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Says what it would do.
@@ -55,7 +56,7 @@ impl std::str::FromStr for Mode {
 }
 
 /// What can be done to a canary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     Hold,
@@ -75,6 +76,14 @@ impl Action {
             Action::Promote => "promote",
         }
     }
+
+    /// As in "would roll back".
+    pub fn verb(self) -> &'static str {
+        match self {
+            Action::Rollback => "roll back",
+            other => other.name(),
+        }
+    }
 }
 
 impl fmt::Display for Action {
@@ -84,9 +93,9 @@ impl fmt::Display for Action {
 }
 
 /// One gate's answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GateResult {
-    /// Name of the gate: mode, pause, data_quality, canary_window, verdict, stable_healthy, incarnation, capacity, budget, approval.
+    /// Name of the gate, as in [`GATES`](super::gates::GATES).
     pub gate: String,
     pub passed: bool,
     /// In words, whether it passed or not.
@@ -94,10 +103,11 @@ pub struct GateResult {
 }
 
 /// What the guard decided about one deployment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Decision {
     /// Unique and sortable: deployment, time and a counter.
     pub id: String,
+    #[schema(value_type = String)]
     pub deployment: Arc<str>,
     pub unix_ms: u64,
     /// Window that the decision rests on.
@@ -121,34 +131,61 @@ impl Decision {
 }
 
 /// Where an action is in its life. Each step is in the journal before the next begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Decided, but a gate blocked it: nothing was done.
     Blocked,
     /// Intent and inverse are on disk.
     Planned,
+    /// A person said yes, where that is required.
+    Approved,
+    /// No person said yes in time: nothing was done, and nothing will be to these instances.
+    Declined,
     /// The orchestrator was called.
     Applying,
     /// The orchestrator says it is done.
     Applied,
     /// The kernel's own counts show that the canary is quiet.
     Verified,
+    /// Some windows later, the service is as it should be.
+    Recovered,
+    /// Some windows later, it is not: taking the canary away did not help.
+    NotRecovered,
     /// Someone else brought the canary back.
     Reverted,
     Failed,
+    /// The recorded inverse is being applied: a person asked, or a quarantine did not end by itself.
+    Undoing,
+    /// The canary is as it was before the action.
+    Undone,
+    /// Verified, and nobody brought the canary back for as long as it was watched.
+    Closed,
 }
 
 impl Stage {
+    /// Whether an action that is here may still have something to be done or found out.
+    pub fn is_open(self) -> bool {
+        use Stage::*;
+        matches!(self, Planned | Approved | Applying | Applied | Verified | Recovered | NotRecovered | Undoing)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Stage::Blocked => "blocked",
             Stage::Planned => "planned",
+            Stage::Approved => "approved",
+            Stage::Declined => "declined",
             Stage::Applying => "applying",
             Stage::Applied => "applied",
             Stage::Verified => "verified",
             Stage::Reverted => "reverted",
+            Stage::Recovered => "recovered",
+            Stage::NotRecovered => "not_recovered",
             Stage::Failed => "failed",
+            Stage::Undoing => "undoing",
+            Stage::Undone => "undone",
+            Stage::Closed => "closed",
         }
     }
 }

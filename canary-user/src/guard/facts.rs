@@ -1,14 +1,18 @@
 //! What the gates need to know besides the verdict, gathered from ticks. No clock, no I/O.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use super::Mode;
+use super::{
+    Mode,
+    recovery::{Before, Level, Look},
+};
 use crate::{
     judge::{HardFact, Verdict},
+    orchestrator::Plan,
     targets::{Role, Target},
     telemetry::{Sample, Tick},
     window::{Event, Indicator, Window},
@@ -16,9 +20,6 @@ use crate::{
 
 /// How many windows "recent" means for lost events and for the health of stable.
 pub const RECENT_WINDOWS: usize = 10;
-
-/// The stable side's own shift per indicator in standard deviations of its own history; `None` = not known.
-pub type StableShift = [Option<f64>; Indicator::COUNT];
 
 /// What the gates need to know besides the verdict. Unknown is `None`, never zero.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,8 +41,6 @@ pub struct Facts {
     pub max_age: Option<Duration>,
     /// The canary target that came last, with the window it was first seen in.
     pub newest_canary: Option<(Arc<str>, u64)>,
-    /// The condemning indicators, the leading one first, with stable's own shift.
-    pub stable_shift: Vec<(Indicator, Option<f64>)>,
     pub stable_oom_kills: Option<u64>,
     pub stable_crashes: Option<u64>,
     /// Stable instances that are populated and reporting.
@@ -59,6 +58,26 @@ pub struct Facts {
     pub condemned_elsewhere: Vec<Arc<str>>,
     /// Why the journal cannot be relied on.
     pub journal_failure: Option<String>,
+    /// Largest share of the instances that may be taken away at once.
+    pub blast_radius: f64,
+    /// What the orchestrator would do, or why it would do nothing; `None` = it was not asked yet.
+    pub described: Option<Result<Plan, String>>,
+    /// Why this guard is the one that acts, or why it is not.
+    pub leader: Result<String, String>,
+    pub approval: Approval,
+    /// The person who wants the action, whatever the verdict; `None` = the guard itself.
+    pub asked_by: Option<String>,
+}
+
+/// Whether a person has to say yes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Approval {
+    #[default]
+    NotRequired,
+    /// Within this time.
+    Required(Duration),
+    /// By this person.
+    Given(String),
 }
 
 /// What condemned the canary.
@@ -99,6 +118,10 @@ fn group(signal: Signal, s: &Sample) -> (&'static str, bool) {
             ("process exits", s.lifecycle.is_some())
         }
         Signal::Event(Event::OomKills) | Signal::Hard(HardFact::OomKill) => ("OOM kills", s.oom_kills.is_some()),
+        Signal::Indicator(Indicator::DependencyTurnaround) => ("dependency latency", s.dependency.is_some()),
+        // Without a response there is no status, and no error either.
+        Signal::Event(Event::ServerErrors) => ("network counts", s.network.is_some()),
+        Signal::Event(Event::ConnectFailures) => ("connections", s.connections.is_some()),
         Signal::Event(Event::Retransmits) => ("retransmitted segments", s.retransmits.is_some()),
     }
 }
@@ -120,6 +143,9 @@ struct Recent {
     stable_turnarounds: Option<u64>,
     stable_oom_kills: Option<u64>,
     stable_crashes: Option<u64>,
+    /// Of both roles together.
+    turnarounds: Option<u64>,
+    span_ns: u64,
 }
 
 /// What is remembered of one deployment between ticks.
@@ -127,6 +153,9 @@ struct Recent {
 pub struct Memory {
     /// The canary targets that are there, with window and time of the first sight.
     first_seen: BTreeMap<Target, (u64, u64)>,
+    /// Those of them that had a turnaround.
+    served: BTreeSet<Target>,
+    canary_served: Option<bool>,
     recent: VecDeque<Recent>,
     stable_had_turnarounds: bool,
 }
@@ -143,7 +172,44 @@ pub fn targets(tick: &Tick, deployment: &str, role: Role) -> Vec<Target> {
     targets
 }
 
+/// What one tick says of stable by itself.
+pub fn look(tick: &Tick, deployment: &str) -> Look {
+    let stable = samples(tick, deployment, Role::Stable);
+    Look {
+        p_stable: None,
+        levels: Vec::new(),
+        crashes: total(stable.clone().map(|s| s.lifecycle.map(|l| l.crashes))),
+        oom_kills: total(stable.clone().map(|s| s.oom_kills)),
+        turnarounds: total(stable.map(|s| s.network.as_ref().map(|n| n.turnarounds))),
+        span_ns: tick.span_ns,
+    }
+}
+
+/// The indicators among what condemned the canary.
+pub fn condemning_indicators(verdict: &Verdict) -> Vec<Indicator> {
+    let indicator = |signal| match signal {
+        Signal::Indicator(i) => Some(i),
+        Signal::Event(_) | Signal::Hard(_) => None,
+    };
+    condemning(verdict).into_iter().filter_map(indicator).collect()
+}
+
 impl Memory {
+    /// Whether the canary instances that are there ever had a turnaround; `None` where that was not measured, or where
+    /// there are none.
+    pub fn canary_served(&self) -> Option<bool> {
+        self.canary_served
+    }
+
+    fn served_now(&mut self, tick: &Tick, deployment: &str) -> Option<bool> {
+        let canary = samples(tick, deployment, Role::Canary);
+        let turnarounds = |s: &Sample| s.network.as_ref().map(|n| n.turnarounds);
+        self.served.retain(|t| self.first_seen.contains_key(t));
+        self.served.extend(canary.clone().filter(|s| turnarounds(s) > Some(0)).map(|s| s.target.clone()));
+        let measured = total(canary.map(turnarounds));
+        if self.served.is_empty() { measured.map(|_| false) } else { Some(true) }
+    }
+
     /// Takes in one tick with its window, before the facts of that tick are asked for.
     pub fn observe(&mut self, tick: &Tick, window: &Window) {
         let canary = targets(tick, &window.deployment, Role::Canary);
@@ -151,6 +217,7 @@ impl Memory {
         for target in canary {
             self.first_seen.entry(target).or_insert((window.index, tick.t_ns));
         }
+        self.canary_served = self.served_now(tick, &window.deployment);
         let stable = samples(tick, &window.deployment, Role::Stable);
         let turnarounds = total(stable.clone().map(|s| s.network.as_ref().map(|n| n.turnarounds)));
         self.stable_had_turnarounds |= turnarounds.is_some_and(|n| n > 0);
@@ -160,15 +227,30 @@ impl Memory {
             stable_turnarounds: turnarounds,
             stable_oom_kills: total(stable.clone().map(|s| s.oom_kills)),
             stable_crashes: total(stable.map(|s| s.lifecycle.map(|l| l.crashes))),
+            turnarounds: total(
+                tick.samples
+                    .iter()
+                    .filter(|s| *s.target.deployment == *window.deployment)
+                    .map(|s| s.network.as_ref().map(|n| n.turnarounds)),
+            ),
+            span_ns: tick.span_ns,
         });
         if self.recent.len() > RECENT_WINDOWS {
             self.recent.pop_front();
         }
     }
 
+    /// The service in the last [`RECENT_WINDOWS`].
+    pub fn before(&self, p_canary: Option<f64>, levels: Vec<Level>) -> Before {
+        let turnarounds = total(self.recent.iter().map(|r| r.turnarounds));
+        let seconds = self.recent.iter().map(|r| r.span_ns).sum::<u64>() as f64 / 1e9;
+        let rate = turnarounds.filter(|_| seconds > 0.0).map(|n| n as f64 / seconds);
+        Before { p_canary: p_canary.filter(|p| p.is_finite()), turnarounds_per_second: rate, levels }
+    }
+
     /// What this tick says. What ticks cannot say (mode, pause, limits, the journal's answers) is left at what blocks
     /// least and is for the caller to fill in.
-    pub fn facts(&self, tick: &Tick, deployment: &str, verdict: &Verdict, shift: &StableShift) -> Facts {
+    pub fn facts(&self, tick: &Tick, deployment: &str, verdict: &Verdict) -> Facts {
         let signals = condemning(verdict);
         let mut unmeasured = Vec::new();
         for &signal in &signals {
@@ -185,13 +267,6 @@ impl Memory {
         if verdict.outcome == crate::judge::Outcome::Regressed && signals.is_empty() {
             unmeasured.push("a cause: the verdict names none that the sensor knows".into());
         }
-        let stable_shift = signals.iter().filter_map(|s| match s {
-            Signal::Indicator(i) => {
-                let index = Indicator::ALL.iter().position(|k| k == i).expect("ALL has every indicator");
-                Some((*i, shift[index]))
-            }
-            Signal::Event(_) | Signal::Hard(_) => None,
-        });
         let reporting =
             |s: &&Sample| s.populated == Some(true) && s.span_ns > 0 && (s.cpu.is_some() || s.network.is_some());
         let oldest = self.first_seen.values().map(|(_, t_ns)| *t_ns).min().unwrap_or(tick.t_ns);
@@ -211,7 +286,6 @@ impl Memory {
                 .iter()
                 .max_by_key(|(_, (window, _))| *window)
                 .map(|(target, (window, _))| (target.cgroup.clone(), *window)),
-            stable_shift: stable_shift.collect(),
             stable_oom_kills: total(self.recent.iter().map(|r| r.stable_oom_kills)),
             stable_crashes: total(self.recent.iter().map(|r| r.stable_crashes)),
             stable_reporting: samples(tick, deployment, Role::Stable).filter(reporting).count(),
@@ -225,6 +299,11 @@ impl Memory {
             cooldown: Duration::ZERO,
             condemned_elsewhere: Vec::new(),
             journal_failure: None,
+            blast_radius: 1.0,
+            described: None,
+            leader: Ok("this guard acts alone".into()),
+            approval: Approval::NotRequired,
+            asked_by: None,
         }
     }
 }

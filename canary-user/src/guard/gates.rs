@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
-use super::{Action, Facts, GateResult, Mode, facts::RECENT_WINDOWS};
-use crate::judge::{HardFact, Outcome, Verdict};
+use super::{
+    Action, Approval, Facts, GateResult, Mode,
+    facts::{RECENT_WINDOWS, Signal, condemning},
+};
+use crate::judge::{HardFact, Outcome, SignKind, Verdict};
 
 /// Windows in a row that have to condemn, where no hard fact does.
 pub const CONFIRMING_WINDOWS: u64 = 2;
-/// A stable side that moved this far from its own history (standard deviations) has been hit by something itself.
-pub const STABLE_SHIFT_SD: f64 = 4.0;
 /// Time within which a second condemned deployment means that it is probably the environment, or us.
 pub const BREAKER: Duration = Duration::from_secs(600);
+
+/// The gate that a person can open; a decision that only this one holds back is planned, and waits.
+pub const APPROVAL: &str = "approval";
 
 type Answer = Result<String, String>;
 
@@ -27,23 +31,32 @@ pub struct Case<'a> {
 type Gate = for<'a> fn(Case<'a>) -> Answer;
 
 /// In the order in which they are asked.
-pub const GATES: [(&str, Gate); 10] = [
+pub const GATES: [(&str, Gate); 14] = [
     ("mode", mode),
     ("pause", pause),
     ("data_quality", data_quality),
     ("canary_window", canary_window),
     ("verdict", verdict),
     ("stable_healthy", stable_healthy),
+    ("owner", owner),
     ("incarnation", incarnation),
+    ("blast_radius", blast_radius),
     ("capacity", capacity),
+    ("rollback_possible", rollback_possible),
     ("budget", budget),
-    ("approval", approval),
+    ("leadership", leadership),
+    (APPROVAL, approval),
 ];
 
 /// Asks the gates in order, up to and including the first that blocks.
 pub fn evaluate(case: Case) -> Vec<GateResult> {
+    evaluate_without(&[], case)
+}
+
+/// The same, with these gates left out.
+pub fn evaluate_without(left_out: &[&str], case: Case) -> Vec<GateResult> {
     let mut results = Vec::with_capacity(GATES.len());
-    for (name, gate) in GATES {
+    for (name, gate) in GATES.into_iter().filter(|(name, _)| !left_out.contains(name)) {
         let (passed, reason) = match gate(case) {
             Ok(reason) => (true, reason),
             Err(reason) => (false, reason),
@@ -54,6 +67,15 @@ pub fn evaluate(case: Case) -> Vec<GateResult> {
         }
     }
     results
+}
+
+/// Asks all gates; gives those that block.
+pub fn blocking(case: Case) -> Vec<GateResult> {
+    let blocks = |(name, gate): (&str, Gate)| {
+        let reason = gate(case).err()?;
+        Some(GateResult { gate: name.into(), passed: false, reason })
+    };
+    GATES.into_iter().filter_map(blocks).collect()
 }
 
 /// What a mode does to a regressed canary. Observe and advise say what a rollback would be.
@@ -67,17 +89,13 @@ pub fn action_of(mode: Mode) -> Action {
 
 fn mode(case: Case) -> Answer {
     let (mode, action) = (case.facts.mode, case.action);
-    match mode {
-        Mode::Observe => Err(format!("mode is observe: says that it would {} and does nothing", verb(action))),
-        Mode::Advise => Err(format!("mode is advise: advises to {} and does nothing", verb(action))),
-        Mode::Quarantine | Mode::Drain | Mode::Rollback => Ok(format!("mode is {mode}: may {}", verb(action))),
+    if let Some(by) = &case.facts.asked_by {
+        return Ok(format!("{by} asks to {}: the mode {mode} limits what the guard does by itself", action.verb()));
     }
-}
-
-fn verb(action: Action) -> &'static str {
-    match action {
-        Action::Rollback => "roll back",
-        other => other.name(),
+    match mode {
+        Mode::Observe => Err(format!("mode is observe: says that it would {} and does nothing", action.verb())),
+        Mode::Advise => Err(format!("mode is advise: advises to {} and does nothing", action.verb())),
+        Mode::Quarantine | Mode::Drain | Mode::Rollback => Ok(format!("mode is {mode}: may {}", action.verb())),
     }
 }
 
@@ -88,18 +106,26 @@ fn pause(case: Case) -> Answer {
     }
 }
 
+/// What a person decides instead of a gate; the gates that protect stable are asked all the same.
+fn left_to(by: &str) -> Answer {
+    Ok(format!("left to {by}, who asks for it"))
+}
+
 fn data_quality(case: Case) -> Answer {
     let f = case.facts;
+    if let Some(by) = &f.asked_by {
+        return left_to(by);
+    }
     if !f.unmeasured.is_empty() {
         return Err(format!("not measured: {}", f.unmeasured.join(", ")));
     }
     if f.lost_events > 0 {
-        return Err(format!("{} events lost in the last {RECENT_WINDOWS} windows", f.lost_events));
+        return Err(format!("{} lost in the last {RECENT_WINDOWS} windows", counted(f.lost_events, "event")));
     }
     if f.targets_without_slot > 0 {
         return Err(format!(
-            "{} targets not counted in the last {RECENT_WINDOWS} windows: no slot left for them",
-            f.targets_without_slot
+            "{} not counted in the last {RECENT_WINDOWS} windows: no slot left for them",
+            counted(f.targets_without_slot, "target")
         ));
     }
     Ok(format!("no event lost in the last {RECENT_WINDOWS} windows, everything measured that condemned"))
@@ -119,7 +145,7 @@ fn canary_window(case: Case) -> Answer {
     let age = Duration::from_secs(f.canary_age.as_secs());
     let age = humantime::format_duration(age);
     match f.max_age {
-        Some(max) if f.canary_age > max => Err(format!(
+        Some(max) if f.canary_age > max && f.asked_by.is_none() => Err(format!(
             "the canary has run for {age}, longer than max_age {}: it is no canary any more",
             humantime::format_duration(max)
         )),
@@ -129,6 +155,9 @@ fn canary_window(case: Case) -> Answer {
 }
 
 fn verdict(case: Case) -> Answer {
+    if let Some(by) = &case.facts.asked_by {
+        return left_to(by);
+    }
     if case.verdict.outcome != Outcome::Regressed {
         return Err(format!("the verdict is {}", case.verdict.outcome.name()));
     }
@@ -148,41 +177,75 @@ fn verdict(case: Case) -> Answer {
 
 fn stable_healthy(case: Case) -> Answer {
     let f = case.facts;
+    if let Some(by) = &f.asked_by {
+        return left_to(by);
+    }
     if let Some(n) = f.stable_oom_kills.filter(|n| *n > 0) {
-        return Err(format!("stable has {n} OOM kills of its own: it is the environment"));
+        return Err(format!("stable has {} of its own: it is the environment", counted(n, "OOM kill")));
     }
     if let Some(n) = f.stable_crashes.filter(|n| *n > 0) {
-        return Err(format!("stable has {n} crashes of its own: it is the environment"));
+        return Err(format!("stable has {} of its own: it is the environment", counted(n, "crash")));
     }
-    let mut said = Vec::new();
-    for (place, (indicator, shift)) in f.stable_shift.iter().enumerate() {
-        match shift {
-            // NaN compares as false and must not pass.
-            Some(sd) if sd.abs() < STABLE_SHIFT_SD => {
-                said.push(format!("stable's {} is {sd:+.1} sd from its own history", indicator.title()));
-            }
-            Some(sd) => {
-                return Err(format!(
-                    "stable's {} shifted too, {sd:+.1} sd from its own history: it is the environment",
-                    indicator.title()
-                ));
-            }
-            None if place == 0 => {
-                return Err(format!("it is not known whether stable's {} shifted too", indicator.title()));
-            }
-            None => said.push(format!("stable's own shift in {} is not known", indicator.title())),
+    // The judge has condemned it all the same, for another signal or by a fact: what leads must not be shared by stable.
+    let leading = condemning(case.verdict).into_iter().next();
+    let worse = case.verdict.environment.signs.iter().filter(|sign| sign.kind == SignKind::StableWorse);
+    for sign in worse {
+        if sign.explains.iter().any(|i| leading == Some(Signal::Indicator(*i))) {
+            return Err(format!("{}: it is the environment", sign.text));
         }
     }
-    said.push(match (f.stable_oom_kills, f.stable_crashes) {
-        (Some(_), Some(_)) => "no OOM kill and no crash of stable".into(),
-        (Some(_), None) => "no OOM kill of stable, crashes not measured".into(),
-        (None, Some(_)) => "no crash of stable, OOM kills not measured".into(),
-        (None, None) => "OOM kills and crashes of stable not measured".into(),
-    });
-    Ok(said.join(", "))
+    let no_worse = "stable is not worse itself in what condemned the canary";
+    Ok(match (f.stable_oom_kills, f.stable_crashes) {
+        (Some(_), Some(_)) => format!("{no_worse}, no OOM kill and no crash of stable"),
+        (Some(_), None) => format!("{no_worse}, no OOM kill of stable, crashes not measured"),
+        (None, Some(_)) => format!("{no_worse}, no crash of stable, OOM kills not measured"),
+        (None, None) => format!("{no_worse}, OOM kills and crashes of stable not measured"),
+    })
+}
+
+fn owner(case: Case) -> Answer {
+    match &case.facts.described {
+        None => Ok("the orchestrator is asked next".into()),
+        Some(Ok(plan)) => Ok(format!("{} has hold of the canary", plan.orchestrator)),
+        Some(Err(why)) => Err(why.clone()),
+    }
+}
+
+fn blast_radius(case: Case) -> Answer {
+    let f = case.facts;
+    let (away, all) = (f.canary.len(), f.canary.len() + f.stable.len());
+    let share = away as f64 / all.max(1) as f64;
+    let said = format!("{away} of {all} instances would be taken away");
+    match &f.asked_by {
+        Some(by) if share > f.blast_radius => Ok(format!("{said}: left to {by}, who asks for it")),
+        None if share > f.blast_radius => Err(format!("{said}, blast_radius is {}", f.blast_radius)),
+        _ => Ok(said),
+    }
+}
+
+fn rollback_possible(case: Case) -> Answer {
+    let Some(Ok(plan)) = &case.facts.described else { return Ok("the orchestrator is asked next".into()) };
+    let name = &plan.orchestrator;
+    let Some(inverse) = &plan.inverse else { return Err(format!("{name} knows no way back from it")) };
+    if case.action == Action::Quarantine && name != crate::orchestrator::dry_run::NAME {
+        if plan.undo.is_none() {
+            return Err(format!("{name} cannot take a quarantine back by itself"));
+        }
+        if plan.ends_after_ms.is_none() {
+            return Err(format!("{name} plans a quarantine without an end"));
+        }
+    }
+    Ok(format!("the way back: {inverse}"))
+}
+
+fn leadership(case: Case) -> Answer {
+    case.facts.leader.clone()
 }
 
 fn incarnation(case: Case) -> Answer {
+    if let (Some(by), Some((newest, _))) = (&case.facts.asked_by, &case.facts.newest_canary) {
+        return Ok(format!("{by} asks about the instances that run now, {newest} among them"));
+    }
     // A hard fact is about the targets of its own window; statistics go back to where the change began.
     let v = case.verdict;
     let since = match (v.hard, v.onset) {
@@ -226,6 +289,9 @@ fn budget(case: Case) -> Answer {
     if let Some(id) = &f.acted_on {
         return Err(format!("an action was already begun against this canary ({id}): one per rollout"));
     }
+    if let Some(by) = &f.asked_by {
+        return left_to(by);
+    }
     if !f.condemned_elsewhere.is_empty() {
         return Err(format!(
             "{} condemned within {} as well: probably the environment or the guard itself",
@@ -246,6 +312,18 @@ fn budget(case: Case) -> Answer {
     Ok(format!("{} of {} actions used in the last hour, none against this canary", f.actions_last_hour, f.per_hour))
 }
 
-fn approval(_: Case) -> Answer {
-    Ok("not required".into())
+/// "1 crash", "2 crashes", "2 OOM kills".
+fn counted(n: u64, what: &str) -> String {
+    let ending = if what.ends_with("sh") { "es" } else { "s" };
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}{ending}") }
+}
+
+fn approval(case: Case) -> Answer {
+    match (&case.facts.asked_by, &case.facts.approval) {
+        (Some(by), _) | (None, Approval::Given(by)) => Ok(format!("by {by}")),
+        (None, Approval::NotRequired) => Ok("not required".into()),
+        (None, Approval::Required(within)) => {
+            Err(format!("a person has to approve it within {}", humantime::format_duration(*within)))
+        }
+    }
 }

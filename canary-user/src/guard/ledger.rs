@@ -1,23 +1,38 @@
-//! The journal as the loop uses it: once a write has failed, nothing is begun any more.
+//! The journal as the loop uses it: once a write has failed, nothing is begun any more. What is written is told to
+//! watchers right after it.
+
+use std::time::Duration;
 
 use crate::{
-    guard::{Decision, Stage},
-    journal::Journal,
+    control::Command,
+    guard::{Decision, Moment, Pause, Stage},
+    journal::{HistoryEntry, Journal},
     judge::Verdict,
     orchestrator::Plan,
     targets::Target,
 };
 
+/// What went into the journal, or should have: what happened has happened, recorded or not.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    Decided { decision: Decision, plan: Plan, stage: Stage, detail: String },
+    Stage { decision_id: String, stage: Stage, detail: String, unix_ms: u64 },
+    Verdict { deployment: String, unix_ms: u64, verdict: Verdict },
+}
+
+/// Called with every entry, on the line: it must not block.
+pub type OnEntry = Box<dyn FnMut(Entry) + Send>;
+
 /// The journal with the memory of its failure.
-#[derive(Debug)]
 pub(super) struct Ledger {
     journal: Journal,
     failure: Option<String>,
+    on_entry: Option<OnEntry>,
 }
 
 impl Ledger {
-    pub fn new(journal: Journal) -> Self {
-        Self { journal, failure: None }
+    pub fn new(journal: Journal, on_entry: Option<OnEntry>) -> Self {
+        Self { journal, failure: None, on_entry }
     }
 
     pub fn failure(&self) -> Option<&String> {
@@ -25,19 +40,37 @@ impl Ledger {
     }
 
     /// Commits intent, plan and inverse. `Err` = they are not on disk, and nothing may be done.
-    pub fn decision(&mut self, decision: &Decision, plan: &Plan, first: Stage, detail: &str) -> Result<(), String> {
-        let result = self.journal.record_decision(decision, plan, first, detail);
+    pub fn decision(
+        &mut self,
+        decision: &Decision,
+        plan: &Plan,
+        first: Stage,
+        detail: &str,
+        at: Moment,
+    ) -> Result<(), String> {
+        let result = self.journal.record_decision(decision, plan, first, detail, at);
+        self.tell(|| {
+            let (decision, plan, detail) = (decision.clone(), plan.clone(), detail.to_owned());
+            Entry::Decided { decision, plan, stage: first, detail }
+        });
         self.keep(result)
     }
 
     /// `Err` = the stage is not on disk; where the stage comes before an act, the act may not be done.
-    pub fn stage(&mut self, id: &str, stage: Stage, detail: &str, unix_ms: u64) -> Result<(), String> {
-        let result = self.journal.record_stage(id, stage, detail, unix_ms);
+    pub fn stage(&mut self, id: &str, stage: Stage, detail: &str, at: Moment) -> Result<(), String> {
+        let result = self.journal.record_stage(id, stage, detail, at);
+        self.tell(|| Entry::Stage {
+            decision_id: id.to_owned(),
+            stage,
+            detail: detail.to_owned(),
+            unix_ms: at.unix_ms,
+        });
         self.keep(result)
     }
 
     pub fn verdict(&mut self, deployment: &str, unix_ms: u64, verdict: &Verdict) -> Result<(), String> {
         let result = self.journal.record_verdict(deployment, unix_ms, verdict);
+        self.tell(|| Entry::Verdict { deployment: deployment.to_owned(), unix_ms, verdict: verdict.clone() });
         self.keep(result)
     }
 
@@ -46,18 +79,70 @@ impl Ledger {
         self.keep(result)
     }
 
-    /// What was done to a deployment: the decision against this very canary, and the times of all actions since.
-    pub fn done(&mut self, deployment: &str, canary: &[Target], since: u64) -> Option<(Option<String>, Vec<u64>)> {
+    /// What was done to a deployment: the decision against this very canary, and how long ago each action within `span` was.
+    pub fn done(
+        &mut self,
+        deployment: &str,
+        canary: &[Target],
+        now: Moment,
+        span: Duration,
+    ) -> Option<(Option<String>, Vec<Duration>)> {
         let read = || -> anyhow::Result<_> {
-            let times = self.journal.actions_since(deployment, since)?.into_iter().map(|(_, at)| at).collect();
-            Ok((self.journal.acted_on(deployment, canary)?, times))
+            Ok((self.journal.acted_on(deployment, canary)?, self.journal.action_ages(deployment, now, span)?))
         };
         let result = read();
         self.keep(result).ok()
     }
 
-    pub fn unfinished(&self) -> anyhow::Result<Vec<(Decision, Stage, Plan)>> {
+    pub fn pauses(&self, now: Moment) -> anyhow::Result<Vec<Pause>> {
+        self.journal.pauses(now)
+    }
+
+    /// `Err` = the pause holds for as long as this guard lives, and not after its next start.
+    pub fn pause(&mut self, pause: &Pause) -> Result<(), String> {
+        let result = self.journal.record_pause(pause);
+        self.keep(result)
+    }
+
+    pub fn end_pause(&mut self, deployment: Option<&str>) -> Result<(), String> {
+        let result = self.journal.end_pause(deployment);
+        self.keep(result)
+    }
+
+    pub fn command(
+        &mut self,
+        command: &Command,
+        by: &str,
+        answer: Result<&str, &str>,
+        unix_ms: u64,
+    ) -> Result<(), String> {
+        let result = self.journal.record_command(command, by, answer, unix_ms);
+        self.keep(result)
+    }
+
+    /// How many decisions there are on a deployment already.
+    pub fn decisions(&self, deployment: &str) -> anyhow::Result<u64> {
+        self.journal.decisions(deployment)
+    }
+
+    /// Canary instances that no person let the guard act on.
+    pub fn declined(&self, deployment: &str) -> anyhow::Result<Vec<Target>> {
+        self.journal.declined(deployment)
+    }
+
+    /// A decision with its whole life.
+    pub fn entry(&self, id: &str) -> anyhow::Result<Option<HistoryEntry>> {
+        self.journal.entry(id)
+    }
+
+    pub fn unfinished(&self) -> anyhow::Result<Vec<HistoryEntry>> {
         self.journal.unfinished()
+    }
+
+    fn tell(&mut self, entry: impl FnOnce() -> Entry) {
+        if let Some(on_entry) = &mut self.on_entry {
+            on_entry(entry());
+        }
     }
 
     fn keep<T>(&mut self, result: anyhow::Result<T>) -> Result<T, String> {

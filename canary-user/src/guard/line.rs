@@ -1,47 +1,55 @@
 //! One deployment: its window, its judge, its rules and the action in hand. No await: calls are made off the line.
 
+mod life;
+mod temporary;
+
 use std::{sync::Arc, time::Duration};
 
+use self::{
+    life::{InHand, Step},
+    temporary::Temporary,
+};
 use super::{
-    Decision, Facts, Guard, Stage,
+    Action, Advice, Approval, Decision, Facts, Guard, Moment, Stage,
     calls::{self, Answer, Caller, What},
+    desk::Desk,
     facts::{self, Memory},
+    gates::{self, Case},
     ledger::Ledger,
-    run::{Desk, Judgement, Watched},
+    recovery::{Before, Levels, Look, Recovery},
+    run::Watched,
     verify::{Progress, Verification},
 };
 use crate::{
+    config::ApprovalMode,
+    control::status::{DecisionStatus, DeploymentStatus},
+    journal::{HistoryEntry, StageEntry},
     judge::{Outcome, Verdict},
-    orchestrator::{State, dry_run},
+    orchestrator::{Plan, State, dry_run},
     targets::{Role, Target},
     telemetry::Tick,
     watch::{DecisionView, DeploymentView},
     window::Window,
 };
 
-/// What an orchestrator may take beyond the grace of the canary.
-const CALL_MARGIN: Duration = Duration::from_secs(30);
-/// What the counts may take to fall quiet beyond the grace of the canary.
-const SETTLE: Duration = Duration::from_secs(60);
-/// How long a verified action is watched for someone who brings the canary back: longer than any usual reconciler.
-const WATCH: Duration = Duration::from_secs(600);
-const HOUR_MS: u64 = 3_600_000;
+/// How long after a refusal the orchestrator is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+const HOUR: Duration = Duration::from_secs(3600);
 
-/// An action that was begun.
+/// A decision for which the orchestrator is being asked what it would do.
 #[derive(Debug)]
-struct InHand {
+struct Proposal {
     decision: Decision,
-    step: Step,
+    /// The person who wants it; `None` = the guard itself.
+    asked_by: Option<String>,
 }
 
+/// An orchestrator that would not act, as one would not while somebody else is acting. It may change its mind.
 #[derive(Debug)]
-enum Step {
-    /// The orchestrator was called and has not answered.
-    Applying,
-    /// Both sides have to agree: our counts (in words once quiet), and the orchestrator, which is being asked.
-    Verifying { verification: Verification, quiet: Option<String>, asking: bool, said: String },
-    /// Done; watched until this moment for someone who brings the canary back.
-    Watching { verification: Verification, until_t_ns: u64 },
+struct Refusal {
+    canary: Vec<Target>,
+    why: String,
+    asked_again_t_ns: u64,
 }
 
 /// One deployment with all that is remembered of it.
@@ -50,14 +58,20 @@ pub(super) struct Line {
     caller: Caller,
     guard: Guard,
     memory: Memory,
-    current: Option<(Window, Judgement)>,
+    levels: Levels,
+    current: Option<(Window, Verdict)>,
     outcome: Option<Outcome>,
     is_condemned: bool,
     condemned_t_ns: Option<u64>,
     in_hand: Option<InHand>,
+    being_described: Option<Proposal>,
+    temporary: Vec<Temporary>,
+    refused: Option<Refusal>,
     view: Option<DecisionView>,
-    t_ns: u64,
-    unix_ms: u64,
+    advice: Advice,
+    /// Other deployments that were condemned at about the same time.
+    elsewhere: Vec<Arc<str>>,
+    now: Moment,
 }
 
 impl Line {
@@ -68,14 +82,19 @@ impl Line {
             caller,
             guard,
             memory: Memory::default(),
+            levels: Levels::default(),
             current: None,
             outcome: None,
             is_condemned: false,
             condemned_t_ns: None,
             in_hand: None,
+            being_described: None,
+            temporary: Vec::new(),
+            refused: None,
             view: None,
-            t_ns: 0,
-            unix_ms: 0,
+            advice: Advice::default(),
+            elsewhere: Vec::new(),
+            now: Moment::default(),
         }
     }
 
@@ -83,13 +102,13 @@ impl Line {
         &self.watched.config.name
     }
 
-    pub fn verdict(&self) -> Option<&Verdict> {
-        self.current.as_ref().map(|(_, j)| &j.verdict)
+    /// How many decisions on this deployment there are on record.
+    pub fn count_from(&mut self, decisions: u64) {
+        self.guard.count_from(decisions);
     }
 
-    /// Whether an orchestrator's answer is waited for.
-    pub fn is_applying(&self) -> bool {
-        self.in_hand.as_ref().is_some_and(|a| matches!(a.step, Step::Applying))
+    pub fn verdict(&self) -> Option<&Verdict> {
+        self.current.as_ref().map(|(_, verdict)| verdict)
     }
 
     /// When this deployment came to stand condemned the last time.
@@ -99,235 +118,202 @@ impl Line {
 
     /// Takes the time of a tick before anything is recorded with it.
     pub fn clock(&mut self, tick: &Tick) {
-        (self.t_ns, self.unix_ms) = (tick.t_ns, tick.unix_ms);
+        self.now = Moment { unix_ms: tick.unix_ms, t_ns: tick.t_ns };
     }
 
     /// Tick to window to verdict.
     pub fn judge(&mut self, tick: &Tick, ledger: &mut Ledger) {
         let window = (self.watched.window)(tick);
-        let judgement = (self.watched.judge)(&window);
+        let verdict = (self.watched.judge)(&window);
         self.memory.observe(tick, &window);
-        let verdict = &judgement.verdict;
+        self.levels.observe(&verdict);
         let stood = self.is_condemned;
-        self.guard.observe(verdict, &facts::targets(tick, &self.watched.config.name, Role::Canary));
-        self.is_condemned = self.guard.is_condemned(verdict);
+        self.guard.observe(&verdict, &facts::targets(tick, &self.watched.config.name, Role::Canary));
+        self.is_condemned = self.guard.is_condemned(&verdict);
         if self.is_condemned && !stood {
             self.condemned_t_ns = Some(tick.t_ns);
         }
         if self.outcome != Some(verdict.outcome) {
             self.outcome = Some(verdict.outcome);
             // The ledger has said so and remembers: a failure blocks every action from here on.
-            let _ = ledger.verdict(&self.watched.config.name, tick.unix_ms, verdict);
+            let _ = ledger.verdict(&self.watched.config.name, tick.unix_ms, &verdict);
         }
-        self.current = Some((window, judgement));
+        self.current = Some((window, verdict));
     }
 
     /// Verdict to decision to action; first the action in hand. `elsewhere`: other deployments condemned at about
     /// the same time.
     pub fn act(&mut self, tick: &Tick, desk: &mut Desk, elsewhere: Vec<Arc<str>>) {
+        self.elsewhere = elsewhere;
         self.progress(tick, &mut desk.ledger);
-        if self.in_hand.as_ref().is_some_and(|a| !matches!(a.step, Step::Watching { .. })) {
-            return;
-        }
-        let Some((_, judgement)) = &self.current else { return };
+        self.end_temporary();
+        let Some((_, verdict)) = &self.current else { return };
+        self.advice = Advice {
+            gates: Vec::new(),
+            canary_served: self.memory.canary_served(),
+            stable_instances: facts::targets(tick, &self.watched.config.name, Role::Stable).len(),
+        };
         if !self.is_condemned {
             return;
         }
-        let facts = self.facts(tick, judgement, desk, elsewhere);
-        if let Some(decision) = self.guard.decide(&judgement.verdict, &facts, tick.unix_ms) {
-            self.carry_out(decision, desk);
+        let facts = self.facts(tick, verdict, desk);
+        self.advice.gates = self.guard.advise(verdict, &facts);
+        if self.is_busy() {
+            return;
+        }
+        let refused = self.refused.as_ref().filter(|r| r.canary == facts.canary);
+        if refused.is_some_and(|r| tick.t_ns < r.asked_again_t_ns) {
+            return;
+        }
+        if let Some(decision) = self.guard.decide(verdict, &facts, tick.unix_ms) {
+            self.caller.describe(&decision);
+            self.being_described = Some(Proposal { decision, asked_by: None });
         }
     }
 
-    fn facts(&self, tick: &Tick, judgement: &Judgement, desk: &mut Desk, elsewhere: Vec<Arc<str>>) -> Facts {
+    fn facts(&self, tick: &Tick, verdict: &Verdict, desk: &mut Desk) -> Facts {
         let config = &self.watched.config;
-        let mut facts = self.memory.facts(tick, &config.name, &judgement.verdict, &judgement.stable_shift);
+        let mut facts = self.memory.facts(tick, &config.name, verdict);
         facts.mode = config.mode;
-        facts.paused = desk.paused();
+        facts.paused = desk.paused_for(&config.name);
         facts.max_age = config.max_age;
         facts.minimum_healthy = config.minimum_healthy;
+        facts.blast_radius = config.blast_radius;
+        facts.leader = self.caller.orchestrator.leader();
+        facts.approval = match config.approval {
+            ApprovalMode::None => Approval::NotRequired,
+            ApprovalMode::Required => Approval::Required(config.approval_timeout),
+        };
         facts.per_hour = config.budget.per_hour;
         facts.cooldown = config.budget.cooldown;
-        facts.condemned_elsewhere = elsewhere;
-        let span_ms = HOUR_MS.max(config.budget.cooldown.as_millis() as u64);
-        if let Some((acted_on, times)) =
-            desk.ledger.done(&config.name, &facts.canary, tick.unix_ms.saturating_sub(span_ms))
-        {
+        facts.condemned_elsewhere = self.elsewhere.clone();
+        let span = HOUR.max(config.budget.cooldown);
+        if let Some((acted_on, ages)) = desk.ledger.done(&config.name, &facts.canary, self.now, span) {
             facts.acted_on = acted_on;
-            facts.actions_last_hour = times.iter().filter(|t| **t + HOUR_MS >= tick.unix_ms).count();
-            // A clock that was set back leaves actions in the future: no time has passed since them.
-            facts.since_last_action =
-                times.iter().max().map(|t| Duration::from_millis(tick.unix_ms.saturating_sub(*t)));
+            facts.actions_last_hour = ages.iter().filter(|age| **age <= HOUR).count();
+            facts.since_last_action = ages.into_iter().min();
         }
         facts.journal_failure = desk.ledger.failure().cloned();
         facts
     }
 
-    /// Intent on disk, a last look at pause and incarnation, the mark that the call is made, the call. In this order.
-    fn carry_out(&mut self, decision: Decision, desk: &mut Desk) {
-        let plan = self.watched.orchestrator.plan(&decision);
-        if let Some(gate) = decision.blocked_by() {
-            let detail = format!("{}: {}", gate.gate, gate.reason);
-            let recorded = desk.ledger.decision(&decision, &plan, Stage::Blocked, &detail);
-            self.show(decision, Stage::Blocked, with_failure(detail, recorded));
-            return;
-        }
-        let steps = plan.steps.join("; ");
-        if let Err(why) = desk.ledger.decision(&decision, &plan, Stage::Planned, &steps) {
-            self.show(decision, Stage::Blocked, format!("no action, for the intent is not on disk: {why}"));
-            return;
-        }
-        if self.watched.orchestrator.name() == dry_run::NAME {
-            self.stop(decision, format!("dry run, nothing was done: {steps}"), &mut desk.ledger);
-            return;
-        }
-        if let Some(why) = desk.paused() {
-            self.guard.not_carried_out(&decision, "pause");
-            self.stop(decision, format!("pause: {why}"), &mut desk.ledger);
-            return;
-        }
-        if let Some(target) = decision.canary.iter().find(|t| (desk.incarnation_now)(t) != Some(t.incarnation)) {
-            let detail = format!("incarnation: {} was replaced or removed just now", target.cgroup);
-            self.stop(decision, detail, &mut desk.ledger);
-            return;
-        }
-        let calls = format!("{} is called", plan.orchestrator);
-        if let Err(why) = desk.ledger.stage(&decision.id, Stage::Applying, &calls, self.unix_ms) {
-            self.show(decision, Stage::Blocked, format!("no action, for the call is not on disk: {why}"));
-            return;
-        }
-        self.caller.apply(&decision, self.watched.config.grace + CALL_MARGIN);
-        self.show(decision.clone(), Stage::Applying, calls);
-        self.in_hand = Some(InHand { decision, step: Step::Applying });
-    }
-
-    /// A planned decision that is not carried out after all.
-    fn stop(&mut self, decision: Decision, detail: String, ledger: &mut Ledger) {
-        let recorded = ledger.stage(&decision.id, Stage::Blocked, &detail, self.unix_ms);
-        self.show(decision, Stage::Blocked, with_failure(detail, recorded));
-    }
-
-    /// What this tick's counts say about the action in hand.
-    fn progress(&mut self, tick: &Tick, ledger: &mut Ledger) {
-        let Some(mut action) = self.in_hand.take() else { return };
-        let end = match &mut action.step {
-            Step::Applying => None,
-            Step::Verifying { verification, quiet, asking, said } => match verification.observe(tick) {
-                Progress::Quiet(words) => {
-                    let overdue = verification.is_overdue(tick.t_ns) && !*asking && !said.is_empty();
-                    let failed = format!("the counts are quiet ({words}), but {said}");
-                    *quiet = Some(words);
-                    if !overdue && !std::mem::replace(asking, true) {
-                        self.caller.ask(&action.decision);
-                    }
-                    overdue.then_some((Stage::Failed, failed, Vec::new()))
-                }
-                Progress::CameBack(words, targets) => Some((Stage::Reverted, words, targets)),
-                Progress::Overdue(words) => Some((Stage::Failed, words, Vec::new())),
-                Progress::Watching => None,
-            },
-            Step::Watching { verification, until_t_ns } => match verification.observe(tick) {
-                Progress::CameBack(words, targets) => Some((Stage::Reverted, words, targets)),
-                _ if tick.t_ns >= *until_t_ns => return,
-                _ => None,
-            },
-        };
-        match end {
-            None => self.in_hand = Some(action),
-            Some((stage, detail, came_back)) => {
-                if !came_back.is_empty() {
-                    // Whoever brought it back wants it: never fight over it.
-                    self.guard.mark_acted(&came_back);
-                    let _ = ledger.mark_acted(&action.decision, &came_back);
-                }
-                self.step(&action.decision, stage, detail, ledger);
-            }
-        }
-    }
-
-    /// An orchestrator's answer.
-    pub fn answered(&mut self, answer: Answer, ledger: &mut Ledger) {
-        let Some(mut action) = self.in_hand.take_if(|a| a.decision.id == answer.decision_id) else { return };
+    /// What the orchestrator would do is known, or that it will do nothing: all gates are asked again with that.
+    fn described(&mut self, proposal: Proposal, described: Result<Plan, String>, tick: Option<&Tick>, desk: &mut Desk) {
+        let Proposal { mut decision, asked_by } = proposal;
         let name = self.caller.orchestrator.name();
-        match (answer.what, &mut action.step) {
-            (What::Applied(Ok(())), Step::Applying) => {
-                let detail = format!("{name} says that it is done; the canary's counts are watched");
-                self.step(&action.decision, Stage::Applied, detail, ledger);
-                self.verify(action.decision);
-            }
-            (What::Applied(Err(why)), Step::Applying) => {
-                self.step(&action.decision, Stage::Failed, format!("{name}: {why}; not tried again"), ledger);
-            }
-            (What::State(found), Step::Verifying { quiet, asking, said, .. }) => {
-                *asking = false;
-                *said = calls::in_words(name, &found);
-                if let (Ok(State::InEffect), Some(words)) = (found, quiet) {
-                    let detail = format!("{words}; {said}");
-                    self.step(&action.decision, Stage::Verified, detail, ledger);
-                    let Step::Verifying { verification, .. } = action.step else { return };
-                    action.step = Step::Watching { verification, until_t_ns: self.t_ns + WATCH.as_nanos() as u64 };
-                }
-                self.in_hand = Some(action);
-            }
-            _ => self.in_hand = Some(action),
+        let plan = described.clone().unwrap_or_else(|why| Plan::nothing(name, why));
+        if is_held_back(&decision) {
+            return self.carry_out(decision, plan, desk);
         }
-    }
-
-    fn verify(&mut self, decision: Decision) {
-        let deadline_t_ns = self.t_ns + (self.watched.config.grace + SETTLE).as_nanos() as u64;
-        let verification = Verification::new(&decision.canary, deadline_t_ns);
-        let step = Step::Verifying { verification, quiet: None, asking: false, said: String::new() };
-        self.in_hand = Some(InHand { decision, step });
-    }
-
-    /// Takes up an action that an earlier run left unfinished, by what the orchestrator finds. Never sends it again.
-    pub async fn reconcile(&mut self, decision: Decision, was: Stage, ledger: &mut Ledger) {
-        let found = calls::state(&self.caller.orchestrator, &decision).await;
-        let said = calls::in_words(self.caller.orchestrator.name(), &found);
-        let (stage, detail) = match (was, &found) {
-            (Stage::Planned, _) => {
-                (Stage::Failed, format!("the guard stopped before it called, nothing was done; {said}"))
-            }
-            (_, Ok(State::InEffect | State::InProgress)) => {
-                (Stage::Applied, format!("found unfinished after a restart, {said}; the canary's counts are watched"))
-            }
-            (_, Ok(State::NotInEffect) | Err(_)) => {
-                (Stage::Failed, format!("found unfinished after a restart, {said}; not sent again"))
-            }
+        let (Some(tick), Some((_, verdict))) = (tick, &self.current) else { return };
+        let refusal = described.as_ref().err().cloned();
+        let mut facts = self.facts(tick, verdict, desk);
+        (facts.described, facts.asked_by) = (Some(described), asked_by);
+        let regressed_windows = self.guard.regressed_windows();
+        let case = Case { verdict, regressed_windows, facts: &facts, action: decision.action };
+        decision.gates = gates::evaluate(case);
+        let Some(gate) = decision.blocked_by().filter(|_| is_held_back(&decision)) else {
+            return self.carry_out(decision, plan, desk);
         };
-        tracing::warn!(decision = %decision.id, "{detail}");
-        if was != Stage::Planned {
-            self.guard.mark_acted(&decision.canary);
+        let gate = gate.gate.clone();
+        self.guard.not_carried_out(&decision, &gate);
+        if let Some(why) = refusal {
+            let asked_again_t_ns = self.now.after(ASK_AGAIN).t_ns;
+            let refusal = Refusal { canary: decision.canary.clone(), why: why.clone(), asked_again_t_ns };
+            let told = self.refused.replace(refusal);
+            if told.is_some_and(|r| r.canary == decision.canary && r.why == why) {
+                return;
+            }
         }
-        self.step(&decision, stage, detail, ledger);
-        if stage == Stage::Applied {
-            self.verify(decision);
-        }
+        self.carry_out(decision, plan, desk);
     }
 
-    /// A change of stage, on disk and for the watchers. What happened has happened, recorded or not.
-    fn step(&mut self, decision: &Decision, stage: Stage, detail: String, ledger: &mut Ledger) {
-        let recorded = ledger.stage(&decision.id, stage, &detail, self.unix_ms);
-        self.show(decision.clone(), stage, with_failure(detail, recorded));
+    /// A person wants the canary rolled back, whatever the verdict and the mode; `Err` = not as things stand.
+    pub fn roll_back(&mut self, by: &str, reason: &str, tick: &Tick, desk: &mut Desk) -> Result<String, String> {
+        let Some((_, verdict)) = &self.current else { return Err("no window was judged yet".into()) };
+        if self.is_busy() {
+            let id = self.view.as_ref().map_or("", |v| &v.decision.id);
+            return Err(format!("{id} is under way: `canary explain {id}` tells where it stands"));
+        }
+        let mut facts = self.facts(tick, verdict, desk);
+        facts.asked_by = Some(by.to_owned());
+        let case = Case { verdict, regressed_windows: 0, facts: &facts, action: Action::Rollback };
+        let gates = gates::evaluate(case);
+        if let Some(gate) = gates.iter().find(|gate| !gate.passed) {
+            return Err(format!("{}: {}", gate.gate, gate.reason));
+        }
+        let words = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        let reason = format!("asked for by {by}{words}");
+        let decision = self.guard.wanted(verdict.window, &facts, gates, reason, self.now.unix_ms);
+        let id = decision.id.clone();
+        self.caller.describe(&decision);
+        self.being_described = Some(Proposal { decision, asked_by: Some(by.to_owned()) });
+        Ok(format!("Rolling back {} as decision {id}. `canary explain {id}` follows it.", self.name()))
     }
 
-    fn show(&mut self, decision: Decision, stage: Stage, detail: String) {
-        tracing::info!(decision = %decision.id, action = %decision.action, stage = stage.name(), "{detail}");
-        self.view = Some(DecisionView { decision, stage, detail, t_ns: self.t_ns });
+    /// ID of the decision that waits for approval.
+    pub fn awaiting(&self) -> Option<&str> {
+        let waits = |a: &&InHand| matches!(a.step, Step::Awaiting { .. });
+        self.in_hand.as_ref().filter(waits).map(|a| a.decision.id.as_str())
+    }
+
+    /// Canary instances that a person did not let the guard act on: never again.
+    pub fn leave_alone(&mut self, declined: &[Target]) {
+        self.guard.mark_acted(declined);
+    }
+
+    /// How this deployment stands; `None` before its first window.
+    pub fn status(&self, tick: &Tick, desk: &mut Desk) -> Option<DeploymentStatus> {
+        let (_, verdict) = self.current.as_ref()?;
+        let config = &self.watched.config;
+        let facts = self.facts(tick, verdict, desk);
+        let regressed_windows = self.guard.regressed_windows();
+        let case = Case { verdict, regressed_windows, facts: &facts, action: gates::action_of(config.mode) };
+        let finite = |n: f64| Some(n).filter(|n| n.is_finite());
+        Some(DeploymentStatus {
+            name: config.name.clone(),
+            mode: config.mode,
+            orchestrator: self.caller.orchestrator.name().into(),
+            stable_instances: facts.stable.len(),
+            canary_instances: facts.canary.len(),
+            verdict: verdict.outcome,
+            reasons: verdict.reasons.clone(),
+            p_stable: verdict.p_stable.and_then(finite),
+            p_canary: verdict.p_canary.and_then(finite),
+            evidence_ln: finite(verdict.evidence_ln),
+            threshold_ln: verdict.threshold_ln,
+            paused: desk.pauses.of(Some(&config.name)).cloned(),
+            blocked_by: gates::blocking(case),
+            decision: self.view.as_ref().map(|view| DecisionStatus {
+                id: view.decision.id.clone(),
+                unix_ms: view.decision.unix_ms,
+                action: view.decision.action,
+                reason: view.decision.reason.clone(),
+                stage: view.stage,
+                detail: view.detail.clone(),
+            }),
+        })
     }
 
     /// What watchers see of this deployment; `None` before its first window.
-    pub fn view(&self, tick: &Tick) -> Option<DeploymentView> {
-        let (window, judgement) = self.current.as_ref()?;
+    pub fn view(&self, tick: &Tick, desk: &Desk) -> Option<DeploymentView> {
+        let (window, verdict) = self.current.as_ref()?;
         let mine = |t: &Target| t.deployment == self.watched.config.name;
         Some(DeploymentView {
             mode: self.watched.config.mode,
+            paused: desk.paused_alone(self.name()),
             window: window.clone(),
-            verdict: judgement.verdict.clone(),
+            verdict: verdict.clone(),
             samples: tick.samples.iter().filter(|s| mine(&s.target)).cloned().collect(),
             decision: self.view.clone(),
+            advice: self.advice.clone(),
         })
     }
+}
+
+/// Whether a gate blocks other than the one that a person can open.
+fn is_held_back(decision: &Decision) -> bool {
+    decision.blocked_by().is_some_and(|gate| gate.gate != gates::APPROVAL)
 }
 
 fn with_failure(detail: String, recorded: Result<(), String>) -> String {

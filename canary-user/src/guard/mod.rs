@@ -1,11 +1,17 @@
 //! From verdict to decision: pure rules, and the loop that drives them.
 
+mod advice;
 mod calls;
+mod commands;
 mod decision;
+mod desk;
 pub mod facts;
 pub mod gates;
 mod ledger;
 mod line;
+mod moment;
+mod pauses;
+pub mod recovery;
 pub mod rules;
 mod run;
 pub mod verify;
@@ -13,7 +19,11 @@ pub mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use advice::Advice;
 pub use decision::*;
-pub use facts::{Facts, StableShift};
+pub use facts::{Approval, Facts};
+pub use ledger::{Entry, OnEntry};
+pub use moment::Moment;
+pub use pauses::{Pause, Pauses};
 pub use rules::Guard;
-pub use run::{IncarnationNow, Judgement, OnTick, Setup, Summary, Watched, incarnation_below, run};
+pub use run::{IncarnationNow, OnTick, Setup, Summary, Watched, incarnation_below, run};

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    Decision, Facts,
+    Action, Decision, Facts, GateResult, advice,
     gates::{self, CONFIRMING_WINDOWS, Case},
 };
 use crate::{
@@ -35,6 +35,11 @@ impl Guard {
         Self { deployment, told: None, condemned: None, acted: BTreeSet::new(), decisions: 0 }
     }
 
+    /// How many decisions there are already, so that the next one's id is new whatever the clock does.
+    pub fn count_from(&mut self, decisions: u64) {
+        self.decisions = decisions;
+    }
+
     /// Takes in a window's verdict; call once per window, before [`Guard::decide`].
     pub fn observe(&mut self, verdict: &Verdict, canary: &[Target]) {
         self.condemned = match self.condemned.take() {
@@ -51,15 +56,20 @@ impl Guard {
         self.condemned.as_ref().is_some_and(|(_, n, _)| verdict.hard.is_some() || *n >= CONFIRMING_WINDOWS)
     }
 
+    /// Windows in a row that the canary that is there has been condemned in.
+    pub fn regressed_windows(&self) -> u64 {
+        self.condemned.as_ref().map_or(0, |(_, n, _)| *n)
+    }
+
     /// The decision about a condemned canary: once, and again only if another gate blocks it or none does any more.
     pub fn decide(&mut self, verdict: &Verdict, facts: &Facts, unix_ms: u64) -> Option<Decision> {
         if !self.is_condemned(verdict) || facts.canary.iter().any(|t| self.acted.contains(t)) {
             return None;
         }
-        let regressed_windows = self.condemned.as_ref().map_or(0, |(_, n, _)| *n);
+        let regressed_windows = self.regressed_windows();
         let action = gates::action_of(facts.mode);
         let gates = gates::evaluate(Case { verdict, regressed_windows, facts, action });
-        match gates.last().filter(|g| !g.passed) {
+        match gates.last().filter(|g| !g.passed && g.gate != gates::APPROVAL) {
             Some(gate) => {
                 let told = Told { canary: facts.canary.clone(), blocked_by: gate.gate.clone() };
                 if self.told.as_ref() == Some(&told) {
@@ -69,18 +79,53 @@ impl Guard {
             }
             None => self.mark_acted(&facts.canary),
         }
+        Some(self.decision(verdict.window, action, facts, gates, strongest_reason(verdict), unix_ms))
+    }
+
+    /// The decision that a person wants: a rollback, whatever the verdict.
+    pub fn wanted(
+        &mut self,
+        window: u64,
+        facts: &Facts,
+        gates: Vec<GateResult>,
+        reason: String,
+        unix_ms: u64,
+    ) -> Decision {
+        self.mark_acted(&facts.canary);
+        self.decision(window, Action::Rollback, facts, gates, reason, unix_ms)
+    }
+
+    fn decision(
+        &mut self,
+        window: u64,
+        action: Action,
+        facts: &Facts,
+        gates: Vec<GateResult>,
+        reason: String,
+        unix_ms: u64,
+    ) -> Decision {
         self.decisions += 1;
-        Some(Decision {
+        Decision {
             id: format!("{}-{unix_ms:013}-{:04}", self.deployment, self.decisions),
             deployment: self.deployment.clone(),
             unix_ms,
-            window: verdict.window,
+            window,
             action,
-            reason: strongest_reason(verdict),
+            reason,
             gates,
             canary: facts.canary.clone(),
             stable: facts.stable.clone(),
-        })
+        }
+    }
+
+    /// What the gates say to others about this canary; nothing while it does not stand condemned.
+    pub fn advise(&self, verdict: &Verdict, facts: &Facts) -> Vec<GateResult> {
+        match &self.condemned {
+            Some((_, n, _)) if self.is_condemned(verdict) => {
+                advice::gates(Case { verdict, regressed_windows: *n, facts, action: Action::Rollback })
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// These instances have been acted on: never again.

@@ -15,30 +15,24 @@ use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    StableShift, Stage,
+    Moment, Stage,
     calls::{Answer, Caller},
+    commands,
+    desk::Desk,
     gates::BREAKER,
-    ledger::Ledger,
+    ledger::{Ledger, OnEntry},
     line::Line,
 };
 use crate::{
-    config::DeploymentConfig, journal::Journal, judge::Verdict, orchestrator::Orchestrator, targets::Target,
-    telemetry::Tick, watch::Snapshot, window::Window,
+    config::DeploymentConfig, control::Request, journal::Journal, judge::Verdict, orchestrator::Orchestrator,
+    targets::Target, telemetry::Tick, watch::Snapshot, window::Window,
 };
-
-/// What the judge says about one window.
-#[derive(Clone, Debug)]
-pub struct Judgement {
-    pub verdict: Verdict,
-    /// By [`Indicator`](crate::window::Indicator) as index.
-    pub stable_shift: StableShift,
-}
 
 /// One deployment with those who serve it.
 pub struct Watched {
     pub config: DeploymentConfig,
     pub window: Box<dyn FnMut(&Tick) -> Window + Send>,
-    pub judge: Box<dyn FnMut(&Window) -> Judgement + Send>,
+    pub judge: Box<dyn FnMut(&Window) -> Verdict + Send>,
     pub orchestrator: Arc<dyn Orchestrator>,
 }
 
@@ -55,10 +49,14 @@ pub struct Setup {
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     /// Called after every tick.
     pub on_tick: Option<OnTick>,
+    /// Called with everything that goes into the journal.
+    pub on_entry: Option<OnEntry>,
     /// While this file exists, nothing is done.
     pub pause_file: PathBuf,
     /// The last look before an action; live: [`incarnation_below`].
     pub incarnation_now: IncarnationNow,
+    /// What people ask of the running guard; `None` = nobody can.
+    pub requests: Option<mpsc::Receiver<Request>>,
 }
 
 /// How a run went.
@@ -67,25 +65,6 @@ pub struct Summary {
     pub ticks: u64,
     /// The last verdict on each deployment.
     pub verdicts: BTreeMap<Arc<str>, Verdict>,
-}
-
-/// What all deployments share.
-pub(super) struct Desk {
-    pub ledger: Ledger,
-    pub pause_file: PathBuf,
-    pub incarnation_now: IncarnationNow,
-}
-
-impl Desk {
-    /// Why the guard is paused, in words. What cannot be told counts as paused.
-    pub fn paused(&self) -> Option<String> {
-        let name = self.pause_file.display();
-        match self.pause_file.try_exists() {
-            Ok(false) => None,
-            Ok(true) => Some(format!("{name} exists; `canary resume` or removing it resumes")),
-            Err(e) => Some(format!("cannot tell whether {name} exists: {e}")),
-        }
-    }
 }
 
 /// Looks incarnations up below a cgroup2 mount: the cgroup id is the inode number of the cgroup's directory.
@@ -106,7 +85,8 @@ pub fn incarnation_below(root: &Path) -> IncarnationNow {
 /// deadline) so that their end reaches the journal.
 pub async fn run(mut ticks: mpsc::Receiver<Tick>, setup: Setup, shutdown: impl Future<Output = ()>) -> Result<Summary> {
     let (answer_to, mut answers) = mpsc::channel(64);
-    let Setup { deployments, journal, snapshots, mut on_tick, pause_file, incarnation_now } = setup;
+    let Setup { deployments, journal, snapshots, mut on_tick, on_entry, pause_file, incarnation_now, mut requests } =
+        setup;
     let mut lines: Vec<Line> = deployments
         .into_iter()
         .enumerate()
@@ -115,15 +95,22 @@ pub async fn run(mut ticks: mpsc::Receiver<Tick>, setup: Setup, shutdown: impl F
             Line::new(watched, Caller { line, orchestrator, answers: answer_to.clone() })
         })
         .collect();
-    let mut desk = Desk { ledger: Ledger::new(journal), pause_file, incarnation_now };
+    let mut desk = Desk::new(Ledger::new(journal, on_entry), pause_file, incarnation_now);
     let mut sequence = 0;
+    let mut latest: Option<Tick> = None;
     tokio::pin!(shutdown);
     loop {
         let tick = tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(answer) = answers.recv() => {
-                answered(&mut lines, answer, &mut desk.ledger);
+                answered(&mut lines, answer, latest.as_ref(), &mut desk);
+                continue;
+            }
+            // Before the first tick there is no time to answer at, and what was left unfinished is not known.
+            Some(request) = next(&mut requests), if latest.is_some() => {
+                let tick = latest.as_ref().expect("asked for just above");
+                commands::answer(&mut lines, &mut desk, tick, request);
                 continue;
             }
             tick = ticks.recv() => match tick {
@@ -131,29 +118,43 @@ pub async fn run(mut ticks: mpsc::Receiver<Tick>, setup: Setup, shutdown: impl F
                 None => break,
             },
         };
+        desk.now = Moment { unix_ms: tick.unix_ms, t_ns: tick.t_ns };
         lines.iter_mut().for_each(|l| l.clock(&tick));
         if sequence == 0 {
-            reconcile(&mut lines, &mut desk.ledger, &tick).await?;
+            desk.remember_pauses()?;
+            reconcile(&mut lines, &mut desk.ledger, desk.now).await?;
         }
+        desk.end_pauses();
         sequence += 1;
         take(&mut lines, &mut desk, &tick);
-        let snapshot = Arc::new(snapshot(&lines, &tick, sequence));
+        let snapshot = Arc::new(snapshot(&lines, &tick, sequence, &desk));
+        // First, so that what is served is never behind what is told.
+        snapshots.send_replace(snapshot.clone());
         if let Some(on_tick) = &mut on_tick {
             on_tick(&snapshot);
         }
-        snapshots.send_replace(snapshot);
+        latest = Some(tick);
     }
-    while lines.iter().any(Line::is_applying) {
+    desk.is_stopping = true;
+    while lines.iter().any(Line::is_waiting) {
         let Some(answer) = answers.recv().await else { break };
-        answered(&mut lines, answer, &mut desk.ledger);
+        answered(&mut lines, answer, latest.as_ref(), &mut desk);
     }
     let verdicts = lines.iter().filter_map(|l| Some((l.name().clone(), l.verdict()?.clone()))).collect();
     Ok(Summary { ticks: sequence, verdicts })
 }
 
-fn answered(lines: &mut [Line], answer: Answer, ledger: &mut Ledger) {
+/// The next request; never, where nobody can ask.
+async fn next(requests: &mut Option<mpsc::Receiver<Request>>) -> Option<Request> {
+    match requests {
+        Some(requests) => requests.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn answered(lines: &mut [Line], answer: Answer, tick: Option<&Tick>, desk: &mut Desk) {
     if let Some(line) = lines.get_mut(answer.line) {
-        line.answered(answer, ledger);
+        line.answered(answer, tick, desk);
     }
 }
 
@@ -171,29 +172,38 @@ fn take(lines: &mut [Line], desk: &mut Desk, tick: &Tick) {
 }
 
 /// Takes up what an earlier run left unfinished: asks, never sends again.
-async fn reconcile(lines: &mut [Line], ledger: &mut Ledger, tick: &Tick) -> Result<()> {
+async fn reconcile(lines: &mut [Line], ledger: &mut Ledger, now: Moment) -> Result<()> {
+    let past = "the guard does not run without its own past";
+    for line in lines.iter_mut() {
+        let decisions = ledger.decisions(line.name()).context(past)?;
+        line.count_from(decisions);
+        line.leave_alone(&ledger.declined(line.name()).context(past)?);
+    }
     let unfinished = ledger.unfinished().context("the guard does not run without knowing what it left unfinished")?;
-    for (decision, was, _plan) in unfinished {
-        match lines.iter_mut().find(|l| *l.name() == decision.deployment) {
-            Some(line) => line.reconcile(decision, was, ledger).await,
+    for entry in unfinished {
+        match lines.iter_mut().find(|l| *l.name() == entry.decision.deployment) {
+            Some(line) => line.reconcile(entry, ledger).await,
             None => {
-                let detail = format!("left unfinished; {} is no longer configured", decision.deployment);
-                tracing::warn!(decision = %decision.id, "{detail}");
-                let _ = ledger.stage(&decision.id, Stage::Failed, &detail, tick.unix_ms);
+                let id = &entry.decision.id;
+                let detail = format!("left unfinished; {} is no longer configured", entry.decision.deployment);
+                tracing::warn!(decision = %id, "{detail}");
+                let _ = ledger.stage(id, Stage::Failed, &detail, now);
             }
         }
     }
     Ok(())
 }
 
-fn snapshot(lines: &[Line], tick: &Tick, sequence: u64) -> Snapshot {
+fn snapshot(lines: &[Line], tick: &Tick, sequence: u64, desk: &Desk) -> Snapshot {
     Snapshot {
         sequence,
         t_ns: tick.t_ns,
         unix_ms: tick.unix_ms,
         span_ns: tick.span_ns,
         machine: tick.machine,
+        own: tick.own.clone(),
         quality: tick.quality.clone(),
-        deployments: lines.iter().filter_map(|l| Some((l.name().clone(), l.view(tick)?))).collect(),
+        paused: desk.paused(),
+        deployments: lines.iter().filter_map(|l| Some((l.name().clone(), l.view(tick, desk)?))).collect(),
     }
 }

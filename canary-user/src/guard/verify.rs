@@ -101,7 +101,7 @@ impl Verification {
             return Progress::CameBack(text, newcomers);
         }
         // A sensor that brings nothing at all cannot prove that the canary is gone.
-        let trusted = tick.quality.is_clean() && !tick.samples.is_empty();
+        let trusted = tick.quality.is_complete() && !tick.samples.is_empty();
         let gone = if trusted { Seen::Empty } else { Seen::Unknown };
         let mut now = Residue { span_ns: tick.span_ns, ..Residue::default() };
         let mut seen = Vec::with_capacity(self.targets.len());
@@ -162,7 +162,7 @@ fn see(s: &Sample, tick: &Tick) -> Seen {
     }
     match (s.populated, busy_network, busy_cpu) {
         (Some(false), _, _) => Seen::Empty,
-        (_, Some(false), Some(false)) if tick.quality.is_clean() && s.span_ns > 0 => Seen::Quiet,
+        (_, Some(false), Some(false)) if tick.quality.is_complete() && s.span_ns > 0 => Seen::Quiet,
         _ => Seen::Unknown,
     }
 }

@@ -5,14 +5,18 @@
 //! found although the past was quiet. Source: the conditional test of two Poisson rates, as an e-process.
 
 use super::{
+    clumping::Clumping,
     pace::{Restarts, Stakes},
     parameters::{BETS, Parameters},
     verdict::EventState,
 };
 use crate::window::{Event, Reading, Window};
 
-/// Ratios of rates, canary over stable, that are bet on.
+/// Ratios of rates, canary over stable, that are bet on, and the share of the stake on each.
 const RATIOS: [f64; BETS] = [1.5, 2.0, 4.0, 8.0];
+const SHARES: [f64; BETS] = [0.15, 0.15, 0.5, 0.2];
+/// Share of the stake that is bet from the first window on. The rest is for what begins late.
+const START_WEIGHT: f64 = 0.85;
 
 /// The counts of all kinds of event since the canary's warm-up ended.
 #[derive(Clone, Debug)]
@@ -26,6 +30,7 @@ struct Kind {
     canary: u64,
     stable: u64,
     stakes: Stakes,
+    clumping: Clumping,
     /// Both sides counted this kind at least once (zero is a count).
     seen: bool,
     onset: Option<u64>,
@@ -33,7 +38,7 @@ struct Kind {
 
 impl Kind {
     fn new() -> Self {
-        Self { canary: 0, stable: 0, stakes: Stakes::of(0.0), seen: false, onset: None }
+        Self { canary: 0, stable: 0, stakes: Stakes::NONE, clumping: Clumping::default(), seen: false, onset: None }
     }
 }
 
@@ -52,11 +57,17 @@ impl Side {
         for reading in readings {
             let Some(count) = reading.events[event] else { continue };
             let side = side.get_or_insert(Side::default());
-            side.count += count;
-            side.turnarounds += reading.turnarounds;
+            side.count = side.count.saturating_add(count);
+            side.turnarounds = side.turnarounds.saturating_add(reading.turnarounds);
             side.seconds += reading.seconds;
         }
         side
+    }
+}
+
+impl Side {
+    fn exposure(&self, by_work: bool) -> f64 {
+        if by_work { self.turnarounds as f64 } else { self.seconds }
     }
 }
 
@@ -71,16 +82,38 @@ impl Counts {
     pub fn observe(&mut self, window: &Window, p: &Parameters) {
         if self.restarts.age() >= p.horizon_windows && self.e_values().iter().all(|e| *e <= 1.0) {
             self.restarts = Restarts::default();
-            self.kinds.iter_mut().for_each(|k| k.stakes = Stakes::of(0.0));
+            self.kinds.iter_mut().for_each(|k| k.stakes = Stakes::NONE);
         }
-        let weight = self.restarts.next_weight(p);
+        let weight = self.restarts.next_weight(START_WEIGHT, p.horizon_windows);
         for (event, kind) in self.kinds.iter_mut().enumerate() {
-            kind.stakes.put_in(weight);
+            kind.stakes.put_in(weight, &SHARES);
             let sides = (Side::of(&window.canary, event), Side::of(&window.stable, event));
             if let (Some(canary), Some(stable)) = sides {
                 kind.observe(canary, stable, window.index, p);
             }
         }
+    }
+
+    /// Takes one window before that in: nothing is bet, but how stable's events clump is learned.
+    pub fn learn(&mut self, window: &Window) {
+        for (event, kind) in self.kinds.iter_mut().enumerate() {
+            if let Some(stable) = Side::of(&window.stable, event) {
+                kind.clumping.learn(stable.count as f64, stable.exposure(stable.turnarounds > 0));
+            }
+        }
+    }
+
+    /// For another canary: what was counted is dropped, how stable's events clump is kept.
+    pub fn forget_canary(&mut self) {
+        self.restarts = Restarts::default();
+        for kind in &mut self.kinds {
+            *kind = Kind { clumping: kind.clumping.clone(), ..Kind::new() };
+        }
+    }
+
+    /// ln of the e-value of one kind.
+    pub fn evidence_ln(&self, event: Event) -> f64 {
+        libm::log(self.e_value(&self.kinds[event as usize]))
     }
 
     /// The e-values of the kinds that both sides counted.
@@ -104,7 +137,7 @@ impl Counts {
                 event,
                 canary: kind.canary,
                 stable: kind.stable,
-                evidence_ln: self.e_value(kind).ln(),
+                evidence_ln: libm::log(self.e_value(kind)),
                 missing: !kind.seen,
             }
         };
@@ -115,25 +148,25 @@ impl Counts {
 impl Kind {
     fn observe(&mut self, canary: Side, stable: Side, index: u64, p: &Parameters) {
         self.seen = true;
-        self.canary += canary.count;
-        self.stable += stable.count;
-        let (exposed_canary, exposed_stable) = if canary.turnarounds > 0 && stable.turnarounds > 0 {
-            (canary.turnarounds as f64, stable.turnarounds as f64)
-        } else {
-            (canary.seconds, stable.seconds)
-        };
+        self.canary = self.canary.saturating_add(canary.count);
+        self.stable = self.stable.saturating_add(stable.count);
+        let by_work = canary.turnarounds > 0 && stable.turnarounds > 0;
+        let (exposed_canary, exposed_stable) = (canary.exposure(by_work), stable.exposure(by_work));
         if exposed_canary > 0.0 && exposed_stable > 0.0 {
             let share = |ratio: f64| ratio * exposed_canary / (ratio * exposed_canary + exposed_stable);
             let null = share(p.event_null_ratio);
-            self.stakes.settle(RATIOS.map(|ratio| {
+            // Events that clump vary by more than a binomial: the gain is tempered by the factor.
+            let excess = self.clumping.excess_variance(null, canary.count as f64 + stable.count as f64);
+            self.stakes.settle(&RATIOS.map(|ratio| {
                 let bet = share(ratio);
-                let gain =
-                    canary.count as f64 * (bet / null).ln() + stable.count as f64 * ((1.0 - bet) / (1.0 - null)).ln();
+                let gain = canary.count as f64 * libm::log(bet / null)
+                    + stable.count as f64 * libm::log((1.0 - bet) / (1.0 - null));
                 // Events that come in one clump are one fact. Less gain keeps it an e-process.
-                gain.min(p.event_gain_limit_ln)
+                libm::exp((gain / (1.0 + excess)).min(p.event_gain_limit_ln))
             }));
         }
-        if self.stakes.mean() < 0.5 {
+        self.clumping.learn(stable.count as f64, stable.exposure(stable.turnarounds > 0));
+        if self.stakes.sum() < 0.5 {
             self.onset = None;
         } else if canary.count > 0 {
             self.onset.get_or_insert(index);

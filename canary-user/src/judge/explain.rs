@@ -2,9 +2,19 @@
 
 use super::{
     pace::{Pace, Track},
-    verdict::{Cause, EventState, HardFact, IndicatorState},
+    verdict::{Cause, EventState, Forecast, HardFact, IndicatorState, Sign, SignKind},
 };
 use crate::window::{Event, Indicator};
+
+/// Share of the rise in turnaround that CPU per turnaround has to make up to be its reason.
+const CPU_SHARE: f64 = 0.3;
+/// The same for one run-queue wait: a turnaround may hold several.
+const WAIT_SHARE: f64 = 0.05;
+
+/// A change that is this many times another one is not its consequence.
+const OUTWEIGHS: f64 = 3.0;
+/// Evidence (as a logarithm, of ten) below which a root is not named before its symptom.
+const ROOT_EVIDENCE_LN: f64 = 2.3;
 
 /// What the causes are found from.
 pub struct Evidence<'a> {
@@ -12,7 +22,11 @@ pub struct Evidence<'a> {
     pub indicators: &'a [IndicatorState],
     pub events: &'a [EventState],
     pub confirmed_ln: f64,
+    pub signs: &'a [Sign],
+    pub forecast: Option<&'a Forecast>,
     pub onset_of_event: &'a dyn Fn(Event) -> Option<u64>,
+    /// By indicator: since which window it jumps more than stable's, where its evidence comes from that and not from its level.
+    pub jumps: [Option<u64>; Indicator::COUNT],
 }
 
 /// What an indicator does at the moment of the decision. Missing is neither up nor flat.
@@ -39,7 +53,7 @@ impl Evidence<'_> {
     /// Window at which the evidence of a signal began.
     pub fn onset(&self, signal: &str) -> Option<u64> {
         if let Some(indicator) = Indicator::ALL.into_iter().find(|i| i.name() == signal) {
-            return self.tracks[indicator as usize].run_start();
+            return self.jumps[indicator as usize].or(self.tracks[indicator as usize].run_start());
         }
         Event::ALL.into_iter().find(|e| e.name() == signal).and_then(|e| (self.onset_of_event)(e))
     }
@@ -51,6 +65,74 @@ impl Evidence<'_> {
             (Flat, _) | (_, Flat) => Flat,
             _ => Unknown,
         }
+    }
+
+    /// An indicator in nanoseconds that rose by too little to have made the turnaround this much longer counts as flat.
+    fn where_enough(&self, course: Course, indicator: Indicator, share: f64) -> Course {
+        match (course, self.rise(indicator), self.rise(Indicator::TurnaroundMean)) {
+            (Course::Up, Some(part), Some(whole)) if part < share * whole => Course::Flat,
+            _ => course,
+        }
+    }
+
+    fn has_sign(&self, kind: SignKind) -> bool {
+        self.signs.iter().any(|s| s.kind == kind)
+    }
+
+    fn is_leaking(&self) -> bool {
+        let in_use = Indicator::MemoryInUse;
+        self.course(in_use) == Course::Up && self.tracks[in_use as usize].is_growing()
+    }
+
+    /// Whether one indicator is why another is worse: that one is named after it, whatever the evidence.
+    fn is_why(&self, root: Indicator, symptom: Indicator) -> bool {
+        use Indicator::*;
+        let up = |i: Indicator| self.course(i) == Course::Up;
+        let turnaround = matches!(symptom, TurnaroundMean | TurnaroundP95);
+        match root {
+            MemoryStall => (turnaround || matches!(symptom, CpuPerWork | RunQueueWait)) && up(MemoryStall),
+            MemoryInUse if up(MemoryInUse) => {
+                symptom == MemoryStall || (up(MemoryStall) && (turnaround || symptom == CpuPerWork))
+            }
+            CpuPerWork => {
+                (turnaround && self.where_enough(self.course(CpuPerWork), CpuPerWork, CPU_SHARE) == Course::Up)
+                    || (symptom == RunQueueWait && up(CpuPerWork))
+            }
+            RunQueueWait => {
+                turnaround
+                    && !up(CpuPerWork)
+                    && self.where_enough(self.course(RunQueueWait), RunQueueWait, WAIT_SHARE) == Course::Up
+            }
+            // Who waits much longer than the CPU takes costs a little more CPU, too: caches are cold, timers run.
+            TurnaroundMean => {
+                symptom == CpuPerWork
+                    && up(TurnaroundMean)
+                    && self.memory() != Course::Up
+                    && self.where_enough(self.course(CpuPerWork), CpuPerWork, CPU_SHARE) != Course::Up
+                    && self.effect(TurnaroundMean) > OUTWEIGHS * self.effect(CpuPerWork)
+            }
+            _ => false,
+        }
+    }
+
+    fn effect(&self, indicator: Indicator) -> f64 {
+        self.indicators[indicator as usize].effect.unwrap_or(0.0)
+    }
+
+    /// What could have been the reason of a change in this indicator, and is as it was.
+    fn ruled_out(&self, of: Indicator) -> Vec<String> {
+        use Indicator::*;
+        [CpuPerWork, RunQueueWait, MemoryStall, MemoryInUse, BytesPerWork]
+            .into_iter()
+            .filter(|i| *i != of && self.course(*i) == Course::Flat)
+            .map(|i| format!("{} {}", i.title(), change(self.effect(i))))
+            .collect()
+    }
+
+    /// By how much an indicator rose, in its own unit.
+    fn rise(&self, indicator: Indicator) -> Option<f64> {
+        let state = &self.indicators[indicator as usize];
+        Some(state.stable? * state.effect?)
     }
 
     fn mechanism(&self, indicator: Indicator) -> &'static str {
@@ -65,13 +147,23 @@ impl Evidence<'_> {
             Indicator::CpuPerWork if bytes == Up => "more work per request, with more bytes each",
             Indicator::CpuPerWork if queue == Up => "more work per request, until it waits for a CPU",
             Indicator::CpuPerWork => "more work per request",
+            Indicator::RunQueueWait if self.has_sign(SignKind::Throttled) => "waits for its CPU limit: quota",
+            Indicator::RunQueueWait if self.has_sign(SignKind::Neighbour) => "waits for a CPU that a neighbour holds",
+            Indicator::RunQueueWait if cpu == Up => "waits for a CPU, because each request takes more of it",
             Indicator::RunQueueWait => "waits for a CPU",
+            Indicator::MemoryStall if self.is_leaking() => "leak: memory in use grows and is reclaimed",
             Indicator::MemoryStall => "working set outgrows its memory",
             Indicator::MemoryInUse if self.tracks[indicator as usize].is_growing() => "grows: leak",
             Indicator::MemoryInUse if self.course(Indicator::MemoryStall) == Up => "working set outgrows its memory",
             Indicator::MemoryInUse => "larger working set",
             Indicator::BytesPerWork => "larger responses or retries",
-            Indicator::TurnaroundMean | Indicator::TurnaroundP95 => match (cpu, queue, self.memory(), bytes) {
+            Indicator::DependencyTurnaround => "what it depends on answers it later",
+            Indicator::TurnaroundMean | Indicator::TurnaroundP95 => match (
+                self.where_enough(cpu, Indicator::CpuPerWork, CPU_SHARE),
+                self.where_enough(queue, Indicator::RunQueueWait, WAIT_SHARE),
+                self.memory(),
+                bytes,
+            ) {
                 (_, _, Up, _) => "slower while it stalls on or takes more memory",
                 (_, Up, _, _) => "slower while it waits for a CPU",
                 (Up, _, _, _) => "slower because each request takes more CPU",
@@ -83,6 +175,11 @@ impl Evidence<'_> {
     }
 }
 
+/// Whether an indicator speaks against the canary: proven by itself, or beyond its margin now.
+pub fn counts(state: &IndicatorState, track: &Track) -> bool {
+    track.bets > 0 && track.weight() > 0.0 && (state.confirmed || contributes(state, track))
+}
+
 /// More than the margin over the last windows, and not by chance: the interval is above zero and the bets won.
 fn contributes(state: &IndicatorState, track: &Track) -> bool {
     state.evidence_ln > 0.0 && track.effect().is_some_and(|e| e.mean > track.margin && e.mean > e.half_width)
@@ -91,12 +188,20 @@ fn contributes(state: &IndicatorState, track: &Track) -> bool {
 /// Causes by evidence, the strongest first: what is confirmed or uses more than its margin now, and at least one.
 pub fn causes(evidence: &Evidence, hard: Option<HardFact>) -> Vec<Cause> {
     let mut found: Vec<(bool, Cause)> = Vec::new();
-    for (state, track) in evidence.indicators.iter().zip(evidence.tracks).filter(|(_, t)| t.bets > 0) {
-        let counts = state.confirmed || contributes(state, track);
+    for (state, track) in
+        evidence.indicators.iter().zip(evidence.tracks).filter(|(_, t)| t.bets > 0 && t.weight() > 0.0)
+    {
+        let counts = counts(state, track);
+        let jumps = evidence.jumps[state.indicator as usize];
+        let mut text = jumps.map_or_else(|| indicator_text(state, track), |since| jumps_text(state, since));
+        if let Some(forecast) = evidence.forecast.filter(|_| state.indicator == Indicator::MemoryInUse) {
+            text += &format!("; {}", forecast.in_words());
+        }
         let cause = Cause {
             signal: state.indicator.name().to_owned(),
-            text: indicator_text(state, track),
-            mechanism: evidence.mechanism(state.indicator).to_owned(),
+            text,
+            mechanism: if jumps.is_some() { JUMPS } else { evidence.mechanism(state.indicator) }.to_owned(),
+            ruled_out: evidence.ruled_out(state.indicator),
             evidence_ln: state.evidence_ln,
         };
         found.push((counts, cause));
@@ -113,17 +218,37 @@ pub fn causes(evidence: &Evidence, hard: Option<HardFact>) -> Vec<Cause> {
                 number(state.evidence_ln.exp())
             ),
             mechanism: event_mechanism(state.event).to_owned(),
+            ruled_out: Vec::new(),
             evidence_ln: state.evidence_ln,
         };
         found.push((counts, cause));
     }
     found.sort_by(|a, b| b.1.evidence_ln.total_cmp(&a.1.evidence_ln));
+    roots_first(&mut found, evidence);
     let fact = hard.map(hard_cause);
     // Without a fact there is at least one cause: the one with the most evidence.
     let strongest = usize::from(fact.is_none());
     let rest =
         found.into_iter().enumerate().filter(|(at, (counts, _))| *counts || *at < strongest).map(|(_, (_, c))| c);
     fact.iter().cloned().chain(rest.filter(|c| fact.as_ref().is_none_or(|f| f.signal != c.signal))).collect()
+}
+
+/// A symptom often has more evidence than what it comes from: the root of the first cause is put before it.
+fn roots_first(found: &mut [(bool, Cause)], evidence: &Evidence) {
+    let named = |signal: &str| Indicator::ALL.into_iter().find(|i| i.name() == signal);
+    // Each indicator is a root at most once: no circles.
+    for _ in 0..Indicator::COUNT {
+        let Some(first) = found.first().and_then(|(_, c)| named(&c.signal)) else { return };
+        let root = found.iter().skip(1).position(|(counts, cause)| {
+            *counts
+                && cause.evidence_ln >= ROOT_EVIDENCE_LN
+                && named(&cause.signal).is_some_and(|i| evidence.is_why(i, first) && !evidence.is_why(first, i))
+        });
+        match root {
+            Some(at) => found[..=at + 1].rotate_right(1),
+            None => return,
+        }
+    }
 }
 
 /// A fact has no evidence in the statistical sense: 0 of it.
@@ -143,7 +268,13 @@ fn hard_cause(fact: HardFact) -> Cause {
             ("silent", "the canary reports nothing since it crashed or was OOM-killed", "did not come back")
         }
     };
-    Cause { signal: signal.to_owned(), text: text.to_owned(), mechanism: mechanism.to_owned(), evidence_ln: 0.0 }
+    Cause {
+        signal: signal.to_owned(),
+        text: text.to_owned(),
+        mechanism: mechanism.to_owned(),
+        ruled_out: Vec::new(),
+        evidence_ln: 0.0,
+    }
 }
 
 fn event_mechanism(event: Event) -> &'static str {
@@ -153,14 +284,28 @@ fn event_mechanism(event: Event) -> &'static str {
         Event::OomKills => "exceeds its memory limit",
         Event::ResetsOut => "connections broken off",
         Event::Retransmits => "packets lost or answered late on the way",
+        Event::ServerErrors => "answers that it failed",
+        Event::ConnectFailures => "cannot reach what it depends on",
     }
+}
+
+/// What more variance at about the same mean points to.
+const JUMPS: &str = "comes in spikes or varies: some requests or some moments are much worse than the rest";
+
+/// "CPU per turnaround jumps more from window to window than on stable since window 412, evidence 1 240".
+fn jumps_text(state: &IndicatorState, since: u64) -> String {
+    format!(
+        "{} jumps more from window to window than on stable since window {since}, evidence {}",
+        state.indicator.title(),
+        number(state.evidence_ln.exp())
+    )
 }
 
 /// "CPU per turnaround +31 % (27 to 36 %) since window 412, evidence 1 240, margin 4.1 %".
 fn indicator_text(state: &IndicatorState, track: &Track) -> String {
     let mut text = state.indicator.title().to_owned();
     if let (Some(effect), Some(low), Some(high)) = (state.effect, state.effect_low, state.effect_high) {
-        text += &format!(" {:+.0} % ({:.0} to {:.0} %)", 100.0 * effect, 100.0 * low, 100.0 * high);
+        text += &format!(" {} ({:.0} to {:.0} %)", change(effect), 100.0 * low, 100.0 * high);
     }
     if let Some(start) = track.run_start() {
         text += &format!(" since window {start}");
@@ -178,7 +323,7 @@ pub fn leading(indicators: &[IndicatorState]) -> String {
         .iter()
         .filter(|s| s.effect.is_some())
         .max_by(|a, b| a.evidence_ln.total_cmp(&b.evidence_ln))
-        .map(|s| format!(", most of all in {} {:+.0} %", s.indicator.title(), 100.0 * s.effect.unwrap_or(0.0)))
+        .map(|s| format!(", most of all in {} {}", s.indicator.title(), change(s.effect.unwrap_or(0.0))))
         .unwrap_or_default()
 }
 
@@ -193,10 +338,10 @@ pub fn not_shown_healthy(pace: &Pace, indicators: &[IndicatorState], required: &
         Some(match (&state.missing, state.effect) {
             (Some(missing), _) => format!("{title}: {missing}"),
             (None, Some(effect)) => format!(
-                "{title} {:+.0} %: not yet shown to be below {:.0} % (evidence {} of {})",
-                100.0 * effect,
+                "{title} {}: not yet shown to be below {:.0} % (evidence {} of {})",
+                change(effect),
                 100.0 * track.margin_healthy.exp_m1(),
-                number(track.evidence_healthy()),
+                number(pace.healthy_evidence(i)),
                 number(1.0 / pace.parameters().beta)
             ),
             (None, None) => format!("{title}: no reading in the last windows"),
@@ -217,7 +362,13 @@ pub fn healthy(pace: &Pace, indicators: usize) -> String {
     )
 }
 
-/// Two digits below ten, whole numbers with a thin gap by thousands above, powers of ten when huge.
+/// A ratio minus one in whole percent with its sign: 0.31 is "+31 %". What rounds to nothing has no sign.
+fn change(ratio: f64) -> String {
+    let percent = (100.0 * ratio).round();
+    if percent == 0.0 { "0 %".to_owned() } else { format!("{percent:+.0} %") }
+}
+
+/// Two digits below ten, whole numbers with a narrow no-break space by thousands above, powers of ten when huge.
 pub fn number(x: f64) -> String {
     if x < 10.0 {
         return format!("{x:.1}");
@@ -227,7 +378,7 @@ pub fn number(x: f64) -> String {
     }
     let digits = format!("{x:.0}");
     match digits.len().checked_sub(3) {
-        Some(head) if head > 0 => format!("{} {}", &digits[..head], &digits[head..]),
+        Some(head) if head > 0 => format!("{}\u{202f}{}", &digits[..head], &digits[head..]),
         _ => digits,
     }
 }

@@ -96,7 +96,7 @@ fn recent(moment: Option<Moment>, t_ns: u64, p: &Parameters) -> bool {
 }
 
 fn count(readings: &[Reading], event: Event) -> u64 {
-    readings.iter().filter_map(|r| r.events[event as usize]).sum()
+    readings.iter().filter_map(|r| r.events[event as usize]).fold(0, u64::saturating_add)
 }
 
 /// Whether this side would show the event: without that, its absence says nothing.

@@ -4,18 +4,27 @@
 //! [`pace`] compares log differences, [`Judge`] decides who takes part and what follows.
 //! It refuses to guess: what is missing is not bet on, and is never a pass.
 
+pub mod columns;
 pub mod pace;
+pub mod power;
+pub mod settings;
 
+mod advice;
+mod clumping;
 mod counts;
+mod environment;
 mod explain;
+mod forecast;
 mod hard;
 mod instances;
 mod level;
 mod observe;
 mod parameters;
 mod report;
+mod traffic;
 mod verdict;
 
+pub use counts::Counts;
 pub use observe::Judge;
 pub use parameters::*;
 pub use verdict::*;

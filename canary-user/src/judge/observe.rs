@@ -2,11 +2,14 @@
 
 use super::{
     counts::Counts,
+    environment::Surroundings,
+    forecast::Growth,
     hard::HardFacts,
     instances::{self, Changes, Instances, Part},
-    level::Level,
-    pace::{Differences, Frame, Pace, Phase, StableSide},
-    parameters::Parameters,
+    level::{Before, Level},
+    pace::{Differences, Frame, Pace, Phase, StableSide, Track},
+    parameters::{IndicatorParameters, Parameters, Tolerance},
+    traffic::Traffic,
     verdict::{Cause, HardFact, Verdict},
 };
 use crate::window::{Indicator, Reading, Window};
@@ -24,11 +27,19 @@ pub struct Judge {
     pub(super) hard: HardFacts,
     pub(super) levels: [Level; Indicator::COUNT],
     pub(super) seen: [Seen; Indicator::COUNT],
+    pub(super) traffic: Traffic,
     pub(super) phase: Phase,
     pub(super) judged_windows: u64,
+    last_window: Option<u64>,
     /// Index of the last window with a canary reading.
     pub(super) last_canary_window: u64,
     pub(super) decided: Option<Decided>,
+    pub(super) surroundings: Surroundings,
+    pub(super) growth: Growth,
+    /// The environment explained what would have condemned the canary, and lasts.
+    pub(super) held: bool,
+    /// What stable was like before that began.
+    pub(super) before: [Option<Before>; Indicator::COUNT],
 }
 
 /// Which sides ever had a reading of an indicator.
@@ -50,7 +61,9 @@ pub(super) struct Decided {
 
 impl Judge {
     pub fn new(parameters: Parameters) -> Judge {
-        let tolerances = parameters.indicators.map(|i| i.tolerance);
+        // What is muted is followed and weighs nothing.
+        let tolerances =
+            parameters.indicators.map(|i| if i.mute { Tolerance { weight: 0.0, ..i.tolerance } } else { i.tolerance });
         Judge {
             pace: Pace::new(parameters.clone(), &tolerances),
             parameters,
@@ -59,15 +72,27 @@ impl Judge {
             hard: HardFacts::default(),
             levels: Default::default(),
             seen: Default::default(),
+            traffic: Traffic::default(),
             phase: Phase::Baseline,
             judged_windows: 0,
+            last_window: None,
             last_canary_window: 0,
             decided: None,
+            surroundings: Surroundings::default(),
+            growth: Growth::default(),
+            held: false,
+            before: [None; Indicator::COUNT],
         }
     }
 
     /// Takes one window in and says what is known after it. Windows come in order of their index.
+    ///
+    /// A window that does not come after the one before it, as a duplicate or one out of order, changes nothing.
     pub fn observe(&mut self, window: &Window) -> Verdict {
+        if self.last_window.is_some_and(|last| window.index <= last) {
+            return self.verdict(window);
+        }
+        self.last_window = Some(window.index);
         let changes = self.instances.observe(window, &self.parameters);
         self.apply(&changes);
         self.phase = match (self.phase, self.instances.canary_warmup_left()) {
@@ -76,11 +101,18 @@ impl Judge {
             (phase, None) => phase,
         };
         self.hard.observe(window);
+        self.traffic.observe(window);
+        if window.clean {
+            self.surroundings.observe(window);
+            self.growth.observe(window, Indicator::MemoryInUse as usize);
+        }
         if window.canary.iter().any(instances::reports) {
             self.last_canary_window = window.index;
         }
         if self.phase == Phase::Judged {
             self.counts.observe(window, &self.parameters);
+        } else {
+            self.counts.learn(window);
         }
         if window.clean {
             self.compare(window);
@@ -96,18 +128,16 @@ impl Judge {
 
     fn start_over(&mut self) {
         self.pace.reset_evidence();
-        self.counts = Counts::default();
+        self.counts.forget_canary();
         self.hard = HardFacts::default();
+        self.traffic = Traffic::default();
         self.seen.iter_mut().for_each(|s| s.canary = false);
         self.phase = Phase::Baseline;
         self.judged_windows = 0;
         self.decided = None;
-    }
-
-    /// How far the stable instances' own mean level of an indicator (as a logarithm) in the last 10 windows is above its
-    /// long-run level, in standard deviations of that series. `None` before there is a long run.
-    pub fn stable_shift(&self, indicator: Indicator) -> Option<f64> {
-        self.levels[indicator as usize].shift()
+        self.held = false;
+        self.before = [None; Indicator::COUNT];
+        self.growth = Growth::default();
     }
 
     fn apply(&mut self, changes: &Changes) {
@@ -137,10 +167,11 @@ impl Judge {
         let mut differences = [Differences::MISSING; Indicator::COUNT];
         for indicator in Indicator::ALL {
             let i = indicator as usize;
-            let epsilon = p.indicators[i].epsilon;
+            let IndicatorParameters { epsilon, direction, .. } = p.indicators[i];
+            // As a logarithm of which more is worse.
             let ln = |r: &Reading| {
                 let value = r.values[i];
-                if value >= 0.0 && value.is_finite() { (value + epsilon).ln() } else { f64::NAN }
+                if value >= 0.0 && value.is_finite() { direction.sign() * libm::log(value + epsilon) } else { f64::NAN }
             };
             let (mut active, mut settled) = (StableSide::default(), StableSide::default());
             for (reading, part, slot) in &stable {
@@ -160,7 +191,7 @@ impl Judge {
                     self.pace.prime(i, *slot, settling.series[*slot]);
                 }
             }
-            self.levels[i].observe(active.mean());
+            self.levels[i].observe(window.index, active.mean());
             self.seen[i].stable |= window.stable.iter().any(|r| r.values[i].is_finite());
             self.seen[i].canary |= window.canary.iter().any(|r| r.values[i].is_finite());
         }
@@ -170,11 +201,17 @@ impl Judge {
             canary_instances: if self.phase == Phase::Judged { canary.len() } else { warming.len() },
             stable_instances: stable.iter().filter(|(_, part, _)| *part == Part::Active).count(),
             phase: self.phase,
+            canary_step_scale: self.traffic.canary_step_scale(),
         };
         self.pace.observe(&frame);
         if self.phase == Phase::Judged && differences.iter().any(|d| !d.canary.is_nan()) {
             self.judged_windows += 1;
         }
+    }
+
+    /// Noise, margin and stakes by [`Indicator`] as index, for those who ask more than the verdict tells.
+    pub fn tracks(&self) -> &[Track] {
+        self.pace.indicators()
     }
 
     /// Stable instances that are remembered: those seen lately.

@@ -12,20 +12,84 @@ pub struct Tolerance {
     pub delta: f64,
     /// "Healthy" means: shown to be below this share.
     pub delta_healthy: f64,
+    /// Weight of its evidence and of its share in P(t), relative to the other indicators; 0 leaves it out.
+    pub weight: f64,
 }
 
 impl Default for Tolerance {
     fn default() -> Self {
-        Self { delta: 0.02, delta_healthy: 0.10 }
+        Self { delta: 0.02, delta_healthy: 0.10, weight: 1.0 }
     }
 }
 
 /// How one indicator of a [`Window`](crate::window::Window) is read.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct IndicatorParameters {
     pub tolerance: Tolerance,
     /// Added before the logarithm, in the indicator's unit: differences far below it matter to nobody.
     pub epsilon: f64,
+    /// Which change is worse.
+    pub direction: Direction,
+    /// Condemns alone once its own evidence reaches 1/alpha.
+    pub critical: bool,
+    /// Shown, and neither bet on nor needed for "healthy".
+    pub mute: bool,
+    pub missing: Missing,
+}
+
+/// Which change of an indicator is worse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direction {
+    #[default]
+    Up,
+    Down,
+}
+
+impl Direction {
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::Up => "up",
+            Direction::Down => "down",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        [Direction::Up, Direction::Down].into_iter().find(|d| d.name() == name)
+    }
+
+    /// Factor on a logarithm after which larger is worse.
+    pub fn sign(self) -> f64 {
+        match self {
+            Direction::Up => 1.0,
+            Direction::Down => -1.0,
+        }
+    }
+}
+
+/// What becomes of the verdict where an indicator that one side reports is missing. Never a reason to act.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Missing {
+    /// Neither healthy nor regressed.
+    #[default]
+    Inconclusive,
+    /// Insufficient data, whatever the others say.
+    Insufficient,
+    /// The others decide.
+    Ignore,
+}
+
+impl Missing {
+    pub fn name(self) -> &'static str {
+        match self {
+            Missing::Inconclusive => "inconclusive",
+            Missing::Insufficient => "insufficient",
+            Missing::Ignore => "ignore",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        [Missing::Inconclusive, Missing::Insufficient, Missing::Ignore].into_iter().find(|m| m.name() == name)
+    }
 }
 
 impl IndicatorParameters {
@@ -36,10 +100,10 @@ impl IndicatorParameters {
             Indicator::MemoryStall => 0.01,
             Indicator::MemoryInUse => 8.0 * 1024.0 * 1024.0,
             Indicator::BytesPerWork => 64.0,
-            Indicator::TurnaroundMean | Indicator::TurnaroundP95 => 50_000.0,
+            Indicator::TurnaroundMean | Indicator::TurnaroundP95 | Indicator::DependencyTurnaround => 50_000.0,
         };
         let delta = if indicator == Indicator::MemoryInUse { 0.05 } else { 0.02 };
-        Self { tolerance: Tolerance { delta, ..Tolerance::default() }, epsilon }
+        Self { tolerance: Tolerance { delta, ..Tolerance::default() }, epsilon, ..Self::default() }
     }
 }
 
@@ -58,20 +122,33 @@ pub struct Parameters {
     pub margin_multiplier: f64,
     /// Share of the margin for noise that the healthy test adds to `delta_healthy`.
     pub healthy_margin_share: f64,
-    /// A window's deviation counts up to this many robust standard deviations.
+    /// A window's deviation counts up to this many standard deviations: robust ones, or those of the long run where they are
+    /// larger (up to 12 robust ones).
     pub clip: f64,
-    /// Sizes of the bets, in long-run standard deviations. The largest times `clip` is the most
-    /// (as a logarithm) by which one window can raise the evidence: 1.2 by default, so that at least
-    /// six windows have to agree.
-    pub bets: [f64; BETS],
-    /// Share of the stake that is bet from the first judged window on.
+    /// Size of the smallest bet, in long-run standard deviations. Each other is twice the one before.
+    pub smallest_bet: f64,
+    /// The same for the bets on "healthy".
+    pub smallest_bet_healthy: f64,
+    /// Shares of the stake that go into the bets, from the smallest to the largest; they sum to one.
+    pub bet_shares: [f64; BETS],
+    /// The most by which one window can multiply the evidence of an indicator, so that many windows have to agree.
+    pub gain_limit: f64,
+    /// Share of the stake that is bet from the first judged window on. The rest is bet in equal parts over the horizon,
+    /// to find what begins late.
     pub start_weight: f64,
-    /// The rest is bet in equal parts, one each so many windows, to find what begins late.
-    pub restart_every_windows: u64,
     /// Windows over which the stake is spread, and for which `alpha` holds.
     pub horizon_windows: u64,
     /// Margin of P(t): this share of all indicators' margins used at once counts as a change.
     pub p_margin: f64,
+    /// Allowed rise of sqrt(1 + u), where u is an instance's step from window to window over stable's usual step:
+    /// 0.1 is steps larger by about a third.
+    pub spread_delta: f64,
+    /// Spread of that between equal instances, as for `tau0`.
+    pub spread_tau0: f64,
+    /// A deviation of it counts up to this many robust standard deviations.
+    pub spread_clip: f64,
+    /// Part of each indicator's evidence that rests on its steps instead of its level.
+    pub spread_weight: f64,
     /// Weight of P(t) in the evidence; the indicators and events share the rest.
     pub p_weight: f64,
     /// Windows that a new or restarted instance sits out.
@@ -84,8 +161,14 @@ pub struct Parameters {
     pub initial_windows: usize,
     /// Smallest scale (robust standard deviation of ln) that is believed.
     pub scale_floor: f64,
+    /// For a single stable instance, `tau0` until the pair's own past is known.
+    pub tau0_pair: f64,
+    /// How many standard errors the variance of blocks is taken smaller, where it is compared with that of other lengths.
+    pub few_blocks_discount: f64,
     /// Factor on the worst excursion seen among the stable instances.
     pub excursion_factor: f64,
+    /// How much more an excursion counts where the noise is known to come in one-sided bursts.
+    pub burst_factor: f64,
     /// The same where all that is known comes from a single pair: less was seen.
     pub excursion_factor_pair: f64,
     /// Ratio of event rates, canary over stable, up to which nothing is wrong.
@@ -97,6 +180,24 @@ pub struct Parameters {
     pub silent_windows: u64,
     /// Time within which hard facts belong together, on the windows' own clock.
     pub hard_span_ns: u64,
+    /// Share of the time that both sides wait for a CPU from which, held by other cgroups, a neighbour is the reason.
+    pub neighbour_wait_share: f64,
+    /// Share of what the canary takes longer that its waits for others' CPUs have to make up to be the reason.
+    pub wait_explains_share: f64,
+    /// Share of the machine's CPUs from which others make it busy.
+    pub others_cpu_share: f64,
+    /// How far that has to be above the usual share, and likewise the share of waits.
+    pub others_rise: f64,
+    /// Share of the machine's memory below which it is short of it.
+    pub memory_available_share: f64,
+    /// Share of its periods in which the CPU limit holds the canary back, from which it is the reason.
+    pub throttled_share: f64,
+    /// Load per instance, canary over stable, from which what grows with load is not compared.
+    pub load_ratio: f64,
+    /// How far stable has to be above what it was before the canary's onset to be worse itself, in standard deviations.
+    pub stable_worse_sd: f64,
+    /// How much of the canary's change stable's own has to be, as logarithms.
+    pub stable_worse_share: f64,
     /// By [`Indicator`] as index.
     pub indicators: [IndicatorParameters; Indicator::COUNT],
 }
@@ -107,33 +208,56 @@ impl Default for Parameters {
             alpha: 0.001,
             beta: 0.05,
             tau0: 0.005,
-            tau0_weight: 3.0,
-            margin_multiplier: 3.0,
-            healthy_margin_share: 0.33,
+            tau0_weight: 1.5,
+            margin_multiplier: 3.1,
+            healthy_margin_share: 0.2,
             clip: 3.0,
-            bets: [0.05, 0.1, 0.2, 0.4],
+            smallest_bet: 0.1,
+            smallest_bet_healthy: 0.05,
+            bet_shares: [0.15, 0.2, 0.25, 0.4],
+            gain_limit: 5.5,
             start_weight: 0.5,
-            restart_every_windows: 10,
             horizon_windows: 3600,
             p_margin: 0.75,
+            spread_delta: 0.1,
+            spread_tau0: 0.015,
+            spread_clip: 5.0,
+            spread_weight: 0.15,
             p_weight: 0.25,
             warmup_windows: 60,
             soak_windows: 300,
             minimum_baseline: 300,
             initial_windows: 60,
             scale_floor: 0.003,
+            tau0_pair: 0.02,
+            few_blocks_discount: 0.5,
             excursion_factor: 1.3,
+            burst_factor: 3.0,
             excursion_factor_pair: 2.0,
             event_null_ratio: 1.1,
             event_gain_limit_ln: 2.5,
             silent_windows: 30,
             hard_span_ns: 300_000_000_000,
+            neighbour_wait_share: 0.5,
+            wait_explains_share: 0.5,
+            others_cpu_share: 0.5,
+            others_rise: 0.2,
+            memory_available_share: 0.05,
+            throttled_share: 0.1,
+            load_ratio: 2.0,
+            stable_worse_sd: 4.0,
+            stable_worse_share: 0.25,
             indicators: Indicator::ALL.map(IndicatorParameters::of),
         }
     }
 }
 
 impl Parameters {
+    /// Size of bet `a`.
+    pub fn bet(&self, a: usize) -> f64 {
+        self.smallest_bet * (1u32 << a) as f64
+    }
+
     /// ln(1/alpha): the evidence at which the canary is condemned.
     pub fn threshold_ln(&self) -> f64 {
         -self.alpha.ln()

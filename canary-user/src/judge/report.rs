@@ -1,12 +1,17 @@
 //! What the judge says after a window: the outcome, with its reasons.
 
 use super::{
+    advice,
+    counts::Counts,
+    environment,
     explain::{self, Evidence},
     hard::Moment,
     instances,
+    level::Before,
     observe::{Decided, Judge, Seen, mean},
     pace::{Phase, Track},
-    verdict::{EventState, HardFact, IndicatorState, Outcome, Verdict},
+    parameters::Missing,
+    verdict::{Environment, EventState, HardFact, IndicatorState, Outcome, Sign, Verdict},
 };
 use crate::window::{Event, Indicator, Reading, Window};
 
@@ -16,24 +21,55 @@ impl Judge {
         let events = self.counts.states();
         let event_evidence = self.counts.e_values();
         let evidence_ln = self.pace.evidence_ln(&event_evidence);
-        let present = self.pace.indicators().iter().filter(|t| t.has_data()).count() + event_evidence.len();
+        let weighed: f64 = self.pace.indicators().iter().filter(|t| t.has_data()).map(Track::weight).sum();
+        // Without any signal yet there is nothing to share alpha among, and nothing is confirmed by that.
+        let present = (weighed + event_evidence.len() as f64).max(1.0);
         let confirmed_ln = self.pace.confirmed_at(present).ln();
         let indicators: Vec<IndicatorState> =
-            Indicator::ALL.into_iter().map(|i| self.indicator_state(i, window, confirmed_ln)).collect();
+            Indicator::ALL.into_iter().map(|i| self.indicator_state(i, window, present)).collect();
 
+        let signs = self.signs(&indicators);
         if self.decided.is_none() {
             let hard = self.hard_fact(window);
-            if hard.is_some() || evidence_ln >= p.threshold_ln() {
-                self.decided = Some(self.decide(window, hard, &indicators, &events, (evidence_ln, confirmed_ln)));
+            let proven = evidence_ln >= p.threshold_ln() || self.critical_condemns();
+            let found = (evidence_ln, confirmed_ln);
+            let explained = || self.is_explained(&signs, &indicators, &events, confirmed_ln);
+            let explained = (proven || self.held) && explained();
+            if hard.is_some() || (proven && !explained && !self.held) {
+                self.decided = Some(self.decide(window, hard, &signs, &indicators, &events, found));
+            } else if explained {
+                self.held = true;
+                // What is usual is what was so before it began, for as long as it lasts.
+                self.before = std::array::from_fn(|i| self.stable_before(i));
+            } else if self.held {
+                // What was bet on while it lasted says nothing about the version: it has to be found worse anew.
+                self.held = false;
+                self.before = [None; Indicator::COUNT];
+                self.pace.drop_evidence();
+                self.counts = Counts::default();
             }
         }
+        let environment = Environment { holds: self.held && self.decided.is_none(), signs };
         let (outcome, reasons) = match &self.decided {
             Some(decided) => (Outcome::Regressed, decided.reasons.clone()),
-            None => self.undecided(window, evidence_ln, &indicators),
+            None => self.undecided(window, evidence_ln, &indicators, &environment),
         };
         let decided = self.decided.as_ref();
         let finite = |x: f64| x.is_finite().then_some(x);
         let has_baseline = self.baseline_windows() > 0;
+        let forecast = self.growth.forecast().copied();
+        let causes = decided.map_or(Vec::new(), |d| d.causes.clone());
+        let hard = decided.and_then(|d| d.hard);
+        let recommendations = advice::recommend(advice::Case {
+            outcome,
+            hard,
+            causes: &causes,
+            environment: &environment,
+            forecast: forecast.as_ref(),
+            reasons: &reasons,
+            evidence_share: evidence_ln / self.parameters.threshold_ln(),
+            window,
+        });
         Verdict {
             outcome,
             window: window.index,
@@ -43,13 +79,64 @@ impl Judge {
             p_stable: self.pace.p_stable().filter(|_| has_baseline),
             indicators,
             events,
-            hard: decided.and_then(|d| d.hard),
+            hard,
             onset: decided.and_then(|d| d.onset),
-            causes: decided.map_or(Vec::new(), |d| d.causes.clone()),
+            causes,
             reasons,
+            environment,
+            forecast,
+            recommendations,
             baseline_windows: self.baseline_windows(),
             judged_windows: self.judged_windows,
         }
+    }
+
+    /// Whether an indicator that is marked as critical suffices alone.
+    fn critical_condemns(&self) -> bool {
+        let p = &self.parameters;
+        let condemns = |i: usize| self.pace.indicator_evidence(i).ln() >= p.threshold_ln();
+        p.indicators.iter().enumerate().any(|(i, set)| set.critical && !set.mute && condemns(i))
+    }
+
+    /// What around the deployment makes indicators worse: the machine, limits, load, and stable's own changes.
+    fn signs(&self, indicators: &[IndicatorState]) -> Vec<Sign> {
+        let p = &self.parameters;
+        let stable_worse = indicators.iter().enumerate().filter_map(|(i, state)| {
+            let track = &self.pace.indicators()[i];
+            if !explain::counts(state, track) {
+                return None;
+            }
+            let before = self.stable_before(i)?;
+            // Once the canary is no worse any more there is nothing left to explain.
+            let effect = track.effect()?.mean;
+            if effect <= track.margin {
+                return None;
+            }
+            let rise = self.levels[i].recent_mean() - before.mean;
+            environment::stable_worse(state.indicator, rise / before.deviation, rise, effect, p)
+        });
+        stable_worse.chain(self.surroundings.signs(p)).collect()
+    }
+
+    /// What stable was like before the canary's change in an indicator began.
+    fn stable_before(&self, i: usize) -> Option<Before> {
+        let onset = || self.pace.indicators()[i].run_start();
+        self.before[i].or_else(|| self.levels[i].before(onset()?))
+    }
+
+    /// Whether the environment explains each signal that speaks against the canary.
+    fn is_explained(
+        &self,
+        signs: &[Sign],
+        indicators: &[IndicatorState],
+        events: &[EventState],
+        confirmed_ln: f64,
+    ) -> bool {
+        let mut speaking =
+            indicators.iter().zip(self.pace.indicators()).filter(|(s, t)| explain::counts(s, t)).peekable();
+        speaking.peek().is_some()
+            && events.iter().all(|e| e.missing || e.evidence_ln < confirmed_ln)
+            && speaking.all(|(s, _)| signs.iter().any(|sign| sign.explains.contains(&s.indicator)))
     }
 
     fn hard_fact(&self, window: &Window) -> Option<(HardFact, Moment)> {
@@ -68,6 +155,7 @@ impl Judge {
         &self,
         window: &Window,
         hard: Option<(HardFact, Moment)>,
+        signs: &[Sign],
         indicators: &[IndicatorState],
         events: &[EventState],
         (evidence_ln, confirmed_ln): (f64, f64),
@@ -77,7 +165,13 @@ impl Judge {
             indicators,
             events,
             confirmed_ln,
+            signs,
+            forecast: self.growth.forecast(),
             onset_of_event: &|event: Event| self.counts.onset(event),
+            jumps: std::array::from_fn(|i| {
+                let jumps = self.pace.is_spread(i);
+                jumps.then(|| self.pace.spread(i).run_start().unwrap_or(window.index))
+            }),
         };
         let causes = explain::causes(&evidence, hard.map(|(fact, _)| fact));
         let onset = hard.map(|(_, moment)| moment.index).or_else(|| {
@@ -99,13 +193,30 @@ impl Judge {
     }
 
     /// Outcome and reasons while nothing condemned the canary.
-    fn undecided(&self, window: &Window, evidence_ln: f64, indicators: &[IndicatorState]) -> (Outcome, Vec<String>) {
+    fn undecided(
+        &self,
+        window: &Window,
+        evidence_ln: f64,
+        indicators: &[IndicatorState],
+        environment: &Environment,
+    ) -> (Outcome, Vec<String>) {
         let p = &self.parameters;
         let mut reasons: Vec<String> = self.hard.excused(window.t_ns, p).into_iter().collect();
         let insufficient = self.insufficient(window);
         if !insufficient.is_empty() {
             reasons.splice(0..0, insufficient);
             return (Outcome::InsufficientData, reasons);
+        }
+        if environment.holds {
+            let mut held: Vec<String> =
+                environment.signs.iter().map(|s| format!("environment, not the version: {}", s.text)).collect();
+            held.push(format!(
+                "evidence {} of {} is not held against the canary while this lasts, and dropped when it ends",
+                explain::number(evidence_ln.exp()),
+                explain::number(p.threshold_ln().exp())
+            ));
+            held.append(&mut reasons);
+            return (Outcome::Inconclusive, held);
         }
         let open = explain::not_shown_healthy(&self.pace, indicators, &self.required());
         let threshold_ln = p.threshold_ln();
@@ -139,6 +250,7 @@ impl Judge {
         let mut reasons = Vec::new();
         let absent = self.instances.canary_absent();
         match self.instances.canary_warmup_left() {
+            None if window.canary.is_empty() => reasons.push("there is no canary yet".to_owned()),
             None => reasons.push("no reading yet on canary".to_owned()),
             Some(_) if absent >= p.silent_windows => {
                 reasons.push(format!("the canary has reported nothing for {absent} windows"));
@@ -150,10 +262,18 @@ impl Judge {
             )),
             Some(_) => {}
         }
+        reasons.extend(self.traffic.one_sided(p));
         let stable = window.stable.iter().filter(|r| instances::reports(r)).count();
         // A window with little work may be merged with up to 60 others before it has readings.
         if self.instances.stable_absent() > 2 * p.silent_windows {
             reasons.push("no stable instance reports: there is nothing to compare with".to_owned());
+        }
+        for indicator in Indicator::ALL {
+            let i = indicator as usize;
+            let set = &p.indicators[i];
+            if set.missing == Missing::Insufficient && !set.mute && self.phase == Phase::Judged {
+                reasons.extend(self.missing(i).map(|why| format!("{}: {why}", indicator.title())));
+            }
         }
         if !self.pace.indicators().iter().any(Track::has_any_bet) && self.baseline_windows() < p.minimum_baseline {
             let source =
@@ -175,41 +295,54 @@ impl Judge {
         rests_on_pair.then(|| {
             format!(
                 "one stable instance: offset and noise were learned from the pair's first {} windows, so a regression that \
-                 was there from the start cannot be seen",
-                self.parameters.minimum_baseline + self.parameters.initial_windows as u64
+                 was there from the start and is smaller than about {:.0} % cannot be seen",
+                self.parameters.minimum_baseline + self.parameters.initial_windows as u64,
+                100.0 * (self.parameters.margin_multiplier * std::f64::consts::SQRT_2 * self.parameters.tau0_pair).exp_m1()
             )
         })
     }
 
-    /// Indicators that "healthy" has to cover: those with a reading on either side.
+    /// Indicators that "healthy" has to cover: those with a reading on either side, unless the configuration does without.
     fn required(&self) -> [bool; Indicator::COUNT] {
-        self.seen.map(|s| s.canary || s.stable)
+        std::array::from_fn(|i| {
+            let (Seen { canary, stable }, set) = (self.seen[i], &self.parameters.indicators[i]);
+            let dispensable = set.mute || (set.missing == Missing::Ignore && self.missing(i).is_some());
+            (canary || stable) && !dispensable
+        })
     }
 
     fn baseline_windows(&self) -> u64 {
         self.pace.indicators().iter().map(|t| t.noise.pairs()).max().unwrap_or(0)
     }
 
-    fn indicator_state(&self, indicator: Indicator, window: &Window, confirmed_ln: f64) -> IndicatorState {
+    fn indicator_state(&self, indicator: Indicator, window: &Window, present: f64) -> IndicatorState {
         let i = indicator as usize;
         let track = &self.pace.indicators()[i];
         let side = |readings: &[Reading]| {
             let mean = mean(readings.iter().map(|r| r.values[i]).map(|v| if v.is_finite() { v } else { f64::NAN }));
             mean.is_finite().then_some(mean)
         };
+        // Worse is up in here; the reader sees which way the indicator itself went.
+        let sign = self.parameters.indicators[i].direction.sign();
         let effect = track.effect();
-        let evidence_ln = self.pace.indicator_evidence(i).ln();
+        let bounds = effect.map(|e| {
+            let ends = [e.mean - e.half_width, e.mean + e.half_width].map(|x| (sign * x).exp_m1());
+            (ends[0].min(ends[1]), ends[0].max(ends[1]))
+        });
+        let evidence_ln = libm::log(self.pace.indicator_evidence(i));
         IndicatorState {
             indicator,
             canary: side(&window.canary),
             stable: side(&window.stable),
-            effect: effect.map(|e| e.mean.exp_m1()),
-            effect_low: effect.map(|e| (e.mean - e.half_width).exp_m1()),
-            effect_high: effect.map(|e| (e.mean + e.half_width).exp_m1()),
+            effect: effect.map(|e| (sign * e.mean).exp_m1()),
+            effect_low: bounds.map(|(low, _)| low),
+            effect_high: bounds.map(|(_, high)| high),
             margin: track.noise.is_ready().then(|| track.margin.exp_m1()),
             p: track.p.is_finite().then_some(track.p),
             evidence_ln,
-            confirmed: evidence_ln >= confirmed_ln,
+            // Nothing that weighs nothing is ever confirmed.
+            confirmed: track.weight() > 0.0
+                && evidence_ln >= self.pace.confirmed_at((present / track.weight()).max(1.0)).ln(),
             missing: self.missing(i),
         }
     }

@@ -1,11 +1,12 @@
 //! What the judge says.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::window::{Event, Indicator};
 
 /// The four answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Healthy,
@@ -36,12 +37,13 @@ impl Outcome {
 }
 
 /// The state of the comparison after one window.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Verdict {
     pub outcome: Outcome,
     /// Index of the last window that was used.
     pub window: u64,
     /// The e-value of the whole comparison, natural logarithm: rollback at `threshold_ln`.
+    #[serde(deserialize_with = "nan_from_null")]
     pub evidence_ln: f64,
     /// ln(1/alpha).
     pub threshold_ln: f64,
@@ -61,6 +63,15 @@ pub struct Verdict {
     pub causes: Vec<Cause>,
     /// Why the outcome is what it is, in words with numbers, the most important first.
     pub reasons: Vec<String>,
+    /// What around the deployment speaks against the version being the reason.
+    #[serde(default)]
+    pub environment: Environment,
+    /// When the canary's memory runs out, if it goes on growing as it does.
+    #[serde(default)]
+    pub forecast: Option<Forecast>,
+    /// What to do, the most urgent first.
+    #[serde(default)]
+    pub recommendations: Vec<Recommendation>,
     /// Windows of the stable instances that the noise was learned from.
     pub baseline_windows: u64,
     /// Windows of the canary after its warm-up.
@@ -75,7 +86,7 @@ impl Verdict {
 }
 
 /// One indicator after one window.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct IndicatorState {
     pub indicator: Indicator,
     /// Mean of the canary instances in this window, in the indicator's unit; `None` where missing.
@@ -92,6 +103,7 @@ pub struct IndicatorState {
     /// p_i(t): share of the margin used in this window, -3 to 3.
     pub p: Option<f64>,
     /// ln of this indicator's e-value.
+    #[serde(deserialize_with = "nan_from_null")]
     pub evidence_ln: f64,
     /// Whether its own evidence suffices as a family-wise claim.
     pub confirmed: bool,
@@ -100,17 +112,18 @@ pub struct IndicatorState {
 }
 
 /// One kind of event since the canary's warm-up ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventState {
     pub event: Event,
     pub canary: u64,
     pub stable: u64,
+    #[serde(deserialize_with = "nan_from_null")]
     pub evidence_ln: f64,
     pub missing: bool,
 }
 
 /// A fact that condemns without statistics. It is a policy, outside alpha.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HardFact {
     OomKill,
@@ -120,7 +133,7 @@ pub enum HardFact {
 }
 
 /// A likely cause, with what speaks for it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Cause {
     /// Name of the indicator or event that carries the evidence.
     pub signal: String,
@@ -128,5 +141,159 @@ pub struct Cause {
     pub text: String,
     /// The mechanism that this signal and the others together point to: "more work per request".
     pub mechanism: String,
+    /// What could have been the reason and is as it was: "run-queue wait +1 %".
+    #[serde(default)]
+    pub ruled_out: Vec<String>,
+    #[serde(deserialize_with = "nan_from_null")]
     pub evidence_ln: f64,
+}
+
+/// The environment of a comparison.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Environment {
+    /// Whether it explains all that would condemn the canary, which is therefore not condemned: the outcome is
+    /// inconclusive.
+    pub holds: bool,
+    pub signs: Vec<Sign>,
+}
+
+/// Something around the version that makes indicators worse.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Sign {
+    pub kind: SignKind,
+    /// In words with numbers.
+    pub text: String,
+    pub explains: Vec<Indicator>,
+}
+
+/// What kind of thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SignKind {
+    /// Stable got worse at the same time.
+    StableWorse,
+    /// Processes of other cgroups hold the CPUs that both sides wait for.
+    Neighbour,
+    /// Others use much of the machine's CPUs, and more than usual.
+    CpuPressure,
+    /// The machine is short of memory.
+    MemoryPressure,
+    /// The canary is held back by its CPU limit.
+    Throttled,
+    /// The canary has much more load per instance than stable.
+    UnequalLoad,
+}
+
+/// When memory runs out at the present slope.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Forecast {
+    /// Mean of the canary's instances.
+    pub in_use_bytes: u64,
+    pub limit_bytes: u64,
+    /// Whether this is the limit of its cgroup; else it is what the machine has left.
+    pub own_limit: bool,
+    pub bytes_per_s: f64,
+    /// Until the limit is reached, with an interval of 95 %.
+    pub seconds: f64,
+    pub seconds_low: f64,
+    pub seconds_high: f64,
+    /// First window that the slope was taken from.
+    pub since_window: u64,
+}
+
+impl Forecast {
+    /// "its limit of 512 MiB is reached in 7 min at this slope (5 to 11)".
+    pub fn in_words(&self) -> String {
+        let mib = self.limit_bytes as f64 / (1024.0 * 1024.0);
+        let whose = if self.own_limit { "its limit" } else { "the machine's memory" };
+        let (unit, per) = if self.seconds < 120.0 { ("s", 1.0) } else { ("min", 60.0) };
+        format!(
+            "{whose} of {mib:.0} MiB is reached in {:.0} {unit} at this slope ({:.0} to {:.0})",
+            self.seconds / per,
+            self.seconds_low / per,
+            self.seconds_high / per
+        )
+    }
+}
+
+/// Something that can be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    Wait,
+    RaiseLimit,
+    Throttle,
+    Drain,
+    RollBack,
+    Restart,
+    MoveOffNode,
+    Upgrade,
+    Stop,
+}
+
+impl Step {
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Wait => "wait",
+            Step::RaiseLimit => "raise a limit",
+            Step::Throttle => "throttle",
+            Step::Drain => "drain",
+            Step::RollBack => "roll back",
+            Step::Restart => "restart",
+            Step::MoveOffNode => "move off the machine",
+            Step::Upgrade => "upgrade the rest",
+            Step::Stop => "stop",
+        }
+    }
+}
+
+/// How much, in three grades: finer ones would be made up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    Low,
+    Medium,
+    High,
+}
+
+impl Grade {
+    pub fn name(self) -> &'static str {
+        match self {
+            Grade::Low => "low",
+            Grade::Medium => "medium",
+            Grade::High => "high",
+        }
+    }
+}
+
+/// One thing to do, with what speaks for and against it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Recommendation {
+    /// 1 is the most urgent.
+    pub priority: u8,
+    pub step: Step,
+    pub because: String,
+    /// Of doing it.
+    pub risk: Grade,
+    /// How it is undone.
+    pub undo: String,
+    pub confidence: Grade,
+    /// For the first canary instance; `None` where no single command does it.
+    pub command: Option<String>,
+    /// What would change this advice.
+    pub would_change: String,
+}
+
+impl Recommendation {
+    /// "roll back (risk medium, confidence high): more work per request …".
+    pub fn in_words(&self) -> String {
+        let command = self.command.as_ref().map(|c| format!(" [{c}]")).unwrap_or_default();
+        let (risk, confidence) = (self.risk.name(), self.confidence.name());
+        format!("{} (risk {risk}, confidence {confidence}): {}{command}", self.step.name(), self.because)
+    }
+}
+
+/// JSON has null where a number is not finite.
+fn nan_from_null<'de, D: serde::Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(d)?.unwrap_or(f64::NAN))
 }

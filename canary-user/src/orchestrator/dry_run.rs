@@ -1,8 +1,6 @@
 //! The default backend: says what it would do and does nothing.
 
-use anyhow::Result;
-
-use super::{BoxFuture, Orchestrator, Plan, State};
+use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
 use crate::guard::{Action, Decision};
 
 /// Says what it would do and does nothing.
@@ -17,7 +15,7 @@ impl Orchestrator for DryRun {
         NAME
     }
 
-    fn plan(&self, decision: &Decision) -> Plan {
+    fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
         let verb = match decision.action {
             Action::Hold => "hold",
             Action::Quarantine => "take resources from",
@@ -32,19 +30,25 @@ impl Orchestrator for DryRun {
                 format!("would {verb} {} {} in {} (incarnation {})", t.deployment, t.version, t.cgroup, t.incarnation)
             })
             .collect();
-        Plan { orchestrator: NAME.into(), steps, inverse: Some("nothing to undo: a dry run changes nothing".into()) }
+        let inverse = Some("nothing to undo: a dry run changes nothing".into());
+        Box::pin(async { Ok(Plan { orchestrator: NAME.into(), steps, inverse, ..Plan::default() }) })
     }
 
-    fn apply<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<()>> {
+    fn apply<'a>(&'a self, decision: &'a Decision, plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            for step in self.plan(decision).steps {
+            for step in &plan.steps {
                 tracing::info!(decision = %decision.id, "dry run: {step}");
             }
             Ok(())
         })
     }
 
-    fn state<'a>(&'a self, _decision: &'a Decision) -> BoxFuture<'a, Result<State>> {
-        Box::pin(async { Ok(State::NotInEffect) })
+    fn state<'a>(&'a self, _decision: &'a Decision) -> BoxFuture<'a, anyhow::Result<Found>> {
+        let detail = "a dry run changes nothing".into();
+        Box::pin(async { Ok(Found { state: State::NotInEffect, detail }) })
+    }
+
+    fn undo<'a>(&'a self, _decision: &'a Decision, _plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Err(Error::refused("a dry run changed nothing: there is nothing to undo")) })
     }
 }

@@ -9,7 +9,7 @@ mod cgroup;
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use self::cgroup::CgroupDir;
-use super::{BoxFuture, Orchestrator, Plan, State};
+use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
 use crate::{
     guard::{Action, Decision},
     targets::Target,
@@ -121,17 +121,48 @@ impl Process {
             .with_context(|| format!("{what} of {}: nothing was stopped", decision.deployment))
     }
 
-    async fn stop(&self, decision: &Decision) -> anyhow::Result<()> {
-        require_stopping(decision.action)?;
+    fn plan(&self, decision: &Decision) -> Result<Plan, Error> {
+        require_stopping(decision.action).map_err(Error::refused)?;
+        let mut steps = Vec::new();
+        if self.control.is_some() {
+            for target in &decision.canary {
+                steps.push(format!("route no more work to {}; stable takes its share", target.cgroup));
+            }
+            for target in &decision.canary {
+                steps.push(format!("do not start {} again when it ends", target.cgroup));
+            }
+        }
+        for target in &decision.canary {
+            steps.push(format!(
+                "send SIGTERM to every process in {}{} and below, if it is still incarnation {}",
+                self.cgroup2_root.display(),
+                target.cgroup,
+                target.incarnation
+            ));
+        }
+        steps.push(format!(
+            "wait up to {} until cgroup.events says 'populated 0', then SIGKILL what is left",
+            humantime::format_duration(self.grace)
+        ));
+        let inverse = format!(
+            "start version {} again in the same way as before; files and configuration are not changed",
+            decision.canary.first().map_or("of the canary", |t| &t.version)
+        );
+        Ok(Plan { orchestrator: self.name().into(), steps, inverse: Some(inverse), ..Plan::default() })
+    }
+
+    async fn stop(&self, decision: &Decision) -> Result<(), Error> {
         // Everything is checked before the first change, and again after the supervisor had its turn.
-        self.checked(decision)?;
+        require_stopping(decision.action).and_then(|()| self.checked(decision)).map_err(Error::refused)?;
         self.ask("taking the canary out of the routes", |cgroups, done| Control::RouteAway { cgroups, done }, decision)
             .await?;
         self.ask("retiring the canary", |cgroups, done| Control::Retire { cgroups, done }, decision).await?;
         let canary = self.checked(decision)?;
         let me = Pid::as_raw(Some(rustix::process::getpid()));
         for dir in &canary {
-            ensure!(!dir.pids()?.contains(&me), "the guard itself runs in canary cgroup {}", dir.path());
+            if dir.pids()?.contains(&me) {
+                return Err(anyhow!("the guard itself runs in canary cgroup {}", dir.path()).into());
+            }
         }
         for dir in &canary {
             terminate(dir)?;
@@ -141,7 +172,7 @@ impl Process {
                 dir.kill()?;
             }
             if !wait_until_empty(&canary, KILL_TIMEOUT).await? {
-                bail!("processes outlived SIGKILL for {KILL_TIMEOUT:?}: {}", left_over(&canary));
+                return Err(anyhow!("processes outlived SIGKILL for {KILL_TIMEOUT:?}: {}", left_over(&canary)).into());
             }
         }
         Ok(())
@@ -239,56 +270,33 @@ impl Orchestrator for Process {
         "process"
     }
 
-    fn plan(&self, decision: &Decision) -> Plan {
-        let mut steps = Vec::new();
-        if let Err(e) = require_stopping(decision.action) {
-            steps.push(format!("nothing: {e}"));
-            return Plan { orchestrator: self.name().into(), steps, inverse: None };
-        }
-        if self.control.is_some() {
-            for target in &decision.canary {
-                steps.push(format!("route no more work to {}; stable takes its share", target.cgroup));
-            }
-            for target in &decision.canary {
-                steps.push(format!("do not start {} again when it ends", target.cgroup));
-            }
-        }
-        for target in &decision.canary {
-            steps.push(format!(
-                "send SIGTERM to every process in {}{} and below, if it is still incarnation {}",
-                self.cgroup2_root.display(),
-                target.cgroup,
-                target.incarnation
-            ));
-        }
-        steps.push(format!(
-            "wait up to {} until cgroup.events says 'populated 0', then SIGKILL what is left",
-            humantime::format_duration(self.grace)
-        ));
-        let inverse = format!(
-            "start version {} again in the same way as before; files and configuration are not changed",
-            decision.canary.first().map_or("of the canary", |t| &t.version)
-        );
-        Plan { orchestrator: self.name().into(), steps, inverse: Some(inverse) }
+    fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
+        Box::pin(async { self.plan(decision) })
     }
 
-    fn apply<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, anyhow::Result<()>> {
+    fn apply<'a>(&'a self, decision: &'a Decision, _plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.stop(decision))
     }
 
     /// In effect when every canary cgroup is empty or gone. A cgroup that was replaced and has processes again
     /// means that the canary runs.
-    fn state<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, anyhow::Result<State>> {
+    fn state<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, anyhow::Result<Found>> {
         Box::pin(async move {
             for target in &decision.canary {
                 if let Some(dir) = self.open(target)?
                     && dir.is_populated()?
                 {
-                    return Ok(State::NotInEffect);
+                    let detail = format!("{} has processes", target.cgroup);
+                    return Ok(Found { state: State::NotInEffect, detail });
                 }
             }
-            Ok(State::InEffect)
+            Ok(Found { state: State::InEffect, detail: "no process in the canary's cgroups".into() })
         })
+    }
+
+    fn undo<'a>(&'a self, _decision: &'a Decision, plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
+        let inverse = plan.inverse.as_deref().unwrap_or("start it in the same way as before");
+        Box::pin(async move { Err(Error::refused(format!("it is not known how the canary is started: {inverse}"))) })
     }
 }
 

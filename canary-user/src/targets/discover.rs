@@ -1,17 +1,22 @@
 //! Which cgroups are targets right now.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Role, Target, cgroup::Root};
+use super::{Role, Target, cgroup::Root, located::Located};
 use crate::config::{Config, DeploymentConfig};
 
 /// Finds the targets of all deployments among the cgroups that exist.
 ///
 /// A cgroup that two roles match is taken by neither: which of them it is cannot be known. [`Config::overlap`] says
 /// which they are.
-pub fn targets(config: &Config, root: &Root) -> Vec<Target> {
-    let mut found: Vec<Target> = Vec::new();
-    for (path, incarnation) in existing(config, root) {
+pub fn targets(config: &Config, root: &Root, located: &Located) -> Vec<Target> {
+    among(config, existing(config, root), root, located)
+}
+
+/// The same for a caller that knows which cgroups exist.
+pub fn among(config: &Config, existing: Vec<(String, u64)>, root: &Root, located: &Located) -> Vec<Target> {
+    let mut found = located.targets(config, root);
+    for (path, incarnation) in existing {
         let mut roles = config.deployments.iter().filter_map(|d| Some((d, d.matches(&path)?)));
         let Some((deployment, role)) = roles.next() else { continue };
         let both = deployment.stable.matches(&path) && deployment.canary.matches(&path);
@@ -24,6 +29,7 @@ pub fn targets(config: &Config, root: &Root) -> Vec<Target> {
             version: version(deployment, role),
             cgroup: path.into(),
             incarnation,
+            identity: None,
         });
     }
     found.sort();
@@ -32,15 +38,11 @@ pub fn targets(config: &Config, root: &Root) -> Vec<Target> {
 
 /// Every cgroup that a pattern could mean, with its id, sorted and without repetition.
 pub fn existing(config: &Config, root: &Root) -> Vec<(String, u64)> {
-    let mut all: Vec<(String, u64)> = config
-        .deployments
-        .iter()
-        .flat_map(|d| [&d.stable, &d.canary])
-        .flat_map(|role| {
-            let (base, depth) = reach(&role.pattern);
-            root.list(&base, depth)
-        })
-        .collect();
+    // Two roles mostly lie below the same directory.
+    let roles = config.deployments.iter().flat_map(|d| [&d.stable, &d.canary]);
+    let places: BTreeSet<(String, usize)> =
+        roles.filter_map(|role| role.cgroups()).map(|pattern| reach(&pattern.text)).collect();
+    let mut all: Vec<(String, u64)> = places.iter().flat_map(|(base, depth)| root.list(base, *depth)).collect();
     all.sort();
     all.dedup();
     all

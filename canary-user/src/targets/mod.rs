@@ -1,14 +1,21 @@
 //! Who is stable and who is canary: a target is a cgroup that belongs to a deployment, a version and a role.
 
 pub mod cgroup;
+mod containers;
 pub mod discover;
+pub mod located;
+mod units;
+
+pub use containers::follow as follow_containers;
+pub use units::follow as follow_units;
 
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Which side of the comparison a target is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     Stable,
@@ -32,15 +39,39 @@ impl fmt::Display for Role {
 
 /// A cgroup (with its descendants) that belongs to a deployment, a version and a role.
 ///
-/// Two targets are the same instance exactly when deployment, cgroup and incarnation agree.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// Two targets are the same instance exactly when deployment, cgroup, incarnation and identity agree.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct Target {
+    #[schema(value_type = String)]
     pub deployment: Arc<str>,
     pub role: Role,
     /// Name of the version, for people and metrics labels.
+    #[schema(value_type = String)]
     pub version: Arc<str>,
     /// Path relative to the cgroup2 root, with a leading slash.
+    #[schema(value_type = String)]
     pub cgroup: Arc<str>,
     /// The kernel's cgroup id. A cgroup that is removed and made again under the same path gets another one.
     pub incarnation: u64,
+    /// What the orchestrator calls this instance; `None` where it was found by its cgroup alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+}
+
+/// An instance as its orchestrator knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct Identity {
+    /// By which the orchestrator finds it: a unit, a container, a pod with its namespace.
+    #[schema(value_type = String)]
+    pub name: Arc<str>,
+    /// What tells this run of it from every other: a systemd InvocationID; a container id with the time of its start;
+    /// a pod's uid with its template hash.
+    #[schema(value_type = String)]
+    pub run: Arc<str>,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.run)
+    }
 }

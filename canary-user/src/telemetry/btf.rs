@@ -10,6 +10,7 @@ const TYPE_BYTES: usize = 12;
 
 const PTR: u32 = 2;
 const STRUCT: u32 = 4;
+const UNION: u32 = 5;
 const TYPEDEF: u32 = 8;
 const FUNC_PROTO: u32 = 13;
 
@@ -54,21 +55,34 @@ impl Btf {
         Ok(btf)
     }
 
-    /// Byte offset of the first of `members` that the struct has.
+    /// Byte offset of the first of `members` that the struct has, itself or in what lies in it without a name.
     pub fn member_offset(&self, name: &str, members: &[&str]) -> anyhow::Result<u64> {
         for ty in self.named(STRUCT, name) {
             for member in members {
-                for i in 0..ty.count {
-                    let at = ty.start + TYPE_BYTES + i * 12;
-                    if self.string_is(self.u32_at(at)?, member) {
-                        let offset = self.u32_at(at + 8)?;
-                        let bits = if ty.kind_flag { offset & 0x00ff_ffff } else { offset };
-                        return Ok(u64::from(bits) / 8);
-                    }
+                if let Some(offset) = self.offset_in(ty, member)? {
+                    return Ok(offset);
                 }
             }
         }
         bail!("struct {name} has no member {} in this kernel's BTF", members.join(" or "))
+    }
+
+    fn offset_in(&self, ty: Type, member: &str) -> anyhow::Result<Option<u64>> {
+        for i in 0..ty.count {
+            let at = ty.start + TYPE_BYTES + i * 12;
+            let (name, offset) = (self.u32_at(at)?, self.u32_at(at + 8)?);
+            let bytes = u64::from(if ty.kind_flag { offset & 0x00ff_ffff } else { offset }) / 8;
+            if self.string_is(name, member) {
+                return Ok(Some(bytes));
+            }
+            if name == 0
+                && let Some(inner) = self.by_id(self.u32_at(at + 4)?)?.filter(|t| [STRUCT, UNION].contains(&t.kind))
+                && let Some(further) = self.offset_in(inner, member)?
+            {
+                return Ok(Some(bytes + further));
+            }
+        }
+        Ok(None)
     }
 
     /// For each argument of a tracepoint whether it is a pointer, by the typedef that the kernel makes for each
@@ -156,9 +170,10 @@ fn trailing_bytes(kind: u32, count: usize) -> anyhow::Result<usize> {
 mod tests {
     use super::*;
 
-    /// One struct `s { a; b }` with `b` at byte 8, and a tracepoint `t(void *, s *, int)`.
+    /// One struct `s { a; b }` with `b` at byte 8, a tracepoint `t(void *, s *, int)`, and a struct `u` with a nameless `s`
+    /// at byte 16.
     fn tiny() -> Vec<u8> {
-        let strings = b"\0s\0a\0b\0btf_trace_t\0int\0";
+        let strings = b"\0s\0a\0b\0u\0btf_trace_t\0int\0";
         let at = |text: &str| {
             let found = strings.windows(text.len() + 1).position(|w| w == [text.as_bytes(), b"\0"].concat());
             found.expect("the string is there") as u32
@@ -174,6 +189,8 @@ mod tests {
             vec![0, info(FUNC_PROTO, 3), 0, 0, 3, 0, 3, 0, 1],
             vec![0, info(PTR, 0), 4],
             vec![at("btf_trace_t"), info(TYPEDEF, 0), 5],
+            // 7: struct u
+            vec![at("u"), info(STRUCT, 1), 32, 0, 2, 128],
         ]
         .concat();
         let types: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
@@ -187,6 +204,7 @@ mod tests {
     fn finds_members_and_arguments() {
         let btf = Btf::parse(tiny()).expect("BTF");
         assert_eq!(btf.member_offset("s", &["gone", "b"]).expect("b"), 8);
+        assert_eq!(btf.member_offset("u", &["b"]).expect("b of the nameless"), 24);
         assert_eq!(btf.tracepoint_pointers("t").expect("t"), [true, false]);
         assert!(btf.member_offset("s", &["c"]).expect_err("no c").to_string().contains("has no member c"));
         assert!(btf.tracepoint_pointers("u").is_err());

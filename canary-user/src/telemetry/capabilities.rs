@@ -1,6 +1,6 @@
 //! Which capabilities this process holds, and what each is needed for.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 /// A capability by its bit in `CapEff` (linux/capability.h).
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,9 @@ pub const NEEDED: [Capability; 3] = [
     Capability { name: "CAP_PERFMON", bit: 38, purpose: "to attach to tracepoints" },
     Capability { name: "CAP_NET_ADMIN", bit: 12, purpose: "to count packets at cgroups" },
 ];
+
+/// Said wherever one is missing.
+pub const HOW_TO_GET: &str = "run as root, or grant it as deploy/canary-guard.service does";
 
 const SYS_ADMIN_BIT: u32 = 21;
 
@@ -40,6 +43,14 @@ pub fn effective() -> anyhow::Result<Held> {
     let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
     let hex = status.lines().find_map(|l| l.strip_prefix("CapEff:")).context("/proc/self/status has no CapEff")?;
     Ok(Held(u64::from_str_radix(hex.trim(), 16).context("parse CapEff")?))
+}
+
+/// # Errors
+/// Names what this process lacks and how it gets it.
+pub fn ensure_held() -> anyhow::Result<()> {
+    let missing = effective()?.missing();
+    ensure!(missing.is_empty(), "this process lacks {}: {HOW_TO_GET}", missing.join(", "));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,163 +1,217 @@
-//! The kernel's own books of one cgroup, read once per tick through files that stay open.
+//! The kernel's own books of one cgroup, read through files that stay open.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
-    os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
+    os::{fd::AsFd, unix::fs::FileExt as _},
+    path::Path,
 };
 
-use super::{Memory, MemorySource, Pressure, Throttling};
+use super::{BlockIo, Pressure, Throttling};
 
-/// Cumulative readings; `None` where the file or the controller is absent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Books {
+/// What a tick needs of the files: a read takes the kernel some microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Reads {
+    /// Everything, also `io.stat`, for which the kernel has to add up its CPUs.
+    pub all: bool,
+    /// `cpu.stat`, whatever else.
+    pub cpu: bool,
+    /// `cgroup.events`: it changed.
+    pub populated: bool,
+    /// `memory.pressure`: somebody on the machine was stalled.
+    pub memory_pressure: bool,
+}
+
+impl Reads {
+    pub const ALL: Self = Self { all: true, cpu: true, populated: true, memory_pressure: true };
+}
+
+/// What one reading brings: differences from the reading before. `None` where the file or the controller is absent, or where
+/// it was not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// Only where it was read in the tick before, too: else it would be of more than one tick.
     pub cpu_usec: Option<u64>,
-    pub throttling: Option<ThrottlingTotal>,
-    pub pressure: Option<PressureTotal>,
+    pub throttling: Option<Throttling>,
+    pub pressure: Option<Pressure>,
+    pub block_io: Option<BlockIo>,
+    /// As it was last read.
     pub populated: Option<bool>,
 }
 
-/// Cumulative form of [`Throttling`].
-pub type ThrottlingTotal = (u64, u64, u64);
-/// Cumulative form of [`Pressure`]: cpu some, memory some, memory full, io some, io full.
-pub type PressureTotal = [u64; 5];
-
-/// The open files of one cgroup.
-#[derive(Debug)]
+/// The open files of one cgroup, and what differences are taken from.
+#[derive(Debug, Default)]
 pub struct CgroupFiles {
-    dir: PathBuf,
     cpu_stat: Option<File>,
     events: Option<File>,
-    cpu_pressure: Option<File>,
-    memory_pressure: Option<File>,
-    io_pressure: Option<File>,
-    memory_current: Option<File>,
-    memory_max: Option<File>,
+    /// Of cpu, memory and io: all three or none.
+    pressure: Option<[File; 3]>,
+    io_stat: Option<File>,
+    before: Before,
+    /// A CPU limit is in force: its periods pass.
+    limited: bool,
+}
+
+/// Cumulative; `some` and `full` of pressure in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    cpu_usec: Option<u64>,
+    throttling: Option<Throttling>,
+    pressure: [Option<(u64, u64)>; 3],
+    block_io: Option<BlockIo>,
+    populated: Option<bool>,
 }
 
 impl CgroupFiles {
     /// Opens what is there.
     pub fn open(dir: &Path) -> Self {
-        let open = |name: &str| File::open(dir.join(name)).ok();
+        let open = |name: &str| open(dir, name);
+        let pressure = |name: &str| open(name).filter(|file| matches!(read(Some(file)), Ok(Some(_))));
         Self {
-            dir: dir.to_owned(),
             cpu_stat: open("cpu.stat"),
             events: open("cgroup.events"),
-            cpu_pressure: open("cpu.pressure"),
-            memory_pressure: open("memory.pressure"),
-            io_pressure: open("io.pressure"),
-            memory_current: open("memory.current"),
-            memory_max: open("memory.max"),
+            pressure: (|| Some([pressure("cpu.pressure")?, pressure("memory.pressure")?, pressure("io.pressure")?]))(),
+            io_stat: open("io.stat"),
+            ..Self::default()
         }
     }
 
-    /// Reads the cumulative books.
+    /// What changes when the first process comes or the last one goes.
+    pub fn events(&self) -> Option<impl AsFd> {
+        self.events.as_ref()
+    }
+
+    /// Reads what is asked for, and `cpu.stat` while a CPU limit is in force.
     ///
     /// # Errors
     /// When the cgroup is gone (see [`crate::targets::cgroup::is_gone`]).
-    pub fn books(&self) -> io::Result<Books> {
-        let cpu = read(self.cpu_stat.as_ref())?;
-        let cpu_field = |name: &str| cpu.as_deref().and_then(|t| field(t, name));
-        let events = read(self.events.as_ref())?;
-        let psi = |file: &Option<File>| -> io::Result<Option<(u64, u64)>> {
-            Ok(read(file.as_ref())?.and_then(|t| Some((total(&t, "some")?, total(&t, "full").unwrap_or(0)))))
-        };
-        let (cpu_psi, memory_psi, io_psi) =
-            (psi(&self.cpu_pressure)?, psi(&self.memory_pressure)?, psi(&self.io_pressure)?);
-        Ok(Books {
-            cpu_usec: cpu_field("usage_usec"),
-            throttling: cpu_field("nr_periods")
-                .zip(cpu_field("nr_throttled"))
-                .zip(cpu_field("throttled_usec"))
-                .map(|((periods, throttled), usec)| (periods, throttled, usec)),
-            pressure: cpu_psi
-                .zip(memory_psi)
-                .zip(io_psi)
-                .map(|((cpu, memory), io)| [cpu.0, memory.0, memory.1, io.0, io.1]),
-            populated: events.as_deref().and_then(|t| field(t, "populated")).map(|v| v == 1),
-        })
-    }
-
-    /// Memory in use now: `memory.current` where there is a memory controller, else the processes' resident sets.
-    pub fn memory(&self) -> Option<Memory> {
-        if let Some(text) = read(self.memory_current.as_ref()).ok()? {
-            let limit = read(self.memory_max.as_ref()).ok()?.and_then(|t| t.trim().parse().ok());
-            return Some(Memory {
-                in_use_bytes: text.trim().parse().ok()?,
-                limit_bytes: limit,
-                source: MemorySource::MemoryCurrent,
+    pub fn read(&mut self, reads: Reads) -> io::Result<Reading> {
+        let mut reading = Reading::default();
+        if reads.all || reads.populated {
+            let events = read(self.events.as_ref())?;
+            self.before.populated = events.as_deref().and_then(|t| field(t, "populated")).map(|v| v == 1);
+        }
+        reading.populated = self.before.populated;
+        if reads.all || reads.cpu || self.limited {
+            let text = read(self.cpu_stat.as_ref())?.unwrap_or_default();
+            reading.cpu_usec = since(&mut self.before.cpu_usec, field(&text, "usage_usec"));
+            let now = throttling(&text);
+            let before = std::mem::replace(&mut self.before.throttling, now);
+            reading.throttling = before.zip(now).map(|(before, now)| throttling_between(before, now));
+            self.limited = reading.throttling.is_some_and(|t| t.periods > 0);
+        } else {
+            self.before.cpu_usec = None;
+        }
+        if let Some([cpu, memory, io]) = &self.pressure {
+            let [cpu_before, memory_before, io_before] = &mut self.before.pressure;
+            let cpu = if reads.all { pressure_since(cpu, cpu_before)? } else { None };
+            let io = if reads.all { pressure_since(io, io_before)? } else { None };
+            // While nobody on the machine is stalled on memory, nobody in this cgroup is.
+            let memory = if reads.all || reads.memory_pressure {
+                pressure_since(memory, memory_before)?
+            } else {
+                memory_before.map(|_| (0, 0))
+            };
+            reading.pressure = memory.map(|(memory_some_usec, memory_full_usec)| Pressure {
+                cpu_some_usec: cpu.map(|(some, _)| some),
+                memory_some_usec,
+                memory_full_usec,
+                io_some_usec: io.map(|(some, _)| some),
+                io_full_usec: io.map(|(_, full)| full),
             });
         }
-        let in_use_bytes = resident_bytes(&self.dir)?;
-        Some(Memory { in_use_bytes, limit_bytes: None, source: MemorySource::ResidentSum })
+        if reads.all {
+            let now = read(self.io_stat.as_ref())?.as_deref().map(block_io);
+            let before = std::mem::replace(&mut self.before.block_io, now);
+            reading.block_io = before.zip(now).map(|(before, now)| block_io_between(before, now));
+        }
+        Ok(reading)
     }
 }
 
-/// Sum of the resident sets of a cgroup's processes and those of its descendants; `None` where there is no process,
-/// or one that this process cannot see (pid 0 in a foreign pid namespace).
-fn resident_bytes(dir: &Path) -> Option<u64> {
-    let page_bytes = rustix::param::page_size() as u64;
-    let mut sum = None;
-    for pid in fs::read_to_string(dir.join("cgroup.procs")).ok()?.lines() {
-        if pid == "0" {
-            return None;
-        }
-        // A process that ended in between holds no memory any more.
-        let Ok(statm) = fs::read_to_string(format!("/proc/{pid}/statm")) else { continue };
-        let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-        sum = Some(sum.unwrap_or(0) + pages * page_bytes);
-    }
-    for entry in fs::read_dir(dir).ok()?.flatten() {
-        if entry.file_type().is_ok_and(|t| t.is_dir())
-            && let Some(below) = resident_bytes(&entry.path())
-        {
-            sum = Some(sum.unwrap_or(0) + below);
-        }
-    }
-    sum
+pub fn open(dir: &Path, name: &str) -> Option<File> {
+    File::open(dir.join(name)).ok()
 }
 
 /// `None` where the file does not exist here or the kernel has it switched off.
-fn read(file: Option<&File>) -> io::Result<Option<String>> {
+pub fn read(file: Option<&File>) -> io::Result<Option<String>> {
     let Some(file) = file else { return Ok(None) };
-    let mut buffer = [0u8; 4096];
+    // Most are far shorter; clearing a buffer for the longest takes as long as such a read.
+    let mut short = [0u8; 512];
+    match file.read_at(&mut short, 0) {
+        Ok(n) if n < short.len() => return Ok(std::str::from_utf8(&short[..n]).ok().map(str::to_owned)),
+        Ok(_) => {}
+        Err(e) if crate::targets::cgroup::is_gone(&e) => return Err(e),
+        // EOPNOTSUPP where PSI is compiled in but off.
+        Err(_) => return Ok(None),
+    }
+    let mut buffer = [0u8; 16384];
     match file.read_at(&mut buffer, 0) {
+        // Cut short it would say less than there is.
+        Ok(n) if n == buffer.len() => Ok(None),
         Ok(n) => Ok(String::from_utf8(buffer[..n].to_vec()).ok()),
         Err(e) if crate::targets::cgroup::is_gone(&e) => Err(e),
-        // EOPNOTSUPP where PSI is compiled in but off.
         Err(_) => Ok(None),
     }
 }
 
+/// Difference from the reading before, which the new one replaces.
+pub fn since(before: &mut Option<u64>, now: Option<u64>) -> Option<u64> {
+    std::mem::replace(before, now).zip(now).map(|(before, now)| now.saturating_sub(before))
+}
+
 /// Value of `name value` in a flat keyed file.
-fn field(text: &str, name: &str) -> Option<u64> {
+pub fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
+/// Sum over the devices, one to a line: "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0".
+fn block_io(text: &str) -> BlockIo {
+    let sum = |name: &str| {
+        let of_line =
+            |line: &str| line.split(' ').find_map(|w| w.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok());
+        text.lines().filter_map(of_line).sum::<u64>()
+    };
+    BlockIo { read_bytes: sum("rbytes"), write_bytes: sum("wbytes"), reads: sum("rios"), writes: sum("wios") }
+}
+
 /// `total=` of a pressure file's line, in microseconds.
-fn total(text: &str, kind: &str) -> Option<u64> {
+pub fn total(text: &str, kind: &str) -> Option<u64> {
     text.lines().find(|l| l.starts_with(kind))?.split("total=").nth(1)?.trim().parse().ok()
 }
 
-/// Difference of two cumulative pressure readings.
-pub fn pressure_between(before: PressureTotal, after: PressureTotal) -> Pressure {
-    let d = |i: usize| after[i].saturating_sub(before[i]);
-    Pressure {
-        cpu_some_usec: d(0),
-        memory_some_usec: d(1),
-        memory_full_usec: d(2),
-        io_some_usec: d(3),
-        io_full_usec: d(4),
+/// Growth of a pressure file's `some` and `full`; `full` is 0 where the kernel does not tell it.
+fn pressure_since(file: &File, before: &mut Option<(u64, u64)>) -> io::Result<Option<(u64, u64)>> {
+    let text = read(Some(file))?.unwrap_or_default();
+    let now = total(&text, "some").map(|some| (some, total(&text, "full").unwrap_or(0)));
+    let before = std::mem::replace(before, now);
+    Ok(before.zip(now).map(|(b, n)| (n.0.saturating_sub(b.0), n.1.saturating_sub(b.1))))
+}
+
+/// Difference of two cumulative readings of block I/O.
+fn block_io_between(before: BlockIo, after: BlockIo) -> BlockIo {
+    BlockIo {
+        read_bytes: after.read_bytes.saturating_sub(before.read_bytes),
+        write_bytes: after.write_bytes.saturating_sub(before.write_bytes),
+        reads: after.reads.saturating_sub(before.reads),
+        writes: after.writes.saturating_sub(before.writes),
     }
 }
 
-/// Difference of two cumulative throttling readings.
-pub fn throttling_between(before: ThrottlingTotal, after: ThrottlingTotal) -> Throttling {
+/// What `cpu.stat` says of a limit, since the cgroup was made.
+fn throttling(text: &str) -> Option<Throttling> {
+    Some(Throttling {
+        periods: field(text, "nr_periods")?,
+        throttled_periods: field(text, "nr_throttled")?,
+        throttled_usec: field(text, "throttled_usec")?,
+    })
+}
+
+fn throttling_between(before: Throttling, after: Throttling) -> Throttling {
     Throttling {
-        periods: after.0.saturating_sub(before.0),
-        throttled_periods: after.1.saturating_sub(before.1),
-        throttled_usec: after.2.saturating_sub(before.2),
+        periods: after.periods.saturating_sub(before.periods),
+        throttled_periods: after.throttled_periods.saturating_sub(before.throttled_periods),
+        throttled_usec: after.throttled_usec.saturating_sub(before.throttled_usec),
     }
 }
 
@@ -171,6 +225,9 @@ mod tests {
         assert_eq!(field(stat, "usage_usec"), Some(123));
         assert_eq!(field(stat, "usage"), None);
         assert_eq!(field(stat, "nr_throttled"), None);
+        let io = "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n254:0 rbytes=5 wbytes=0 rios=1 wios=0\n";
+        assert_eq!(block_io(io), BlockIo { read_bytes: 15, write_bytes: 20, reads: 2, writes: 2 });
+        assert_eq!(block_io(""), BlockIo::default(), "no device was used");
         let psi = "some avg10=0.00 avg60=0.00 avg300=0.00 total=42\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
         assert_eq!((total(psi, "some"), total(psi, "full")), (Some(42), Some(7)));
     }
@@ -178,8 +235,42 @@ mod tests {
     #[test]
     fn absent_files_are_no_data() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let files = CgroupFiles::open(dir.path());
-        assert_eq!(files.books().expect("nothing to read"), Books::default());
-        assert_eq!(files.memory(), None);
+        let mut files = CgroupFiles::open(dir.path());
+        for _ in 0..2 {
+            assert_eq!(files.read(Reads::ALL).expect("nothing to read"), Reading::default());
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_is_no_data_and_the_next_reading_covers_the_time_since() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let write = |usec: u64, periods: u64| {
+            let file = |name: &str, text: String| std::fs::write(dir.path().join(name), text).expect("written");
+            file("cpu.stat", format!("usage_usec {usec}\nnr_periods {periods}\nnr_throttled 0\nthrottled_usec 0\n"));
+            for name in ["cpu.pressure", "memory.pressure", "io.pressure"] {
+                file(name, format!("some avg10=0.00 total={usec}\nfull avg10=0.00 total=0\n"));
+            }
+        };
+        let few = Reads { all: false, cpu: false, populated: false, memory_pressure: false };
+        write(100, 0);
+        let mut files = CgroupFiles::open(dir.path());
+        files.read(Reads::ALL).expect("there");
+        write(150, 0);
+        let reading = files.read(few).expect("there");
+        let pressure = reading.pressure.expect("nobody on the machine was stalled");
+        assert_eq!((reading.cpu_usec, pressure.cpu_some_usec, pressure.memory_some_usec), (None, None, 0));
+        write(300, 0);
+        let reading = files.read(Reads::ALL).expect("there");
+        let pressure = reading.pressure.expect("there");
+        assert_eq!((reading.cpu_usec, pressure.cpu_some_usec, pressure.memory_some_usec), (None, Some(200), 200));
+        write(400, 1);
+        assert_eq!(files.read(Reads::ALL).expect("there").cpu_usec, Some(100));
+        write(500, 3);
+        let reading = files.read(few).expect("there");
+        assert_eq!(
+            (reading.cpu_usec, reading.throttling.map(|t| t.periods)),
+            (Some(100), Some(2)),
+            "a limit is in force"
+        );
     }
 }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aya::{
     Btf, Ebpf,
-    programs::{BtfTracePoint, CgroupSkb, RawTracePoint},
+    programs::{BtfTracePoint, Program, RawTracePoint},
 };
 
 /// A group of counters that stands or falls together.
@@ -17,11 +17,23 @@ pub enum Signal {
     Retransmits,
     Lifecycle,
     OomKills,
+    Connections,
+    Starts,
+    Tree,
 }
 
 impl Signal {
-    pub const ALL: [Signal; 6] =
-        [Signal::Cpu, Signal::Reclaim, Signal::Network, Signal::Retransmits, Signal::Lifecycle, Signal::OomKills];
+    pub const ALL: [Signal; 9] = [
+        Signal::Cpu,
+        Signal::Reclaim,
+        Signal::Network,
+        Signal::Retransmits,
+        Signal::Connections,
+        Signal::Lifecycle,
+        Signal::Starts,
+        Signal::OomKills,
+        Signal::Tree,
+    ];
 
     /// What is lost without it, in words.
     pub fn title(self) -> &'static str {
@@ -32,6 +44,9 @@ impl Signal {
             Signal::Retransmits => "TCP retransmits",
             Signal::Lifecycle => "process exits and crashes",
             Signal::OomKills => "OOM kills",
+            Signal::Tree => "cheap looks for new instances",
+            Signal::Connections => "connections opened and failed",
+            Signal::Starts => "process starts and restarts",
         }
     }
 }
@@ -60,10 +75,9 @@ const fn hook(name: &'static str, tracepoint: &'static str, kind: Kind, signal: 
     Hook { name, tracepoint, kind, signal }
 }
 
-pub const HOOKS: [Hook; 14] = [
+pub const HOOKS: [Hook; 19] = [
     hook("sched_switch", "sched_switch", Kind::Tracepoint, Signal::Cpu),
-    hook("sched_wakeup", "sched_wakeup", Kind::Tracepoint, Signal::Cpu),
-    hook("sched_wakeup_new", "sched_wakeup_new", Kind::Tracepoint, Signal::Cpu),
+    hook("cgroup_attach_task", "cgroup_attach_task", Kind::Tracepoint, Signal::Cpu),
     hook("flush", "", Kind::OnDemand, Signal::Cpu),
     hook("memcg_reclaim_begin", "mm_vmscan_memcg_reclaim_begin", Kind::Tracepoint, Signal::Reclaim),
     hook("memcg_reclaim_end", "mm_vmscan_memcg_reclaim_end", Kind::Tracepoint, Signal::Reclaim),
@@ -72,8 +86,15 @@ pub const HOOKS: [Hook; 14] = [
     hook("ingress", "", Kind::Cgroup, Signal::Network),
     hook("egress", "", Kind::Cgroup, Signal::Network),
     hook("tcp_retransmit_skb", "tcp_retransmit_skb", Kind::Tracepoint, Signal::Retransmits),
+    hook("connections", "", Kind::Cgroup, Signal::Connections),
     hook("sched_process_exit", "sched_process_exit", Kind::Tracepoint, Signal::Lifecycle),
+    hook("sched_process_fork", "sched_process_fork", Kind::Tracepoint, Signal::Starts),
+    hook("sched_process_exec", "sched_process_exec", Kind::Tracepoint, Signal::Starts),
+    // A restart begins with the end of the main process.
+    hook("sched_process_exit", "", Kind::OnDemand, Signal::Starts),
     hook("mark_victim", "mark_victim", Kind::Tracepoint, Signal::OomKills),
+    hook("cgroup_mkdir", "cgroup_mkdir", Kind::Tracepoint, Signal::Tree),
+    hook("cgroup_rmdir", "cgroup_rmdir", Kind::Tracepoint, Signal::Tree),
     // An OOM kill is counted when its victim exits.
     hook("sched_process_exit", "", Kind::OnDemand, Signal::OomKills),
 ];
@@ -83,6 +104,16 @@ impl Hook {
     pub fn is_attached_by_name(&self) -> bool {
         self.kind != Kind::OnDemand || self.name == "flush"
     }
+}
+
+/// Names of the hooks, each once.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    HOOKS.iter().filter(|h| h.is_attached_by_name()).map(|h| h.name)
+}
+
+/// Those that are attached to each watched cgroup.
+pub fn of_cgroups() -> impl Iterator<Item = Hook> {
+    HOOKS.into_iter().filter(|h| h.kind == Kind::Cgroup)
 }
 
 /// Why a hook is not live.
@@ -112,8 +143,9 @@ impl Live {
     }
 }
 
-/// Loads every program and attaches those that are not per cgroup. `disabled` names hooks to leave out.
-pub fn attach(ebpf: &mut Ebpf, btf: &Btf, disabled: &[String]) -> Live {
+/// Loads every program and attaches those that are not per cgroup. `disabled` names hooks to leave out; without the
+/// kernel's types no tracepoint is tried.
+pub fn attach(ebpf: &mut Ebpf, btf: Option<&Btf>, disabled: &[String]) -> Live {
     let mut live = Live::default();
     let mut done: Vec<(&str, Option<String>)> = Vec::new();
     for hook in HOOKS {
@@ -121,7 +153,7 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, disabled: &[String]) -> Live {
             Some((_, outcome)) => outcome.clone(),
             None => {
                 let outcome = if disabled.iter().any(|d| d == hook.name) {
-                    Some("disabled by configuration".to_owned())
+                    Some("left out by --disable-hook".to_owned())
                 } else {
                     attach_one(ebpf, btf, hook).err().map(|e| short(&e))
                 };
@@ -136,10 +168,11 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, disabled: &[String]) -> Live {
     live
 }
 
-fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: Hook) -> anyhow::Result<()> {
+fn attach_one(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: Hook) -> anyhow::Result<()> {
     let program = ebpf.program_mut(hook.name).with_context(|| format!("the object has no program {}", hook.name))?;
     match hook.kind {
         Kind::Tracepoint => {
+            let btf = btf.context("needs the kernel's BTF")?;
             let program: &mut BtfTracePoint = program.try_into()?;
             program.load(hook.tracepoint, btf).context("load")?;
             program.attach().context("attach")?;
@@ -148,10 +181,11 @@ fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: Hook) -> anyhow::Result<()> {
             let program: &mut RawTracePoint = program.try_into()?;
             program.load().context("load")?;
         }
-        Kind::Cgroup => {
-            let program: &mut CgroupSkb = program.try_into()?;
-            program.load().context("load")?;
-        }
+        Kind::Cgroup => match program {
+            Program::CgroupSkb(program) => program.load().context("load")?,
+            Program::SockOps(program) => program.load().context("load")?,
+            _ => bail!("not a program of cgroups"),
+        },
     }
     Ok(())
 }

@@ -6,18 +6,36 @@ use super::btf::Btf;
 
 /// Where the running kernel describes its own types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+const SCHED_EXT_STATE: &str = "/sys/kernel/sched_ext/state";
 
 /// Offsets and signatures that differ between kernels; written into the object's read-only data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     pub task_pid: u64,
     pub task_tgid: u64,
     pub task_state: u64,
     pub task_exit_code: u64,
+    /// Of `se.sum_exec_runtime`: the scheduler's own book of a task's on-CPU time.
+    pub task_sum_exec_runtime: u64,
+    /// Of `se.prev_sum_exec_runtime`: what that was when the task last got a CPU. 0 where it cannot be relied on: a task that
+    /// sched_ext schedules keeps an old value.
+    pub task_prev_sum_exec_runtime: u64,
+    pub task_prio: u64,
+    /// Of `sched_info.run_delay`: the scheduler's own book of a task's waits for a CPU.
+    pub task_run_delay: u64,
+    pub task_flags: u64,
+    pub task_cpu: u64,
+    /// The way from a task to the id of its cgroup.
+    pub task_cgroups: u64,
+    pub css_set_dfl_cgrp: u64,
+    pub cgroup_kn: u64,
+    pub kernfs_node_id: u64,
     /// Whether `sched_switch` passes the state of the task that leaves (5.18 and later).
     pub switch_has_state: u8,
     /// Whether `mark_victim` passes the task, not its pid (6.9 and its backports).
     pub victim_is_task: u8,
+    /// Where in an `sk_buff` TCP notes the segments of a packet that it sends: its own struct lies in `cb`.
+    pub skb_tcp_segments: u64,
 }
 
 impl Layout {
@@ -35,15 +53,37 @@ impl Layout {
 
     fn from_btf(btf: &Btf) -> anyhow::Result<Self> {
         let task = |members: &[&str]| btf.member_offset("task_struct", members);
+        let entity = task(&["se"])?;
+        let extended = std::fs::read_to_string(SCHED_EXT_STATE).is_ok_and(|state| state.trim() == "enabled");
+        let at_arrival = btf.member_offset("sched_entity", &["prev_sum_exec_runtime"]).ok().filter(|_| !extended);
         Ok(Self {
             task_pid: task(&["pid"])?,
             task_tgid: task(&["tgid"])?,
             // Renamed in 5.14.
             task_state: task(&["__state", "state"])?,
             task_exit_code: task(&["exit_code"])?,
+            task_sum_exec_runtime: entity + btf.member_offset("sched_entity", &["sum_exec_runtime"])?,
+            task_prev_sum_exec_runtime: at_arrival.map_or(0, |offset| entity + offset),
+            task_prio: task(&["prio"])?,
+            task_run_delay: task(&["sched_info"])?
+                + btf
+                    .member_offset("sched_info", &["run_delay"])
+                    .context("it must be built with CONFIG_TASK_DELAY_ACCT=y or CONFIG_SCHEDSTATS=y")?,
+            task_flags: task(&["flags"])?,
+            // In `task_struct` itself on some architectures before 5.16.
+            task_cpu: match (task(&["thread_info"]), btf.member_offset("thread_info", &["cpu"])) {
+                (Ok(info), Ok(cpu)) => info + cpu,
+                _ => task(&["cpu"])?,
+            },
+            task_cgroups: task(&["cgroups"])?,
+            css_set_dfl_cgrp: btf.member_offset("css_set", &["dfl_cgrp"])?,
+            cgroup_kn: btf.member_offset("cgroup", &["kn"])?,
+            kernfs_node_id: btf.member_offset("kernfs_node", &["id"])?,
             switch_has_state: (btf.tracepoint_pointers("sched_switch")?.len() >= 4).into(),
             // Where it is missing the hook will be refused by itself; nothing else depends on it.
             victim_is_task: btf.tracepoint_pointers("mark_victim").is_ok_and(|p| p.first() == Some(&true)).into(),
+            skb_tcp_segments: btf.member_offset("sk_buff", &["cb"])?
+                + btf.member_offset("tcp_skb_cb", &["tcp_gso_segs"])?,
         })
     }
 }
@@ -60,6 +100,8 @@ mod tests {
         }
         let layout = Layout::read().expect("layout");
         assert!(layout.task_pid > 0 && layout.task_tgid == layout.task_pid + 4, "{layout:?}");
+        assert!(layout.task_sum_exec_runtime > 0 && layout.task_sum_exec_runtime.is_multiple_of(8), "{layout:?}");
+        assert!(layout.task_run_delay > 0 && layout.task_run_delay.is_multiple_of(8), "{layout:?}");
         assert!(layout.task_exit_code > 0 && layout.task_exit_code.is_multiple_of(4), "{layout:?}");
     }
 }

@@ -2,58 +2,129 @@
 
 use anyhow::Context as _;
 use aya::{
-    Ebpf,
-    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf},
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
     util::nr_cpus,
 };
-use canary_common::{Buckets, Counters, Exit, Lost, Settings, histogram};
+use canary_common::{Buckets, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_SLOTS, Main, Settings};
+
+use super::{Histogram, counter_memory::CounterMemory};
 
 /// Handles of all maps that the daemon touches.
 pub struct KernelMaps {
     cgroups: HashMap<MapData, u64, u32>,
     settings: Array<MapData, Settings>,
-    counters: PerCpuArray<MapData, Counters>,
-    runq_wait: PerCpuArray<MapData, Buckets>,
-    turnaround: PerCpuArray<MapData, Buckets>,
+    groups: Array<MapData, u32>,
+    counters: CounterMemory,
+    runq_wait: Array<MapData, Buckets>,
+    stall: Array<MapData, Buckets>,
+    turnaround: Array<MapData, Buckets>,
+    dependency: Array<MapData, Buckets>,
+    owned_since: Array<MapData, u32>,
+    main: Array<MapData, Main>,
     lost: PerCpuArray<MapData, Lost>,
+    tree_changes: PerCpuArray<MapData, u64>,
     facts: RingBuf<MapData>,
-    cpus: usize,
 }
 
-/// Everything counted for one slot since it was taken, all CPUs together.
+/// What was counted for one target between two reads.
 #[derive(Clone, Debug)]
-pub struct SlotTotals {
+pub struct Counted {
     pub counters: Counters,
-    pub runq_wait: Buckets,
-    pub turnaround: Buckets,
+    pub runq_wait: Histogram,
+    pub stall: Histogram,
+    pub turnaround: Histogram,
+    pub dependency: Histogram,
+}
+
+/// What a slot had at the last read.
+#[derive(Debug)]
+pub struct Seen {
+    counters: [u64; Counters::WORDS],
+    runq_wait: SeenHistogram,
+    stall: SeenHistogram,
+    turnaround: SeenHistogram,
+    dependency: SeenHistogram,
+}
+
+/// Holds nothing until its target counts something: most targets never stall.
+#[derive(Debug, Default)]
+struct SeenHistogram {
+    words: Option<Box<[u64; HISTOGRAM_WORDS]>>,
+    /// Whether the last read brought something: an event that came between the reads of counter and histogram is there
+    /// in the next one.
+    active: bool,
+}
+
+/// CPUs that this machine can have.
+///
+/// # Errors
+/// Where sysfs cannot be read.
+pub fn possible_cpus() -> anyhow::Result<u32> {
+    let cpus = nr_cpus().map_err(|(what, e)| anyhow::anyhow!("{what}: {e}"))?;
+    Ok(u32::try_from(cpus)?)
+}
+
+/// Makes the maps that have an element for each CPU as large as this machine needs them.
+pub fn size(loader: &mut EbpfLoader, cpus: u32) {
+    loader.map_max_entries("COUNTERS", MAX_SLOTS as u32 * cpus).map_max_entries("STRETCHES", cpus);
 }
 
 impl KernelMaps {
-    pub fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
+    pub fn take(ebpf: &mut Ebpf, cpus: u32) -> anyhow::Result<Self> {
         let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         Ok(Self {
             cgroups: HashMap::try_from(take("CGROUPS")?)?,
             settings: Array::try_from(take("SETTINGS")?)?,
-            counters: PerCpuArray::try_from(take("COUNTERS")?)?,
-            runq_wait: PerCpuArray::try_from(take("RUNQ_WAIT")?)?,
-            turnaround: PerCpuArray::try_from(take("TURNAROUND")?)?,
+            groups: Array::try_from(take("GROUPS")?)?,
+            counters: CounterMemory::new(take("COUNTERS")?, cpus)?,
+            runq_wait: Array::try_from(take("RUNQ_WAIT")?)?,
+            stall: Array::try_from(take("STALL")?)?,
+            turnaround: Array::try_from(take("TURNAROUND")?)?,
+            dependency: Array::try_from(take("DEPENDENCY")?)?,
+            owned_since: Array::try_from(take("OWNED_SINCE")?)?,
+            main: Array::try_from(take("MAIN")?)?,
             lost: PerCpuArray::try_from(take("LOST")?)?,
+            tree_changes: PerCpuArray::try_from(take("TREE_CHANGES")?)?,
             facts: RingBuf::try_from(take("FACTS")?)?,
-            cpus: nr_cpus().map_err(|(what, e)| anyhow::anyhow!("{what}: {e}"))?,
         })
     }
 
     /// How many slots there are.
     pub fn slots(&self) -> u32 {
-        self.counters.len()
+        self.groups.len()
     }
 
-    /// Zeroes a slot, so that its next owner starts from nothing.
-    pub fn clear(&mut self, slot: u32) -> anyhow::Result<()> {
-        let context = || format!("clear slot {slot}");
-        self.counters.set(slot, zeros(self.cpus)?, 0).with_context(context)?;
-        self.runq_wait.set(slot, zeros(self.cpus)?, 0).with_context(context)?;
-        self.turnaround.set(slot, zeros(self.cpus)?, 0).with_context(context)
+    /// What a slot has now: its next owner is told what comes on top. `group` is twice the number of its deployment, plus
+    /// its role; what sockets remember from before `generation` is not the new owner's.
+    pub fn begin(&mut self, slot: u32, group: u32, generation: u32) -> anyhow::Result<Seen> {
+        self.groups.set(slot, group, 0).with_context(|| format!("write the group of slot {slot}"))?;
+        self.owned_since.set(slot, generation, 0).with_context(|| format!("write the generation of slot {slot}"))?;
+        self.main.set(slot, Main::default(), 0).with_context(|| format!("clear the main process of slot {slot}"))?;
+        self.counters.reach(slot)?;
+        let words = self.counters.read(slot)?;
+        let counters = Counters::from_words(&words);
+        let mut seen = Seen {
+            counters: words,
+            runq_wait: SeenHistogram::default(),
+            stall: SeenHistogram::default(),
+            turnaround: SeenHistogram::default(),
+            dependency: SeenHistogram::default(),
+        };
+        seen.runq_wait.update(&self.runq_wait, slot, counters.runq_waits)?;
+        seen.stall.update(&self.stall, slot, counters.reclaims)?;
+        seen.turnaround.update(&self.turnaround, slot, counters.turnarounds)?;
+        seen.dependency.update(&self.dependency, slot, counters.dependency_turnarounds)?;
+        Ok(seen)
+    }
+
+    /// Tells the kernel programs a target's main process, unless they know one.
+    pub fn adopt_main(&mut self, slot: u32, tgid: u32) -> anyhow::Result<()> {
+        let context = || format!("the main process of slot {slot}");
+        if self.main.get(&slot, 0).with_context(context)?.tgid == 0 {
+            self.main.set(slot, Main { tgid, ended: 0 }, 0).with_context(context)?;
+        }
+        Ok(())
     }
 
     pub fn track(&mut self, cgroup_id: u64, slot: u32) -> anyhow::Result<()> {
@@ -68,23 +139,31 @@ impl KernelMaps {
         self.settings.set(0, settings, 0).context("write the settings map")
     }
 
-    pub fn read(&self, slot: u32) -> anyhow::Result<SlotTotals> {
-        let context = || format!("read slot {slot}");
-        let mut counters = Counters::default();
-        for one in self.counters.get(&slot, 0).with_context(context)?.iter() {
-            add(&mut counters, one);
-        }
-        Ok(SlotTotals {
+    /// What was counted since the last read.
+    pub fn read(&self, slot: u32, seen: &mut Seen) -> anyhow::Result<Counted> {
+        let words = self.counters.read(slot)?;
+        let before = std::mem::replace(&mut seen.counters, words);
+        // A count never shrinks; a CPU's write may be seen late.
+        let counters = Counters::from_words(&std::array::from_fn(|i| words[i].saturating_sub(before[i])));
+        Ok(Counted {
+            runq_wait: seen.runq_wait.update(&self.runq_wait, slot, counters.runq_waits)?,
+            stall: seen.stall.update(&self.stall, slot, counters.reclaims)?,
+            turnaround: seen.turnaround.update(&self.turnaround, slot, counters.turnarounds)?,
+            dependency: seen.dependency.update(&self.dependency, slot, counters.dependency_turnarounds)?,
             counters,
-            runq_wait: sum(&self.runq_wait.get(&slot, 0).with_context(context)?),
-            turnaround: sum(&self.turnaround.get(&slot, 0).with_context(context)?),
         })
     }
 
     /// Events lost since the programs were loaded.
     pub fn lost(&self) -> anyhow::Result<u64> {
         let lost = self.lost.get(&0, 0).context("read the lost-events map")?;
-        Ok(lost.iter().map(|l| l.pid_collisions + l.facts + l.socket_state).sum())
+        Ok(lost.iter().map(|l| l.unknown_cpu + l.facts + l.socket_state).sum())
+    }
+
+    /// Cgroups made and removed since the programs were loaded.
+    pub fn tree_changes(&self) -> anyhow::Result<u64> {
+        let changes = self.tree_changes.get(&0, 0).context("read the map of changes of the cgroup tree")?;
+        Ok(changes.iter().sum())
     }
 
     /// The abnormal exits since the last call.
@@ -112,75 +191,26 @@ fn decode(bytes: &[u8]) -> Option<Exit> {
     })
 }
 
-fn zeros<T: Default + Clone + aya::Pod>(cpus: usize) -> anyhow::Result<PerCpuValues<T>> {
-    PerCpuValues::try_from(vec![T::default(); cpus]).context("one value for each CPU")
-}
-
-fn sum(values: &PerCpuValues<Buckets>) -> Buckets {
-    let mut total = Buckets::default();
-    for one in values.iter() {
-        for (t, n) in total.counts.iter_mut().zip(one.counts) {
-            *t += n;
+impl SeenHistogram {
+    /// The histogram since the last update. `events` is how many its counter had: without any, nothing is read.
+    fn update(&mut self, map: &Array<MapData, Buckets>, slot: u32, events: u64) -> anyhow::Result<Histogram> {
+        let was_active = std::mem::replace(&mut self.active, events > 0);
+        if events == 0 && !was_active {
+            return Ok(Histogram::default());
         }
-    }
-    total
-}
-
-/// Applies `f` to each pair of counters. Destructured whole, so that a new counter cannot be forgotten.
-fn combine(a: &Counters, b: &Counters, f: impl Fn(u64, u64) -> u64) -> Counters {
-    macro_rules! each {
-        ($($field:ident),* $(,)?) => {{
-            let Counters { $($field),* } = *a;
-            Counters { $($field: f($field, b.$field)),* }
-        }};
-    }
-    each!(
-        on_cpu_ns,
-        runq_wait_ns,
-        runq_waits,
-        switches_voluntary,
-        switches_involuntary,
-        reclaim_ns,
-        reclaims,
-        rx_bytes,
-        rx_packets,
-        rx_payload_bytes,
-        tx_bytes,
-        tx_packets,
-        tx_payload_bytes,
-        turnarounds,
-        turnaround_ns,
-        resets_in,
-        resets_out,
-        retransmits,
-        exits,
-        exits_error,
-        crashes,
-        exits_killed,
-        oom_kills,
-    )
-}
-
-fn add(total: &mut Counters, one: &Counters) {
-    *total = combine(total, one, |a, b| a + b);
-}
-
-impl SlotTotals {
-    /// What came since `before`. Counters only grow while a slot has one owner; a reader that races a per-CPU write
-    /// may see a value late, never one that shrinks, so saturation hides nothing.
-    pub fn since(&self, before: &SlotTotals) -> SlotTotals {
-        let buckets = |now: &Buckets, then: &Buckets| {
-            let mut difference = Buckets { counts: [0; histogram::BUCKETS] };
-            for (d, (n, t)) in difference.counts.iter_mut().zip(now.counts.iter().zip(then.counts)) {
-                *d = n.saturating_sub(t);
+        let banks = map.get(&slot, 0).with_context(|| format!("read a histogram of slot {slot}"))?;
+        let words = self.words.get_or_insert_with(|| Box::new([0; HISTOGRAM_WORDS]));
+        let mut difference = Vec::new();
+        for (i, before) in words.iter_mut().enumerate() {
+            let now = banks.words.iter().fold(0u64, |sum, bank| sum.wrapping_add(bank[i]));
+            let more = now.wrapping_sub(std::mem::replace(before, now));
+            for (bucket, count) in [(2 * i, more & u64::from(u32::MAX)), (2 * i + 1, more >> 32)] {
+                if count > 0 {
+                    difference.push((bucket as u16, count));
+                }
             }
-            difference
-        };
-        SlotTotals {
-            counters: combine(&self.counters, &before.counters, |now, then| now.saturating_sub(then)),
-            runq_wait: buckets(&self.runq_wait, &before.runq_wait),
-            turnaround: buckets(&self.turnaround, &before.turnaround),
         }
+        Ok(Histogram(difference))
     }
 }
 

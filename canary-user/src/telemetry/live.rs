@@ -14,6 +14,29 @@ use crate::targets::Target;
 
 /// How often new and vanished cgroups are looked for, at most.
 const DISCOVER_EVERY: Duration = Duration::from_millis(250);
+/// How often at least, although the kernel told of no change: what is not a cgroup may have changed, too.
+const DISCOVER_ANYWAY: Duration = Duration::from_secs(10);
+
+/// Whether it is time to look for new and vanished cgroups.
+#[derive(Debug)]
+struct Looks {
+    looked: Instant,
+    changes: Option<u64>,
+    /// A change is told a moment before the cgroup can be seen.
+    again: bool,
+}
+
+impl Looks {
+    fn are_due(&mut self, changes: Option<u64>, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.looked);
+        let changed = changes.is_none() || changes != self.changes;
+        if since < DISCOVER_EVERY || !(changed || self.again || since >= DISCOVER_ANYWAY) {
+            return false;
+        }
+        (self.looked, self.changes, self.again) = (now, changes, changed);
+        true
+    }
+}
 
 /// A running sensor. Dropping it stops the thread and detaches every program.
 pub struct Live {
@@ -38,7 +61,7 @@ pub fn start(
         .spawn(move || {
             sensor.follow(&targets());
             let mut next = Instant::now() + window;
-            let mut discovered = Instant::now();
+            let mut looks = Looks { looked: Instant::now(), changes: None, again: true };
             loop {
                 match stopped.recv_timeout(next.saturating_duration_since(Instant::now())) {
                     Err(RecvTimeoutError::Timeout) => {}
@@ -60,9 +83,8 @@ pub fn start(
                 if ticks.blocking_send(tick).is_err() {
                     return;
                 }
-                if discovered.elapsed() >= DISCOVER_EVERY {
+                if looks.are_due(sensor.tree_changes(), Instant::now()) {
                     sensor.follow(&targets());
-                    discovered = Instant::now();
                 }
                 // Ticks that could not be held are skipped, not caught up with: one that followed at once would be
                 // too short to say anything.
@@ -92,5 +114,23 @@ fn how(exit_code: u32) -> String {
     match (exit_code & 0x7f, exit_code & 0x80 != 0) {
         (0, _) => format!("status {}", exit_code >> 8),
         (signal, core) => format!("signal {signal}{}", if core { ", core dumped" } else { "" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_follow_changes_once_more_than_told_and_rest_otherwise() {
+        let start = Instant::now();
+        let mut looks = Looks { looked: start, changes: Some(3), again: false };
+        let mut at = |ms: u64, changes: Option<u64>| looks.are_due(changes, start + Duration::from_millis(ms));
+        assert!(!at(300, Some(3)), "nothing changed");
+        assert!(!at(100, Some(4)), "too early");
+        assert!(at(400, Some(4)) && at(700, Some(4)), "changed, and once more");
+        assert!(!at(1_000, Some(4)) && !at(10_000, Some(4)));
+        assert!(at(10_700, Some(4)), "anyway");
+        assert!(at(11_000, None) && at(11_300, None), "not known is changed");
     }
 }

@@ -1,16 +1,28 @@
 //! The sensor: loads and attaches the kernel programs, reads what they counted once per tick. The only user of aya.
 
+mod attachments;
 mod btf;
 pub mod capabilities;
 mod cgroupfs;
+mod changes;
+mod counted;
+mod counter_memory;
 pub mod hooks;
 pub mod kernel;
 mod kernel_maps;
+mod listen_queue;
 pub mod live;
 mod machine;
+mod main_process;
+mod memory_files;
+mod open_files;
+mod own;
 pub mod recording;
 mod sample;
 mod sensor;
+pub mod table;
+mod tracked;
 
+pub use own::{HookCost, OwnCost};
 pub use sample::*;
 pub use sensor::{Options, Sensor, monotonic_ns};

@@ -2,7 +2,9 @@
 
 use canary_common::histogram;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+use super::OwnCost;
 use crate::targets::Target;
 
 /// Everything that one tick of the sensor brings. Times are CLOCK_MONOTONIC nanoseconds.
@@ -19,6 +21,9 @@ pub struct Tick {
     pub quality: Quality,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Machine>,
+    /// What the guard itself cost until now; not of interest in a recording.
+    #[serde(skip)]
+    pub own: Option<OwnCost>,
 }
 
 /// What the kernel counted for one target in one tick.
@@ -33,10 +38,25 @@ pub struct Sample {
     pub reclaim: Option<Reclaim>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// `None` where no response began with a plain HTTP/1 status line: encrypted, another protocol, or none at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Http>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependency: Option<Dependency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip: Option<RoundTrip>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Connections>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retransmits: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Lifecycle>,
+    /// How often each exit code other than 0 was seen, as `wait` encodes it: status times 256, or the signal, plus 128
+    /// where it dumped core. Ascending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_codes: Option<Vec<(u32, u64)>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts: Option<Starts>,
     /// `None` where the `mark_victim` hook is not live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_kills: Option<u64>,
@@ -46,12 +66,56 @@ pub struct Sample {
     pub throttling: Option<Throttling>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
-    /// `cpu.stat` usage_usec of the tick: the kernel's own book of on-CPU time, kept beside ours.
+    /// Page faults that had to wait for a disk. On machines with many targets not read in every tick: then the next one
+    /// covers the time since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub major_faults: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_events: Option<MemoryEvents>,
+    /// As seldom as `major_faults`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_io: Option<BlockIo>,
+    /// `None` where the target shares its network namespace with others: the kernel counts by namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_queue: Option<ListenQueue>,
+    /// `cpu.stat` usage_usec of the tick: the kernel's own book of on-CPU time, kept beside ours. On machines with many targets
+    /// not read in every tick, and missing then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_cpu_usec: Option<u64>,
     /// `cgroup.events` populated: whether any process lives in the cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub populated: Option<bool>,
+}
+
+impl Sample {
+    /// A sample in which nothing could be measured.
+    pub fn unmeasured(target: Target, span_ns: u64) -> Self {
+        Self {
+            target,
+            span_ns,
+            cpu: None,
+            reclaim: None,
+            network: None,
+            http: None,
+            dependency: None,
+            round_trip: None,
+            connections: None,
+            retransmits: None,
+            lifecycle: None,
+            exit_codes: None,
+            starts: None,
+            oom_kills: None,
+            pressure: None,
+            throttling: None,
+            memory: None,
+            major_faults: None,
+            memory_events: None,
+            block_io: None,
+            listen_queue: None,
+            kernel_cpu_usec: None,
+            populated: None,
+        }
+    }
 }
 
 /// From the sched hooks.
@@ -63,13 +127,41 @@ pub struct Cpu {
     pub switches_voluntary: u64,
     pub switches_involuntary: u64,
     pub runq_wait: Histogram,
+    /// Who had the CPU that `runq_wait_ns` was waited for; `None` in recordings of programs that did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_for: Option<WaitedFor>,
+}
+
+/// `runq_wait_ns` by who had the CPU last before the waiting task got it. Waits for the version itself and for the other
+/// role are the versions' doing; those for other cgroups and for the kernel are the environment's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitedFor {
+    /// Instances of the same deployment and role, this one among them.
+    pub own_ns: u64,
+    /// Instances of the same deployment's other role.
+    pub other_role_ns: u64,
+    /// Processes of any other cgroup.
+    pub other_cgroup_ns: u64,
+    /// Kernel threads.
+    pub kernel_ns: u64,
+    /// Nobody: the CPU was idle and had to wake up.
+    pub idle_ns: u64,
+}
+
+impl WaitedFor {
+    pub fn sum_ns(&self) -> u64 {
+        self.own_ns + self.other_role_ns + self.other_cgroup_ns + self.kernel_ns + self.idle_ns
+    }
 }
 
 /// From the reclaim hooks: task time spent reclaiming memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reclaim {
     pub stall_ns: u64,
     pub stalls: u64,
+    /// Histogram of the stalls; `None` in recordings of programs that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall: Option<Histogram>,
 }
 
 /// From the cgroup_skb hooks. Bytes as the IP layer sees them; payload is TCP and UDP payload.
@@ -88,6 +180,63 @@ pub struct Network {
     pub turnaround: Histogram,
 }
 
+/// From the same hooks: responses by the class of their HTTP status. 1xx are interim ones, before another response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Http {
+    pub responses_1xx: u64,
+    pub responses_2xx: u64,
+    pub responses_3xx: u64,
+    pub responses_4xx: u64,
+    pub responses_5xx: u64,
+}
+
+/// From the same hooks: what the target waited for, on connections that it spoke on first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Dependency {
+    pub turnarounds: u64,
+    pub turnaround_ns: u64,
+    pub rx_payload_bytes: u64,
+    pub tx_payload_bytes: u64,
+    pub turnaround: Histogram,
+}
+
+/// From the same hooks: TCP's smoothed round-trip time, a sample at the end of each turnaround, summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundTrip {
+    /// To clients.
+    pub sum_ns: u64,
+    pub samples: u64,
+    /// To dependencies.
+    pub dependency_sum_ns: u64,
+    pub dependency_samples: u64,
+}
+
+/// From the `sock_ops` hook: TCP connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// Opened by others: the handshake was completed, whether or not the service has accepted them.
+    pub accepted: u64,
+    /// Opened by the target.
+    pub opened: u64,
+    /// From SYN to its answer, summed over those.
+    pub open_ns: u64,
+    /// Asked for and never established: refused, unreachable, timed out, or given up before an answer came.
+    pub failed: u64,
+    /// Of these, those that were answered by a reset.
+    pub refused: u64,
+}
+
+/// From the fork, exec and exit hooks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Starts {
+    /// Processes (not threads) that were forked by processes of the target.
+    pub forked: u64,
+    /// Programs that were executed.
+    pub executed: u64,
+    /// Times that another program took the place of the main process, which had ended; or the cgroup was made again.
+    pub restarts: u64,
+}
+
 /// From `sched_process_exit`: how processes ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lifecycle {
@@ -98,16 +247,23 @@ pub struct Lifecycle {
     pub crashes: u64,
     /// Ended by another signal.
     pub exits_killed: u64,
+    /// Dumped core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core_dumps: Option<u64>,
 }
 
-/// From the PSI files: differences of `total=`, in microseconds of wall time.
+/// From the PSI files: differences of `total=`, in microseconds of wall time. On machines with many targets those of CPU and
+/// I/O are not read in every tick: then the next one covers the time since.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pressure {
-    pub cpu_some_usec: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_some_usec: Option<u64>,
     pub memory_some_usec: u64,
     pub memory_full_usec: u64,
-    pub io_some_usec: u64,
-    pub io_full_usec: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_some_usec: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_full_usec: Option<u64>,
 }
 
 /// From `cpu.stat`, where the cpu controller is enabled.
@@ -124,6 +280,15 @@ pub struct Memory {
     pub in_use_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
+    /// By how much it grew in the tick.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth_bytes: Option<i64>,
+    /// Of processes: heaps and stacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anon_bytes: Option<u64>,
+    /// Of files, shared memory included: by a process sum what is mapped, else all of the page cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<u64>,
     pub source: MemorySource,
 }
 
@@ -133,8 +298,41 @@ pub struct Memory {
 pub enum MemorySource {
     /// `memory.current` of cgroup v2.
     MemoryCurrent,
+    /// `memory.usage_in_bytes` of cgroup v1, where its memory controller has a cgroup of the same path.
+    UsageInBytes,
     /// Sum of the resident sets of the cgroup's processes, where cgroup2 has no memory controller.
     ResidentSum,
+}
+
+/// From `memory.events` of cgroup v2: how often what was tried against the limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryEvents {
+    /// Throttled and made to reclaim at `memory.high`.
+    pub high: u64,
+    /// About to exceed `memory.max`.
+    pub max: u64,
+    /// At the limit, and reclaim did not help.
+    pub oom: u64,
+    /// Processes killed by the OOM killer.
+    pub oom_kill: u64,
+}
+
+/// From `io.stat`, over all devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockIo {
+    pub read_bytes: u64,
+    pub write_bytes: u64,
+    pub reads: u64,
+    pub writes: u64,
+}
+
+/// From the network namespace's `netstat`, where the target has one to itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenQueue {
+    /// Connections that found the queue of a listening socket full.
+    pub overflows: u64,
+    /// Connections that a listening socket dropped for this or another reason.
+    pub drops: u64,
 }
 
 /// A log-linear histogram of nanoseconds, sparse: (bucket of [`histogram`], count), ascending.
@@ -148,14 +346,14 @@ impl Histogram {
     }
 
     pub fn count(&self) -> u64 {
-        self.0.iter().map(|(_, n)| n).sum()
+        self.0.iter().map(|(_, n)| *n).fold(0, u64::saturating_add)
     }
 
     /// Adds another histogram's counts.
     pub fn merge(&mut self, other: &Histogram) {
         for &(bucket, n) in &other.0 {
             match self.0.binary_search_by_key(&bucket, |&(b, _)| b) {
-                Ok(i) => self.0[i].1 += n,
+                Ok(i) => self.0[i].1 = self.0[i].1.saturating_add(n),
                 Err(i) => self.0.insert(i, (bucket, n)),
             }
         }
@@ -179,7 +377,7 @@ impl Histogram {
 }
 
 /// How far one tick can be trusted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Quality {
     /// Hooks that are not live, by name, with the reason. What they would have counted is absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -193,13 +391,20 @@ pub struct Quality {
 }
 
 impl Quality {
+    /// Whether nothing was lost of what is counted: only then is a window bet on.
     pub fn is_clean(&self) -> bool {
-        self.lost_events == 0 && self.targets_without_slot == 0
+        self.lost_events == 0
+    }
+
+    /// Whether every target is counted, too. Those that are not say nothing against the others, but an action
+    /// cannot be verified on what is not seen.
+    pub fn is_complete(&self) -> bool {
+        self.is_clean() && self.targets_without_slot == 0
     }
 }
 
 /// The whole machine over the tick, for `/monitor` and to tell a node problem from a version problem.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Machine {
     /// Share of all CPUs that was busy, 0 to 1.
     pub cpu_busy: f64,

@@ -1,33 +1,43 @@
 //! One sensor: the loaded programs, the targets that have a slot, and a tick that reads them all.
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, RawTracePoint, RawTracePointRunOptions, TestRun as _,
-        cgroup_skb::CgroupSkbLinkId,
-    },
+    programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _},
     util::online_cpus,
 };
-use canary_common::{Counters, Exit, MAX_LEVELS, Settings};
+use canary_common::{Exit, MAX_LEVELS, Settings};
 
 use super::{
-    Cpu, Histogram, Lifecycle, Network, Quality, Reclaim, Sample, Tick,
-    cgroupfs::{Books, CgroupFiles, pressure_between, throttling_between},
+    HookCost, OwnCost, Quality, Sample, Tick,
+    attachments::Attachments,
+    cgroupfs::{CgroupFiles, Reads},
+    changes::{Populations, Stalls},
     hooks::{self, Live, Signal},
     kernel::Layout,
-    kernel_maps::{KernelMaps, SlotTotals},
+    kernel_maps::{self, KernelMaps},
+    listen_queue::{ListenQueueFile, Namespaces},
     machine::MachineReader,
+    main_process::MainProcesses,
+    memory_files::{self, MemoryFiles},
+    tracked::Tracked,
 };
-use crate::targets::{Target, cgroup::Root};
+use crate::targets::{Role, Target, cgroup::Root};
 
 /// The kernel programs, built by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("CANARY_EBPF_OBJECT"));
+
+/// Targets all of whose files are read in one tick: that takes some tens of microseconds for each. Of the others only what is
+/// known to have changed is read.
+const FILES_PER_TICK: usize = 100;
 
 /// What the sensor may be told.
 #[derive(Clone, Debug, Default)]
@@ -47,54 +57,80 @@ pub struct Sensor {
     /// Kept open: it drains the kernel programs' log lines.
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     tracked: BTreeMap<Target, Tracked>,
-    free_slots: Vec<u32>,
+    /// The lowest are taken first: only as much memory is mapped and touched as there are targets.
+    free_slots: BTreeSet<u32>,
+    /// Deployments by the number that the kernel programs know them by.
+    deployments: Vec<Arc<str>>,
     without_slot: u64,
     generation: u32,
     lost_before: u64,
     machine: MachineReader,
+    main: MainProcesses,
+    namespaces: Namespaces,
+    populations: Populations,
+    stalls: Stalls,
+    /// Where cgroup v1's memory controller is mounted.
+    v1_memory: Option<PathBuf>,
+    /// Abnormal exits that nobody asked for yet.
+    exits: Vec<(Target, Exit)>,
     last_tick_ns: u64,
+    started_ns: u64,
+    ticks: u64,
 }
 
-/// A target that has a slot.
-struct Tracked {
-    slot: u32,
-    since_ns: u64,
-    files: CgroupFiles,
-    totals: SlotTotals,
-    books: Option<Books>,
-    links: Vec<(&'static str, CgroupSkbLinkId)>,
-    /// Why its network signal is missing although the programs are loaded.
-    network_refused: Option<String>,
-    gone: bool,
-}
+/// With more targets than this, the memory of each is read in every tenth tick only, a tenth of them in each: it is a
+/// level that moves slowly, and where it has to be summed over processes it takes longer to read than all the rest.
+const MANY: usize = 100;
+const MEMORY_EVERY: u64 = 10;
 
 impl Sensor {
     /// Loads and attaches. Hooks that the kernel refuses are in [`Sensor::live`], they are no error.
     ///
     /// # Errors
-    /// Where nothing works at all: no BTF, not enough privileges, or maps that the kernel refuses.
+    /// Where nothing works at all: not enough privileges, or maps that the kernel refuses.
     pub fn load(root: Root, options: &Options) -> anyhow::Result<Self> {
-        let missing = super::capabilities::effective()?.missing();
-        anyhow::ensure!(missing.is_empty(), "this process lacks {}: run as root", missing.join(", "));
-        let layout = Layout::read()?;
-        let btf = Btf::from_sys_fs().context("read the kernel's BTF")?;
+        super::capabilities::ensure_held()?;
+        super::open_files::make_room();
+        let types = Layout::read().and_then(|l| Ok((l, Btf::from_sys_fs().context("read the kernel's BTF")?)));
+        let (layout, btf) = match types {
+            Ok((layout, btf)) => (layout, Some(btf)),
+            Err(error) => {
+                tracing::warn!("no tracepoint can be used, the cgroup hooks are all there is: {error:#}");
+                (Layout::default(), None)
+            }
+        };
         let log_level: u8 = if options.kernel_debug { aya_log::Level::Debug as u8 } else { 0 };
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
+        let cpus = kernel_maps::possible_cpus()?;
+        let mut loader = EbpfLoader::new();
+        kernel_maps::size(&mut loader, cpus);
+        let mut ebpf = loader
+            .btf(btf.as_ref())
+            .override_global("CPUS", &cpus, true)
             .override_global("TASK_PID", &layout.task_pid, true)
             .override_global("TASK_TGID", &layout.task_tgid, true)
             .override_global("TASK_STATE", &layout.task_state, true)
             .override_global("TASK_EXIT_CODE", &layout.task_exit_code, true)
+            .override_global("TASK_SUM_EXEC_RUNTIME", &layout.task_sum_exec_runtime, true)
+            .override_global("TASK_PREV_SUM_EXEC_RUNTIME", &layout.task_prev_sum_exec_runtime, true)
+            .override_global("TASK_PRIO", &layout.task_prio, true)
+            .override_global("TASK_RUN_DELAY", &layout.task_run_delay, true)
+            .override_global("TASK_FLAGS", &layout.task_flags, true)
+            .override_global("TASK_CPU", &layout.task_cpu, true)
+            .override_global("TASK_CGROUPS", &layout.task_cgroups, true)
+            .override_global("CSS_SET_DFL_CGRP", &layout.css_set_dfl_cgrp, true)
+            .override_global("CGROUP_KN", &layout.cgroup_kn, true)
+            .override_global("KERNFS_NODE_ID", &layout.kernfs_node_id, true)
             .override_global("SWITCH_HAS_STATE", &layout.switch_has_state, true)
             .override_global("VICTIM_IS_TASK", &layout.victim_is_task, true)
+            .override_global("SKB_TCP_SEGMENTS", &layout.skb_tcp_segments, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .load(OBJECT)
             .context("load the kernel programs")?;
         let logger = if options.kernel_debug { aya_log::EbpfLogger::init(&mut ebpf).ok() } else { None };
-        let mut maps = KernelMaps::take(&mut ebpf)?;
+        let mut maps = KernelMaps::take(&mut ebpf, cpus)?;
         maps.set(Settings { generation: 1, ..Settings::default() })?;
-        let live = hooks::attach(&mut ebpf, &btf, &options.disabled_hooks);
-        let free_slots = (0..maps.slots()).rev().collect();
+        let live = hooks::attach(&mut ebpf, btf.as_ref(), &options.disabled_hooks);
+        let free_slots = (0..maps.slots()).collect();
         let mut sensor = Self {
             root,
             ebpf,
@@ -103,11 +139,20 @@ impl Sensor {
             logger,
             tracked: BTreeMap::new(),
             free_slots,
+            deployments: Vec::new(),
             without_slot: 0,
             generation: 1,
             lost_before: 0,
             machine: MachineReader::default(),
+            main: MainProcesses::default(),
+            namespaces: Namespaces::default(),
+            populations: Populations::new(),
+            stalls: Stalls::open(),
+            v1_memory: memory_files::v1_root(),
+            ticks: 0,
+            exits: Vec::new(),
             last_tick_ns: monotonic_ns(),
+            started_ns: monotonic_ns(),
         };
         sensor.flush();
         sensor.machine.read();
@@ -119,31 +164,96 @@ impl Sensor {
         &self.live
     }
 
-    /// Tracks exactly `targets` from now on. One that cannot be tracked is counted and named in the log; the others
+    /// Tracks exactly `targets` from now on. Those that cannot be tracked are counted and told in the log; the others
     /// are not disturbed.
     pub fn follow(&mut self, targets: &[Target]) {
-        let vanished: Vec<Target> = self.tracked.keys().filter(|t| !targets.contains(t)).cloned().collect();
-        let appeared: Vec<&Target> = targets.iter().filter(|t| !self.tracked.contains_key(t)).collect();
-        self.without_slot = 0;
-        if vanished.is_empty() && appeared.is_empty() {
-            return;
+        let wanted: BTreeSet<&Target> = targets.iter().collect();
+        let vanished: Vec<Target> = self.tracked.keys().filter(|t| !wanted.contains(t)).cloned().collect();
+        let mut appeared: Vec<&Target> = targets.iter().filter(|t| !self.tracked.contains_key(t)).collect();
+        // Where slots run out: without the few canaries there is no verdict, without some of stable there is.
+        appeared.sort_by_key(|t| Reverse(t.role));
+        if !vanished.is_empty() {
+            for target in vanished {
+                self.forget(&target);
+            }
+            self.attach_topmost();
+            // Before their slots are given to others: until then a CPU may go by what it knew of them.
+            self.publish_or_tell();
         }
-        for target in vanished {
-            self.forget(&target);
+        if !appeared.is_empty() {
+            // What runs in them now began before they were targets.
+            self.flush();
         }
+        let mut changed = false;
+        let mut failed = Vec::new();
         for target in appeared {
-            if let Err(error) = self.track(target) {
-                self.without_slot += 1;
-                tracing::warn!("{} is not tracked: {error:#}", target.cgroup);
+            match self.track(target) {
+                Ok(()) => changed = true,
+                // It vanished after it was listed.
+                Err(_) if self.root.id(&target.cgroup).is_none() => {}
+                Err(error) => failed.push(format!("{}: {error:#}", target.cgroup)),
             }
         }
+        self.tell_failed(&failed);
+        if changed {
+            self.attach_topmost();
+            self.publish_or_tell();
+        }
+    }
+
+    /// Attaches the socket programs to each target that no other one lies above: a program runs for the sockets of all
+    /// descendants, and one at each level would count them as often.
+    fn attach_topmost(&mut self) {
+        // Ancestors come before their descendants.
+        let mut targets: Vec<(Arc<str>, Target)> = self.tracked.keys().map(|t| (t.cgroup.clone(), t.clone())).collect();
+        targets.sort();
+        let mut whole: BTreeSet<Arc<str>> = BTreeSet::new();
+        let mut covered = Vec::new();
+        for (path, target) in targets {
+            let Some(tracked) = self.tracked.get_mut(&target) else { continue };
+            let mut above = Path::new(&*path).ancestors().skip(1).filter_map(Path::to_str);
+            if above.any(|path| whole.contains(path)) {
+                covered.push(target);
+                continue;
+            }
+            if tracked.attachments.is_empty() {
+                match self.root.open(&path) {
+                    Ok(dir) => tracked.attachments = Attachments::attach(&mut self.ebpf, &dir, &self.live),
+                    Err(error) => {
+                        tracing::debug!("{path}: {error:#}");
+                        continue;
+                    }
+                }
+            }
+            if tracked.attachments.refused.is_empty() {
+                whole.insert(path);
+            }
+        }
+        for target in covered {
+            if let Some(tracked) = self.tracked.get_mut(&target) {
+                std::mem::take(&mut tracked.attachments).detach(&mut self.ebpf);
+            }
+        }
+    }
+
+    fn publish_or_tell(&mut self) {
         if let Err(error) = self.publish() {
             tracing::error!("the kernel programs do not know the new targets: {error:#}");
         }
     }
 
+    /// They are tried again and again, but told only when their number changes.
+    fn tell_failed(&mut self, failed: &[String]) {
+        let before = std::mem::replace(&mut self.without_slot, failed.len() as u64);
+        match failed.first().filter(|_| before != self.without_slot) {
+            Some(first) => tracing::warn!("{} instances are not counted; {first}", failed.len()),
+            None if before > 0 && failed.is_empty() => tracing::warn!("all instances are counted again"),
+            None => {}
+        }
+    }
+
     fn track(&mut self, target: &Target) -> anyhow::Result<()> {
-        let slot = self.free_slots.pop().with_context(|| {
+        let slot = self.free_slots.pop_first().with_context(|| {
             format!("all {} slots are taken: narrow the patterns in the configuration", self.maps.slots())
         })?;
         match self.track_in(slot, target) {
@@ -152,47 +262,51 @@ impl Sensor {
                 Ok(())
             }
             Err(error) => {
-                self.free_slots.push(slot);
+                self.free_slots.insert(slot);
                 Err(error)
             }
         }
     }
 
     fn track_in(&mut self, slot: u32, target: &Target) -> anyhow::Result<Tracked> {
-        self.maps.clear(slot)?;
-        let dir = self.root.open(&target.cgroup)?;
-        let mut links = Vec::new();
-        let mut network_refused = None;
-        if self.live.has(Signal::Network) {
-            for (name, direction) in
-                [("ingress", CgroupSkbAttachType::Ingress), ("egress", CgroupSkbAttachType::Egress)]
-            {
-                match self
-                    .cgroup_program(name)
-                    .and_then(|p| p.attach(&dir, direction, CgroupAttachMode::Single).context("attach to the cgroup"))
-                {
-                    Ok(link) => links.push((name, link)),
-                    Err(error) => network_refused = Some(format!("{name}: {error:#}")),
-                }
-            }
-        }
+        let group = 2 * self.deployment(&target.deployment) + u32::from(target.role == Role::Canary);
+        let seen = self.maps.begin(slot, group, self.next_generation())?;
         self.maps.track(target.incarnation, slot)?;
-        let files = CgroupFiles::open(&self.root.dir(&target.cgroup));
+        let dir = self.root.dir(&target.cgroup);
+        let mut files = CgroupFiles::open(&dir);
+        let mut memory_files = MemoryFiles::open(&dir, self.v1_memory.as_deref(), &target.cgroup);
+        // What differences are taken from; a cgroup that is gone already says so at the first tick.
+        let populated = files.read(Reads::ALL).is_ok_and(|reading| reading.populated != Some(false));
+        let _ = memory_files.read(true, populated);
+        let announced = files.events().is_some_and(|events| self.populations.watch(slot, events));
         Ok(Tracked {
             slot,
             since_ns: monotonic_ns(),
-            books: files.books().ok(),
+            dir,
             files,
-            totals: self.maps.read(slot)?,
-            links,
-            network_refused,
+            announced,
+            seen,
+            memory: None,
+            memory_files,
+            listen_queue: ListenQueueFile::default(),
+            attachments: Attachments::default(),
+            main_unknown: true,
+            restarts: self.main.returned(target, monotonic_ns()).into(),
+            populated: true,
             gone: false,
         })
     }
 
-    fn cgroup_program(&mut self, name: &str) -> anyhow::Result<&mut CgroupSkb> {
-        let program = self.ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
-        Ok(program.try_into()?)
+    fn deployment(&mut self, name: &Arc<str>) -> u32 {
+        let known = self.deployments.iter().position(|d| d == name).unwrap_or_else(|| {
+            self.deployments.push(name.clone());
+            self.deployments.len() - 1
+        });
+        known as u32
+    }
+
+    fn next_generation(&self) -> u32 {
+        self.generation.wrapping_add(1).max(1)
     }
 
     fn forget(&mut self, target: &Target) {
@@ -200,13 +314,9 @@ impl Sensor {
         if let Err(error) = self.maps.untrack(target.incarnation) {
             tracing::debug!("{}: {error:#}", target.cgroup);
         }
-        for (name, link) in tracked.links {
-            // The link of a removed cgroup is dead already.
-            if let Err(error) = self.cgroup_program(name).and_then(|p| Ok(p.detach(link)?)) {
-                tracing::debug!("detach {name} from {}: {error:#}", target.cgroup);
-            }
-        }
-        self.free_slots.push(tracked.slot);
+        tracked.attachments.detach(&mut self.ebpf);
+        self.main.vanished(target, monotonic_ns());
+        self.free_slots.insert(tracked.slot);
     }
 
     /// Tells the kernel programs at which levels targets live, and that cached look-ups are stale.
@@ -221,7 +331,7 @@ impl Sensor {
             );
             levels.truncate(MAX_LEVELS);
         }
-        self.generation = self.generation.wrapping_add(1).max(1);
+        self.generation = self.next_generation();
         let mut settings =
             Settings { level_count: levels.len() as u32, generation: self.generation, ..Settings::default() };
         settings.levels[..levels.len()].copy_from_slice(&levels);
@@ -246,11 +356,30 @@ impl Sensor {
             logger.flush();
         }
         let t_ns = monotonic_ns();
-        let samples = self
-            .tracked
-            .iter_mut()
-            .map(|(target, tracked)| tracked.sample(target, &self.maps, &self.live, t_ns))
-            .collect();
+        let changed = self.populations.changed();
+        let memory_pressure = self.stalls.anybody();
+        // Files that take longest are read in turns.
+        let turns = self.tracked.len().div_ceil(FILES_PER_TICK).max(1);
+        self.ticks += 1;
+        let turn = self.ticks as usize % turns;
+        let every = if self.tracked.len() > MANY { MEMORY_EVERY } else { 1 };
+        let mut samples: Vec<Sample> = Vec::with_capacity(self.tracked.len());
+        for (i, (target, tracked)) in self.tracked.iter_mut().enumerate() {
+            let reads = Reads {
+                all: i % turns == turn,
+                cpu: !self.live.has(Signal::Cpu),
+                populated: !tracked.announced || changed.contains(&tracked.slot),
+                memory_pressure,
+            };
+            let with_memory = tracked.memory.is_none() || (self.ticks + u64::from(tracked.slot)).is_multiple_of(every);
+            let mut sample = tracked.sample(target, &self.maps, &self.live, (t_ns, reads, with_memory));
+            if sample.populated != Some(false) {
+                sample.listen_queue = tracked.listen_queue.read(&tracked.dir, &mut self.namespaces, t_ns);
+            }
+            samples.push(sample);
+        }
+        self.collect_exits(&mut samples);
+        self.adopt_main_processes();
         let lost = self.maps.lost().unwrap_or(self.lost_before);
         let tick = Tick {
             t_ns,
@@ -263,107 +392,74 @@ impl Sensor {
                 targets_without_slot: self.without_slot,
             },
             machine: self.machine.read(),
+            own: Some(OwnCost::read(self.started_ns, self.hook_costs())),
         };
         self.lost_before = lost;
         self.last_tick_ns = t_ns;
         tick
     }
 
+    /// What each kernel program cost since it was loaded; nothing unless the kernel counts it.
+    fn hook_costs(&self) -> Vec<HookCost> {
+        let cost = |(hook, program): (&str, &aya::programs::Program)| {
+            let info = program.info().ok()?;
+            let (runs, run_ns) = (info.run_count(), info.run_time().as_nanos() as u64);
+            (runs > 0).then(|| HookCost { hook: hook.to_owned(), runs, run_ns })
+        };
+        self.ebpf.programs().filter_map(cost).collect()
+    }
+
     fn missing(&self) -> Vec<String> {
         let refused = self.live.refused.iter().map(|r| r.to_string());
-        let per_target = self.tracked.iter().filter_map(|(target, tracked)| {
-            Some(format!("{} on {}", tracked.network_refused.as_ref()?, target.cgroup))
+        let per_target = self.tracked.iter().flat_map(|(target, tracked)| {
+            tracked.attachments.refused.iter().map(|(_, why)| format!("{why} on {}", target.cgroup))
         });
         refused.chain(per_target).collect()
     }
 
-    /// Abnormal exits since the last call, with the target they happened in.
-    pub fn exits(&mut self) -> Vec<(Target, Exit)> {
-        let exits = self.maps.exits();
-        exits
-            .into_iter()
-            .filter_map(|exit| {
-                let (target, _) = self.tracked.iter().find(|(_, t)| t.slot == exit.slot)?;
-                Some((target.clone(), exit))
-            })
-            .collect()
+    /// How often a cgroup was made or removed anywhere; `None` where that is not known.
+    pub fn tree_changes(&self) -> Option<u64> {
+        if self.live.has(Signal::Tree) { self.maps.tree_changes().ok() } else { None }
     }
-}
 
-impl Tracked {
-    fn sample(&mut self, target: &Target, maps: &KernelMaps, live: &Live, t_ns: u64) -> Sample {
-        let counted = maps.read(self.slot).ok().map(|now| {
-            let difference = now.since(&self.totals);
-            self.totals = now;
-            difference
-        });
-        let books = if self.gone { None } else { self.read_books() };
-        let memory = if self.gone { None } else { self.files.memory() };
-        let before = std::mem::replace(&mut self.books, books);
-        let both = before.zip(books);
-        let span_ns = t_ns.saturating_sub(self.since_ns);
-        self.since_ns = t_ns;
-        let when = |signal: Signal| counted.as_ref().filter(|_| live.has(signal));
-        Sample {
-            target: target.clone(),
-            span_ns,
-            cpu: when(Signal::Cpu).map(cpu),
-            reclaim: when(Signal::Reclaim)
-                .map(|c| Reclaim { stall_ns: c.counters.reclaim_ns, stalls: c.counters.reclaims }),
-            network: when(Signal::Network).filter(|_| self.network_refused.is_none()).map(network),
-            retransmits: when(Signal::Retransmits)
-                .filter(|_| live.has(Signal::Network))
-                .map(|c| c.counters.retransmits),
-            lifecycle: when(Signal::Lifecycle).map(|c| lifecycle(&c.counters)),
-            oom_kills: when(Signal::OomKills).map(|c| c.counters.oom_kills),
-            pressure: both.and_then(|(b, a)| Some(pressure_between(b.pressure?, a.pressure?))),
-            throttling: both.and_then(|(b, a)| Some(throttling_between(b.throttling?, a.throttling?))),
-            memory,
-            kernel_cpu_usec: both.and_then(|(b, a)| Some(a.cpu_usec?.saturating_sub(b.cpu_usec?))),
-            populated: if self.gone { Some(false) } else { books.and_then(|b| b.populated) },
+    /// Abnormal exits up to the last tick that were not asked for yet, with the target they happened in.
+    pub fn exits(&mut self) -> Vec<(Target, Exit)> {
+        std::mem::take(&mut self.exits)
+    }
+
+    fn collect_exits(&mut self, samples: &mut [Sample]) {
+        let exits = self.maps.exits();
+        if exits.is_empty() {
+            return;
+        }
+        let slots: BTreeMap<u32, (&Target, usize)> =
+            self.tracked.iter().enumerate().map(|(i, (target, tracked))| (tracked.slot, (target, i))).collect();
+        for exit in exits {
+            let Some((target, i)) = slots.get(&exit.slot) else { continue };
+            if let Some(codes) = &mut samples[*i].exit_codes {
+                match codes.binary_search_by_key(&exit.exit_code, |(code, _)| *code) {
+                    Ok(at) => codes[at].1 += 1,
+                    Err(at) => codes.insert(at, (exit.exit_code, 1)),
+                }
+            }
+            self.exits.push(((*target).clone(), exit));
         }
     }
 
-    fn read_books(&mut self) -> Option<Books> {
-        match self.files.books() {
-            Ok(books) => Some(books),
-            Err(_) => {
-                self.gone = true;
-                None
+    /// Says which process is the main one where the kernel programs do not know: when a target is new, and when what
+    /// is left after the main process's end was there before.
+    fn adopt_main_processes(&mut self) {
+        if !self.live.has(Signal::Starts) {
+            return;
+        }
+        for (target, tracked) in self.tracked.iter_mut().filter(|(_, t)| t.main_unknown && t.populated) {
+            let Some(tgid) = self.main.oldest(&tracked.dir) else { continue };
+            match self.maps.adopt_main(tracked.slot, tgid) {
+                Ok(()) => tracked.main_unknown = false,
+                Err(error) => tracing::debug!("{}: {error:#}", target.cgroup),
             }
         }
     }
-}
-
-fn cpu(c: &SlotTotals) -> Cpu {
-    Cpu {
-        on_cpu_ns: c.counters.on_cpu_ns,
-        runq_wait_ns: c.counters.runq_wait_ns,
-        runq_waits: c.counters.runq_waits,
-        switches_voluntary: c.counters.switches_voluntary,
-        switches_involuntary: c.counters.switches_involuntary,
-        runq_wait: Histogram::from_counts(&c.runq_wait.counts),
-    }
-}
-
-fn network(c: &SlotTotals) -> Network {
-    Network {
-        rx_bytes: c.counters.rx_bytes,
-        rx_packets: c.counters.rx_packets,
-        rx_payload_bytes: c.counters.rx_payload_bytes,
-        tx_bytes: c.counters.tx_bytes,
-        tx_packets: c.counters.tx_packets,
-        tx_payload_bytes: c.counters.tx_payload_bytes,
-        turnarounds: c.counters.turnarounds,
-        turnaround_ns: c.counters.turnaround_ns,
-        resets_in: c.counters.resets_in,
-        resets_out: c.counters.resets_out,
-        turnaround: Histogram::from_counts(&c.turnaround.counts),
-    }
-}
-
-fn lifecycle(c: &Counters) -> Lifecycle {
-    Lifecycle { exits: c.exits, exits_error: c.exits_error, crashes: c.crashes, exits_killed: c.exits_killed }
 }
 
 /// CLOCK_MONOTONIC, the clock of `bpf_ktime_get_ns`.

@@ -140,6 +140,18 @@ mod tests {
     }
 
     #[test]
+    fn the_page_names_every_field() {
+        let page = include_str!("../../../docs/operations.md");
+        let object = &windows(&story::snapshot(story::DECIDED + 8))[0];
+        let nested = ["/decision", "/indicators/cpu_per_work", "/events/crashes", "/p"].map(|at| object.pointer(at));
+        for value in nested.into_iter().flatten().chain([object]) {
+            for name in value.as_object().expect("an object").keys() {
+                assert!(page.contains(&format!("`{name}`")), "docs/operations.md does not name {name}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_missing_is_null() {
         let mut snapshot = story::snapshot(0);
         let verdict = &mut snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment").verdict;

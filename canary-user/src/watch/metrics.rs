@@ -23,11 +23,12 @@ use self::{
     catalogue::{CATALOGUE, Kind, Value},
     counts::Counts,
 };
-use super::{DecisionView, DeploymentView, Snapshot};
+use super::{DecisionView, DeploymentView, Snapshot, notify::Deliveries};
 use crate::{
     guard::{Action, Mode, Stage},
     judge::Verdict,
     targets::Role,
+    telemetry::OwnCost,
 };
 
 /// The content type of what [`encode`] writes.
@@ -49,6 +50,7 @@ struct State {
     /// Counted since the start; absent before the first tick.
     lost_events: u64,
     latest: Option<Tick>,
+    deliveries: Deliveries,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,12 +60,27 @@ struct VersionKey {
     version: Arc<str>,
 }
 
+/// What a decision may ask for.
+const ACTIONS: [Action; 3] = [Action::Quarantine, Action::Drain, Action::Rollback];
+/// The stages in which an action ends.
+const ENDS: [Stage; 8] = [
+    Stage::Blocked,
+    Stage::Declined,
+    Stage::Verified,
+    Stage::Recovered,
+    Stage::NotRecovered,
+    Stage::Reverted,
+    Stage::Failed,
+    Stage::Undone,
+];
+
 /// What the latest tick said about the sensor.
 #[derive(Debug)]
 struct Tick {
     unix_ms: u64,
     hooks_missing: usize,
     targets_without_slot: u64,
+    own: Option<OwnCost>,
 }
 
 #[derive(Debug)]
@@ -74,6 +91,8 @@ struct DeploymentState {
     decisions: BTreeMap<&'static str, u64>,
     /// By the stage that an action ended in.
     results: BTreeMap<&'static str, u64>,
+    /// By the gate that held a decision back.
+    gates: BTreeMap<String, u64>,
     last_decision: Option<(String, Stage)>,
 }
 
@@ -83,6 +102,11 @@ impl Metrics {
         let metrics = Self::default();
         registry.register_collector(Box::new(metrics.clone()));
         metrics
+    }
+
+    /// Also tells how notifications were delivered.
+    pub fn tell_of(&self, deliveries: Deliveries) {
+        self.lock().deliveries = deliveries;
     }
 
     /// Adds one tick. Samples are differences, so the runner calls this once for every tick, on the line's side:
@@ -96,6 +120,7 @@ impl Metrics {
             unix_ms: snapshot.unix_ms,
             hooks_missing: snapshot.quality.hooks_missing.len(),
             targets_without_slot: snapshot.quality.targets_without_slot,
+            own: snapshot.own.clone(),
         });
         for counts in state.versions.values_mut() {
             counts.begin_tick();
@@ -130,8 +155,10 @@ impl DeploymentState {
         Self {
             mode: view.mode,
             verdict: view.verdict.clone(),
-            decisions: BTreeMap::new(),
-            results: BTreeMap::new(),
+            // From 0 on, so that a rate sees the first one, too.
+            decisions: ACTIONS.map(|action| (action.name(), 0)).into(),
+            results: ENDS.map(|stage| (stage.name(), 0)).into(),
+            gates: BTreeMap::new(),
             last_decision: None,
         }
     }
@@ -153,9 +180,11 @@ impl DeploymentState {
         if known.is_none() {
             *self.decisions.entry(view.decision.action.name()).or_default() += 1;
         }
-        let is_end = matches!(view.stage, Stage::Blocked | Stage::Verified | Stage::Reverted | Stage::Failed);
-        if is_end && view.decision.action != Action::Hold {
+        if ENDS.contains(&view.stage) && view.decision.action != Action::Hold {
             *self.results.entry(view.stage.name()).or_default() += 1;
+        }
+        if let Some(gate) = view.decision.blocked_by().filter(|_| known.is_none()) {
+            *self.gates.entry(gate.gate.clone()).or_default() += 1;
         }
         self.last_decision = Some((view.decision.id.clone(), view.stage));
     }
@@ -211,9 +240,33 @@ pub fn encode(registry: &Registry) -> Result<String, fmt::Error> {
     Ok(page)
 }
 
-/// Name as on the page, unit (empty where there is none) and meaning of each series, in the page's order.
-pub fn describe() -> Vec<(String, &'static str, &'static str)> {
-    CATALOGUE.iter().map(|d| (d.page_name(), d.unit, d.help)).collect()
+/// One family of series, for documentation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// As on the page: with the suffix of its kind, but without `_bucket`, `_sum` and `_count` of a histogram.
+    pub name: String,
+    /// "counter", "gauge" or "histogram".
+    pub kind: &'static str,
+    /// OpenMetrics base unit; empty where there is none.
+    pub unit: &'static str,
+    /// Names of its labels, in the page's order.
+    pub labels: Vec<&'static str>,
+    /// What it means, one sentence.
+    pub help: &'static str,
+}
+
+/// Every family that a page may hold, in the page's order.
+pub fn describe() -> Vec<Description> {
+    CATALOGUE
+        .iter()
+        .map(|d| Description {
+            name: d.page_name(),
+            kind: d.kind.name(),
+            unit: d.unit,
+            labels: d.source.labels(),
+            help: d.help,
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::{DeploymentView, Snapshot, units};
 use crate::{
     guard::Stage,
     judge::{IndicatorState, Outcome, Verdict},
+    telemetry::Quality,
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -68,7 +69,7 @@ impl<W: Write> PlainView<W> {
             }
         }
         // With the regular lines only: the number of lost events may change with every window.
-        let caution = caution(snapshot);
+        let caution = caution(&snapshot.quality);
         if second && caution != self.caution {
             self.log(caution.as_deref().unwrap_or("the data is complete again"))?;
             self.caution = caution;
@@ -153,13 +154,18 @@ fn most_used(verdict: &Verdict) -> Option<(&IndicatorState, f64, f64)> {
 }
 
 /// What is wrong with the data of this tick, in words.
-pub(super) fn caution(snapshot: &Snapshot) -> Option<String> {
-    let quality = &snapshot.quality;
+pub(super) fn caution(quality: &Quality) -> Option<String> {
     if quality.lost_events > 0 {
-        return Some(format!("{} kernel events were lost in this window: it is not judged", quality.lost_events));
+        return Some(match quality.lost_events {
+            1 => "1 kernel event was lost in this window: it is not judged".to_owned(),
+            n => format!("{n} kernel events were lost in this window: it is not judged"),
+        });
     }
     if quality.targets_without_slot > 0 {
-        return Some(format!("{} instances are not counted: all slots are taken", quality.targets_without_slot));
+        return Some(match quality.targets_without_slot {
+            1 => "1 instance is not counted: all slots are taken".to_owned(),
+            n => format!("{n} instances are not counted: all slots are taken"),
+        });
     }
     let missing = quality.hooks_missing.first()?;
     let more = match quality.hooks_missing.len() {

@@ -1,6 +1,13 @@
-//! The HTTP API: metrics, the state as JSON, and the probes. Read only; nothing here reaches the line.
+//! The HTTP server: the page, the API, metrics, the state as JSON, and the probes. Read only, but for the
+//! commands that are handed in.
 
+mod events;
+mod gate;
+mod human;
 mod monitor;
+mod probes;
+pub mod tls;
+mod v1;
 
 use std::{future::Future, io::ErrorKind, net::SocketAddr, sync::Arc};
 
@@ -15,28 +22,49 @@ use axum::{
 use prometheus_client::registry::Registry;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{net::TcpListener, sync::watch::Receiver};
+use tokio_rustls::rustls::ServerConfig;
 
-use super::{Snapshot, metrics};
-
-/// Where the API listens if nothing else is said: this machine only.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:9847";
-
-/// Windows without a Snapshot after which the guard counts as stuck, and the least time that this may be.
-const STALE_WINDOWS: u64 = 5;
-const STALE_AT_LEAST_NS: u64 = 3_000_000_000;
-/// Loading the kernel programs and finding the targets comes before the first Snapshot.
-const START_NS: u64 = 60_000_000_000;
+use self::probes::{Freshness, freshness};
+use super::{Board, Snapshot, metrics};
 
 const INDEX: &str = "canary guard\n\n\
-    /metrics  OpenMetrics, for Prometheus\n\
-    /monitor  CPU, memory and network use of the machine and of each version, P(t) and verdict, as JSON\n\
-    /healthz  200 while windows keep coming (and in the first minute), else 503\n\
-    /readyz   200 once the first window is in and while windows keep coming, else 503\n";
+    /report/ID            the report of a decision, as one HTML file\n\
+    /metrics              OpenMetrics, for Prometheus\n\
+    /monitor              CPU, memory and network use of the machine and of each version, P(t) and verdict, as JSON\n\
+    /api/v1/deployments   each deployment with its verdict, versions and decision, as JSON\n\
+    /api/v1/verdicts      changes of verdict, newest first\n\
+    /api/v1/decisions     decisions with their plans and stages, newest first\n\
+    /api/v1/windows       the numbers of the last windows of a deployment\n\
+    /api/v1/events        what happens, as server-sent events\n\
+    /api/v1/pause, /api/v1/resume (POST, with the token): no action is begun meanwhile\n\
+    /api/v1/approve/ID, /api/v1/undo/ID, /api/v1/rollback/DEPLOYMENT (POST, with the token)\n\
+    /api/v1/openapi.json  all of /api/v1 as an OpenAPI document\n\
+    /gate/DEPLOYMENT      for Argo Rollouts' web metric: JSON with a result, successful, failed or inconclusive\n\
+    /gate/DEPLOYMENT/HOOK for Flagger's webhooks (POST): confirm-rollout, rollout, confirm-traffic-increase,\n\
+    \x20                     confirm-promotion, rollback; 200 is yes, 403 is no\n\
+    /healthz              200 while windows keep coming (and in the first minute), else 503\n\
+    /readyz               200 once programs are attached and the first window is in, and while windows keep coming, else 503\n";
+
+/// What is served, and from where.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    pub registry: Arc<Registry>,
+    pub snapshots: Receiver<Arc<Snapshot>>,
+    pub board: Board,
+    /// Certificate and key; `None` = plain HTTP.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// The commands of [`crate::control`].
+    pub commands: Router,
+    /// Whether they are taken from who shows the token: the page then has a button.
+    pub takes_commands: bool,
+}
 
 #[derive(Clone)]
 struct Api {
     registry: Arc<Registry>,
     snapshots: Receiver<Arc<Snapshot>>,
+    board: Board,
+    takes_commands: bool,
     started_ns: u64,
 }
 
@@ -56,25 +84,49 @@ pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Serves until `shutdown` is ready; requests under way are finished.
+/// Serves until `shutdown` is ready; requests under way are finished. `commands` are those of [`crate::control`].
 ///
 /// # Errors
 /// If the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    registry: Arc<Registry>,
-    snapshots: Receiver<Arc<Snapshot>>,
+    mut sources: Sources,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let api = Api { registry, snapshots, started_ns: monotonic_ns() };
-    let router = Router::new()
-        .route("/", get(|| async { INDEX }))
+    let tls = sources.tls.take();
+    let router = router(sources);
+    match tls {
+        None => axum::serve(listener, router).with_graceful_shutdown(shutdown).await,
+        Some(tls) => axum::serve(tls::Tls::new(listener, tls)?, router).with_graceful_shutdown(shutdown).await,
+    }
+    .context("serve metrics and status")
+}
+
+fn router(sources: Sources) -> Router {
+    let Sources { registry, snapshots, board, tls: _, commands, takes_commands } = sources;
+    let api = Api { registry, snapshots, board, takes_commands, started_ns: monotonic_ns() };
+    Router::new()
+        .route("/", get(human::root))
+        .route("/page/now", get(human::now))
+        .route("/page/style.css", get(human::style))
+        .route("/page/live.js", get(human::script))
+        .route("/report/{id}", get(human::report))
         .route("/metrics", get(metrics_page))
         .route("/monitor", get(monitor_page))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .with_state(api);
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await.context("serve metrics and status")
+        .route("/gate/{deployment}", get(gate::metric).post(gate::hook_is_missing))
+        .route("/gate/{deployment}/{hook}", get(gate::hook).post(gate::hook))
+        .route("/healthz", get(probes::healthz))
+        .route("/readyz", get(probes::readyz))
+        .route("/api/v1/deployments", get(v1::deployments))
+        .route("/api/v1/deployments/{name}", get(v1::deployment))
+        .route("/api/v1/verdicts", get(v1::verdicts))
+        .route("/api/v1/decisions", get(v1::decisions))
+        .route("/api/v1/decisions/{id}", get(v1::decision))
+        .route("/api/v1/windows", get(v1::windows))
+        .route("/api/v1/events", get(events::events))
+        .route("/api/v1/openapi.json", get(v1::document))
+        .with_state(api)
+        .merge(commands)
 }
 
 async fn metrics_page(State(api): State<Api>) -> Response {
@@ -87,53 +139,6 @@ async fn metrics_page(State(api): State<Api>) -> Response {
 async fn monitor_page(State(api): State<Api>) -> Json<serde_json::Value> {
     let snapshot = api.snapshots.borrow().clone();
     Json(monitor::page(&snapshot))
-}
-
-async fn healthz(State(api): State<Api>) -> (StatusCode, String) {
-    let now_ns = monotonic_ns();
-    match freshness(&api.snapshots.borrow(), now_ns) {
-        Freshness::NoneYet if now_ns.saturating_sub(api.started_ns) < START_NS => {
-            (StatusCode::OK, "starting: no window yet\n".to_owned())
-        }
-        other => other.answer(),
-    }
-}
-
-async fn readyz(State(api): State<Api>) -> (StatusCode, String) {
-    freshness(&api.snapshots.borrow(), monotonic_ns()).answer()
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Freshness {
-    NoneYet,
-    Fresh { age_ns: u64 },
-    Stale { age_ns: u64 },
-}
-
-impl Freshness {
-    fn answer(self) -> (StatusCode, String) {
-        let ago = |age_ns: u64| super::units::duration_ns(age_ns as f64);
-        match self {
-            Freshness::NoneYet => (StatusCode::SERVICE_UNAVAILABLE, "no window yet\n".to_owned()),
-            Freshness::Fresh { age_ns } => (StatusCode::OK, format!("ok: last window {} ago\n", ago(age_ns))),
-            Freshness::Stale { age_ns } => {
-                (StatusCode::SERVICE_UNAVAILABLE, format!("stuck: last window {} ago\n", ago(age_ns)))
-            }
-        }
-    }
-}
-
-fn freshness(snapshot: &Snapshot, now_ns: u64) -> Freshness {
-    // The channel starts with an empty Snapshot; the first real one has the sequence number 1 or a time.
-    if snapshot.t_ns == 0 {
-        return Freshness::NoneYet;
-    }
-    let age_ns = now_ns.saturating_sub(snapshot.t_ns);
-    if age_ns <= (STALE_WINDOWS * snapshot.span_ns).max(STALE_AT_LEAST_NS) {
-        Freshness::Fresh { age_ns }
-    } else {
-        Freshness::Stale { age_ns }
-    }
 }
 
 /// The clock of `Snapshot::t_ns`.

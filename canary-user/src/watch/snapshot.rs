@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    guard::{Decision, Mode, Stage},
+    guard::{Advice, Decision, Mode, Stage},
     judge::Verdict,
-    telemetry::{Machine, Quality, Sample},
+    telemetry::{Machine, OwnCost, Quality, Sample},
     window::Window,
 };
 
@@ -20,7 +20,11 @@ pub struct Snapshot {
     pub unix_ms: u64,
     pub span_ns: u64,
     pub machine: Option<Machine>,
+    /// What the guard itself cost until now.
+    pub own: Option<OwnCost>,
     pub quality: Quality,
+    /// Why no action is begun at present, in words; `None` = the guard is not paused.
+    pub paused: Option<String>,
     pub deployments: BTreeMap<Arc<str>, DeploymentView>,
 }
 
@@ -28,12 +32,16 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeploymentView {
     pub mode: Mode,
+    /// Why no action is begun on this deployment alone; `None` = it is not paused by itself.
+    pub paused: Option<String>,
     pub window: Window,
     pub verdict: Verdict,
     /// This tick's raw counts, all targets of the deployment.
     pub samples: Vec<Sample>,
     /// The latest decision with where it stands.
     pub decision: Option<DecisionView>,
+    /// What others who carry the rollout out are told.
+    pub advice: Advice,
 }
 
 /// A decision with where it stands.

@@ -4,15 +4,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    guard::{Action, Decision, GateResult, Mode, Stage},
+    guard::{Action, Advice, Decision, GateResult, Mode, Stage},
     judge::{Cause, EventState, IndicatorState, Outcome, Verdict},
     targets::{Role, Target},
     telemetry::{
-        Cpu, Histogram, Lifecycle, Machine, Memory, MemorySource, Network, Pressure, Quality, Reclaim, Sample,
-        Throttling,
+        BlockIo, Connections, Cpu, Dependency, Histogram, HookCost, Http, Lifecycle, ListenQueue, Machine, Memory,
+        MemoryEvents, MemorySource, Network, OwnCost, Pressure, Quality, Reclaim, RoundTrip, Sample, Starts,
+        Throttling, WaitedFor,
     },
     watch::{DecisionView, DeploymentView, Snapshot},
-    window::{Event, Indicator, Window},
+    window::{Event, Indicator, Node, Window},
 };
 
 pub const DEPLOYMENT: &str = "checkout";
@@ -39,6 +40,7 @@ pub fn snapshot(index: u64) -> Snapshot {
     let (t_ns, unix_ms) = (1_000_000_000 + (index + 1) * SPAN_NS, 1_800_000_000_000 + index * 250);
     let view = DeploymentView {
         mode: Mode::Rollback,
+        paused: None,
         window: Window {
             deployment: DEPLOYMENT.into(),
             index,
@@ -47,10 +49,12 @@ pub fn snapshot(index: u64) -> Snapshot {
             stable: Vec::new(),
             canary: Vec::new(),
             clean: true,
+            node: Node::default(),
         },
         verdict,
         samples,
         decision: (index >= DECIDED).then(|| decision(index)),
+        advice: advice(index),
     };
     Snapshot {
         sequence: index + 1,
@@ -65,9 +69,26 @@ pub fn snapshot(index: u64) -> Snapshot {
             network_rx_bytes: 250_000,
             network_tx_bytes: 500_000,
         }),
+        own: Some(OwnCost {
+            cpu_ns: 30_000_000 + index * 1_000_000,
+            memory_bytes: Some(24 << 20),
+            age_ns: (index + 1) * SPAN_NS,
+            hooks: vec![HookCost {
+                hook: "sched_switch".into(),
+                runs: 1000 + index * 500,
+                run_ns: 200_000 + index * 100_000,
+            }],
+        }),
         quality: Quality::default(),
+        paused: None,
         deployments: BTreeMap::from([(Arc::from(DEPLOYMENT), view)]),
     }
+}
+
+fn advice(index: u64) -> Advice {
+    let gate = GateResult { gate: "verdict".to_owned(), passed: true, reason: "regressed in 2 windows".to_owned() };
+    let gates = if (DECIDED..GONE).contains(&index) { vec![gate] } else { Vec::new() };
+    Advice { gates, canary_served: (index < GONE).then_some(true), stable_instances: 2 }
 }
 
 fn target(role: Role, instance: u64) -> Target {
@@ -78,6 +99,7 @@ fn target(role: Role, instance: u64) -> Target {
         version: version.into(),
         cgroup: format!("/shop.slice/{DEPLOYMENT}-{role}-{instance}.service").into(),
         incarnation: 4000 + instance + 100 * role as u64,
+        identity: None,
     }
 }
 
@@ -92,8 +114,6 @@ fn sample(index: u64, role: Role, instance: u64) -> Sample {
     let worse = role == Role::Canary && index >= ONSET;
     let turnarounds = 500;
     Sample {
-        target: target(role, instance),
-        span_ns: SPAN_NS,
         cpu: Some(Cpu {
             on_cpu_ns: if worse { 52_000_000 } else { 40_000_000 },
             runq_wait_ns: 4_000_000,
@@ -101,8 +121,9 @@ fn sample(index: u64, role: Role, instance: u64) -> Sample {
             switches_voluntary: 290,
             switches_involuntary: 10,
             runq_wait: Histogram(vec![(20, 290), (60, 10)]),
+            waited_for: Some(WaitedFor { other_cgroup_ns: 4_000_000, ..WaitedFor::default() }),
         }),
-        reclaim: Some(Reclaim { stall_ns: 500_000, stalls: 2 }),
+        reclaim: Some(Reclaim { stall_ns: 500_000, stalls: 2, stall: Some(Histogram(vec![(40, 2)])) }),
         network: Some(Network {
             rx_bytes: 60_000,
             rx_packets: 600,
@@ -117,18 +138,57 @@ fn sample(index: u64, role: Role, instance: u64) -> Sample {
             turnaround: Histogram(vec![(75, 450), (90, 50)]),
         }),
         retransmits: Some(1),
-        lifecycle: Some(Lifecycle { exits: 4, exits_error: 1, crashes: 1, exits_killed: 0 }),
+        lifecycle: Some(Lifecycle { exits: 4, exits_error: 1, crashes: 1, ..Lifecycle::default() }),
         oom_kills: Some(0),
-        pressure: Some(Pressure { cpu_some_usec: 2_000, memory_some_usec: 100, ..Pressure::default() }),
-        throttling: None,
+        pressure: Some(Pressure {
+            cpu_some_usec: Some(2_000),
+            memory_some_usec: 100,
+            memory_full_usec: 0,
+            io_some_usec: Some(0),
+            io_full_usec: Some(0),
+        }),
         memory: Some(Memory {
             in_use_bytes: 120 << 20,
             limit_bytes: Some(512 << 20),
+            growth_bytes: None,
+            anon_bytes: Some(90 << 20),
+            file_bytes: Some(30 << 20),
             source: MemorySource::MemoryCurrent,
         }),
         kernel_cpu_usec: Some(40_100),
         populated: Some(true),
+        ..Sample::unmeasured(target(role, instance), SPAN_NS)
     }
+}
+
+/// Everything else that can be measured, once each.
+pub fn measure_all(sample: &mut Sample) {
+    if let Some(cpu) = &mut sample.cpu {
+        cpu.waited_for =
+            Some(WaitedFor { own_ns: 1, other_role_ns: 1, other_cgroup_ns: 1, kernel_ns: 1, idle_ns: 3_999_996 });
+    }
+    if let Some(reclaim) = &mut sample.reclaim {
+        reclaim.stall = Some(Histogram(vec![(62, 2)]));
+    }
+    sample.http =
+        Some(Http { responses_1xx: 1, responses_2xx: 1, responses_3xx: 1, responses_4xx: 1, responses_5xx: 1 });
+    sample.dependency = Some(Dependency {
+        turnarounds: 1,
+        turnaround_ns: 310_000,
+        rx_payload_bytes: 100,
+        tx_payload_bytes: 50,
+        turnaround: Histogram(vec![(60, 1)]),
+    });
+    sample.round_trip =
+        Some(RoundTrip { sum_ns: 80_000, samples: 1, dependency_sum_ns: 20_000, dependency_samples: 1 });
+    sample.connections = Some(Connections { accepted: 1, opened: 1, open_ns: 40_000, failed: 1, refused: 1 });
+    sample.lifecycle = sample.lifecycle.map(|l| Lifecycle { core_dumps: Some(1), ..l });
+    sample.exit_codes = Some(vec![(11 | 0x80, 1), (1 << 8, 1)]);
+    sample.starts = Some(Starts { forked: 1, executed: 1, restarts: 1 });
+    sample.major_faults = Some(1);
+    sample.memory_events = Some(MemoryEvents { high: 1, max: 1, oom: 1, oom_kill: 1 });
+    sample.block_io = Some(BlockIo { read_bytes: 1, write_bytes: 1, reads: 1, writes: 1 });
+    sample.listen_queue = Some(ListenQueue { overflows: 1, drops: 1 });
 }
 
 /// A sample with cgroup CPU limits, which the machine of the story does not have.
@@ -176,6 +236,7 @@ fn verdict(index: u64) -> Verdict {
                 signal: Indicator::CpuPerWork.name().to_owned(),
                 text: cpu_text.clone(),
                 mechanism: "more work per request".to_owned(),
+                ruled_out: Vec::new(),
                 evidence_ln,
             }]
         } else {
@@ -190,6 +251,9 @@ fn verdict(index: u64) -> Verdict {
             Outcome::Healthy => "all indicators are within their margins".to_owned(),
             Outcome::Regressed => cpu_text,
         }],
+        environment: Default::default(),
+        forecast: None,
+        recommendations: Vec::new(),
         baseline_windows: index.min(60),
         judged_windows: index.saturating_sub(20),
     }
@@ -204,6 +268,7 @@ fn indicator(index: u64, indicator: Indicator) -> IndicatorState {
         Indicator::BytesPerWork => 840.0,
         Indicator::TurnaroundMean => 900_000.0,
         Indicator::TurnaroundP95 => 2_400_000.0,
+        Indicator::DependencyTurnaround => 310_000.0,
     };
     let salt = indicator as u64;
     let since = index.saturating_sub(ONSET) as f64;

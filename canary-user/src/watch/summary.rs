@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{DecisionView, DeploymentView, Snapshot, text::wrap, units};
 use crate::{
     guard::{Action, Stage},
-    judge::{Cause, IndicatorState, Outcome, Verdict},
+    judge::{Cause, IndicatorState, Outcome, Recommendation, Verdict},
 };
 
 /// Requests as the clients of the service counted them.
@@ -55,9 +55,18 @@ pub fn render(run: &Run<'_>) -> String {
         block(&mut text, "Since", since(run, view).as_slice());
         block(&mut text, "Likely cause", &causes(verdict, &reasons));
     }
+    let advice: Vec<String> = verdict.recommendations.iter().take(2).map(|r| advice(r, verdict)).collect();
+    block(&mut text, "Advice", &advice);
     block(&mut text, "Action", &actions(run, &reasons));
     block(&mut text, "Service", &run.service.as_ref().map_or_else(Vec::new, service));
     text
+}
+
+/// One labelled entry in the form of the summary, for those who add to it.
+pub fn entry(label: &str, text: &str) -> String {
+    let mut entry = String::new();
+    block(&mut entry, label, &[text.to_owned()]);
+    entry
 }
 
 /// Entries under one label; the second line of an entry is indented. Nothing where there is no entry.
@@ -75,9 +84,27 @@ fn block(text: &mut String, label: &str, entries: &[String]) {
 /// Mechanisms, each with the numbers that speak for it unless they were told already.
 fn causes(verdict: &Verdict, told: &[String]) -> Vec<String> {
     let cause = |c: &Cause| {
-        if told.contains(&c.text) { c.mechanism.clone() } else { format!("{}: {}", c.mechanism, c.text) }
+        if told.iter().any(|t| t.contains(&c.text)) {
+            c.mechanism.clone()
+        } else {
+            format!("{}: {}", c.mechanism, c.text)
+        }
     };
     verdict.causes.iter().take(3).map(cause).collect()
+}
+
+/// A step with its command; its reason only where it is not one of the causes told above.
+fn advice(step: &Recommendation, verdict: &Verdict) -> String {
+    let (risk, confidence) = (step.risk.name(), step.confidence.name());
+    let mut text = format!("{} (risk {risk}, confidence {confidence})", step.step.name());
+    let told = verdict.causes.iter().any(|c| step.because.contains(&c.text)) || verdict.reasons.contains(&step.because);
+    if !told && !step.because.is_empty() {
+        let _ = write!(text, ": {}", step.because);
+    }
+    if let Some(command) = &step.command {
+        let _ = write!(text, ": {command}");
+    }
+    text
 }
 
 fn deployment(run: &Run<'_>, view: &DeploymentView) -> String {
@@ -165,8 +192,11 @@ fn actions(run: &Run<'_>, told: &[String]) -> Vec<String> {
         let first_ns = match known {
             Some((id, first_ns)) if id == decision.id => first_ns,
             _ => {
-                let why =
-                    if told.contains(&decision.reason) { String::new() } else { format!(": {}", decision.reason) };
+                let why = if told.iter().any(|t| t.contains(&decision.reason)) {
+                    String::new()
+                } else {
+                    format!(": {}", decision.reason)
+                };
                 lines.push(format!("{} decided in window {}{why}", decision.action, units::count(decision.window)));
                 known = Some((&decision.id, view.t_ns));
                 view.t_ns

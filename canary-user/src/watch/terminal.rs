@@ -1,12 +1,13 @@
 //! The live view: an inline frame at the end of the terminal's own text, so that the scrollback stays and the last frame
 //! remains. Lines where stdout is not a terminal.
 //!
-//! Goes in: Snapshots and log lines. Comes out: what is seen. Reads no keys and leaves the terminal's mode alone.
+//! Goes in: Snapshots and log lines. Comes out: what is seen. Reads no keys and leaves the terminal's mode alone;
+//! `canary top` shows the same frame on a screen of its own, with keys.
 
-mod frame;
-mod model;
-mod palette;
-mod table;
+pub(super) mod frame;
+pub(super) mod model;
+pub(super) mod palette;
+pub(super) mod table;
 
 use std::io::{IsTerminal, Stdout, stdout};
 
@@ -18,7 +19,7 @@ use ratatui::{
 };
 
 use self::{frame::Frame, model::Model, palette::Palette};
-use super::{PlainView, Snapshot, text::wrap};
+use super::{PlainView, Snapshot, api, text::wrap};
 
 /// Shows one deployment: the one that is asked for, else the one with most evidence against its canary.
 pub struct TerminalView(Output);
@@ -105,7 +106,7 @@ where
     }
 
     fn draw(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
-        self.model.update(snapshot);
+        self.model.update(&api::State::from(snapshot));
         self.redraw()
     }
 

@@ -122,13 +122,26 @@ pub fn elapsed(ns: u64) -> String {
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
+/// Time of day in UTC: "20:41:07".
+pub fn clock(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1000;
+    format!("{:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
+}
+
+/// Day and time in UTC: "2026-11-24T20:41:07Z".
+pub fn when(unix_ms: u64) -> String {
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_millis(unix_ms)).to_string()
+}
+
 /// An indicator's value in the unit that it is kept in (nanoseconds, bytes or a share).
 pub fn indicator(indicator: Indicator, value: Option<f64>) -> String {
     let Some(value) = value.filter(|v| v.is_finite()) else { return MISSING.to_owned() };
     match indicator {
-        Indicator::CpuPerWork | Indicator::RunQueueWait | Indicator::TurnaroundMean | Indicator::TurnaroundP95 => {
-            duration_ns(value)
-        }
+        Indicator::CpuPerWork
+        | Indicator::RunQueueWait
+        | Indicator::TurnaroundMean
+        | Indicator::TurnaroundP95
+        | Indicator::DependencyTurnaround => duration_ns(value),
         Indicator::MemoryStall => share(value),
         Indicator::MemoryInUse | Indicator::BytesPerWork => bytes(value),
     }

@@ -1,8 +1,11 @@
 //! Builds windows out of ticks: merges until there is enough work to divide by, then divides.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{Event, Indicator, Reading, Window};
+use super::{Around, Event, Indicator, Node, Reading, Window};
 use crate::{
     targets::{Role, Target},
     telemetry::{Histogram, Sample, Tick},
@@ -32,7 +35,13 @@ impl Windower {
     /// One window per tick. Events are this tick's; indicators are NaN until enough work has come together, then they
     /// cover everything since they were last given.
     pub fn push(&mut self, tick: &Tick) -> Window {
-        let samples: Vec<&Sample> = tick.samples.iter().filter(|s| s.target.deployment == self.deployment).collect();
+        // Of an instance that is there twice, the first counts: both would be the same work.
+        let mut known = BTreeSet::new();
+        let samples: Vec<&Sample> = tick
+            .samples
+            .iter()
+            .filter(|s| s.target.deployment == self.deployment && known.insert(&s.target.cgroup))
+            .collect();
         let clean = tick.quality.is_clean();
         // Sums of an instance that went away, or that hold lost data, say nothing any more.
         self.sums.retain(|target, _| clean && samples.iter().any(|s| s.target == *target));
@@ -43,7 +52,7 @@ impl Windower {
                 self.sums.entry(sample.target.clone()).or_default().add(sample);
             }
         }
-        let values = if clean && self.is_enough(&samples) { self.close() } else { BTreeMap::new() };
+        let values = if clean && self.is_enough() { self.close() } else { BTreeMap::new() };
         let readings = |role: Role| {
             samples
                 .iter()
@@ -59,22 +68,36 @@ impl Windower {
             stable: readings(Role::Stable),
             canary: readings(Role::Canary),
             clean,
+            node: node(tick, &samples),
         };
         self.next_index += 1;
         window
     }
 
-    fn is_enough(&self, samples: &[&Sample]) -> bool {
-        let side = |role: Role| {
-            let of_role = || samples.iter().filter(|s| s.target.role == role);
-            let work: u64 = of_role().filter_map(|s| self.sums.get(&s.target)).map(|s| s.turnarounds).sum();
-            of_role().next().is_none() || work >= MIN_TURNAROUNDS
-        };
+    fn is_enough(&self) -> bool {
+        // Nothing is waited for where there is nobody, or where nobody counts.
+        let side = |role: Role| self.work(role).is_none_or(|turnarounds| turnarounds >= MIN_TURNAROUNDS);
         !self.works || self.merged_ticks >= MAX_MERGED_TICKS || (side(Role::Stable) && side(Role::Canary))
+    }
+
+    /// Turnarounds of a role since its indicators were last given; `None` where they are not known.
+    fn work(&self, role: Role) -> Option<u64> {
+        let mut of_role = self.sums.iter().filter(|(target, _)| target.role == role).map(|(_, sums)| sums).peekable();
+        of_role.peek()?;
+        of_role
+            .map(|s| (s.network_ticks == s.ticks).then_some(s.turnarounds))
+            .try_fold(0u64, |sum, n| Some(sum.saturating_add(n?)))
     }
 
     fn close(&mut self) -> BTreeMap<Target, [f64; Indicator::COUNT]> {
         self.merged_ticks = 0;
+        // What a side uses idle must not be compared with what the other uses under load: it has no reading at all.
+        let idle = match (self.work(Role::Stable), self.work(Role::Canary)) {
+            (Some(0), Some(1..)) => Some(Role::Stable),
+            (Some(1..), Some(0)) => Some(Role::Canary),
+            _ => None,
+        };
+        self.sums.retain(|target, _| Some(target.role) != idle);
         // Stall time by PSI and by reclaim hooks are different quantities: all instances by the same one.
         let by_psi = self.sums.values().all(|s| s.psi_ticks == s.ticks);
         let works = self.works;
@@ -105,34 +128,41 @@ struct Sums {
     turnarounds: u64,
     turnaround_ns: u64,
     turnaround: Histogram,
+    dependency_turnarounds: u64,
+    dependency_turnaround_ns: u64,
 }
 
 impl Sums {
     fn add(&mut self, sample: &Sample) {
         self.ticks += 1;
-        self.span_ns += sample.span_ns;
+        add(&mut self.span_ns, sample.span_ns);
         self.populated |= sample.populated != Some(false);
         if let Some(cpu) = &sample.cpu {
             self.cpu_ticks += 1;
-            self.on_cpu_ns += cpu.on_cpu_ns;
-            self.runq_wait_ns += cpu.runq_wait_ns;
-            self.runq_waits += cpu.runq_waits;
+            add(&mut self.on_cpu_ns, cpu.on_cpu_ns);
+            add(&mut self.runq_wait_ns, cpu.runq_wait_ns);
+            add(&mut self.runq_waits, cpu.runq_waits);
         }
         if let Some(pressure) = &sample.pressure {
             self.psi_ticks += 1;
-            self.memory_some_usec += pressure.memory_some_usec;
+            add(&mut self.memory_some_usec, pressure.memory_some_usec);
         }
         if let Some(reclaim) = &sample.reclaim {
             self.reclaim_ticks += 1;
-            self.reclaim_ns += reclaim.stall_ns;
+            add(&mut self.reclaim_ns, reclaim.stall_ns);
         }
         self.memory_bytes = sample.memory.map(|m| m.in_use_bytes).or(self.memory_bytes);
         if let Some(network) = &sample.network {
             self.network_ticks += 1;
-            self.payload_bytes += network.rx_payload_bytes + network.tx_payload_bytes;
-            self.turnarounds += network.turnarounds;
-            self.turnaround_ns += network.turnaround_ns;
+            add(&mut self.payload_bytes, network.rx_payload_bytes);
+            add(&mut self.payload_bytes, network.tx_payload_bytes);
+            add(&mut self.turnarounds, network.turnarounds);
+            add(&mut self.turnaround_ns, network.turnaround_ns);
             self.turnaround.merge(&network.turnaround);
+        }
+        if let Some(dependency) = &sample.dependency {
+            self.dependency_turnarounds += dependency.turnarounds;
+            self.dependency_turnaround_ns += dependency.turnaround_ns;
         }
     }
 
@@ -159,8 +189,16 @@ impl Sums {
             Indicator::TurnaroundMean => ratio(has_network, self.turnaround_ns as f64, self.turnarounds as f64),
             Indicator::TurnaroundP95 if has_network => self.turnaround.quantile_ns(0.95).unwrap_or(f64::NAN),
             Indicator::TurnaroundP95 => f64::NAN,
+            Indicator::DependencyTurnaround => {
+                ratio(has_network, self.dependency_turnaround_ns as f64, self.dependency_turnarounds as f64)
+            }
         })
     }
+}
+
+/// No count of a real kernel comes near the end of 64 bits; one in a damaged recording may.
+fn add(sum: &mut u64, count: u64) {
+    *sum = sum.saturating_add(count);
 }
 
 fn turnarounds(sample: &Sample) -> u64 {
@@ -168,6 +206,7 @@ fn turnarounds(sample: &Sample) -> u64 {
 }
 
 fn reading(sample: &Sample, values: [f64; Indicator::COUNT]) -> Reading {
+    let waited_for = sample.cpu.as_ref().and_then(|c| c.waited_for);
     Reading {
         instance: sample.target.cgroup.clone(),
         incarnation: sample.target.incarnation,
@@ -178,9 +217,38 @@ fn reading(sample: &Sample, values: [f64; Indicator::COUNT]) -> Reading {
             Event::OomKills => sample.oom_kills,
             Event::ResetsOut => sample.network.as_ref().map(|n| n.resets_out),
             Event::Retransmits => sample.retransmits,
+            Event::ServerErrors => sample.http.map(|h| h.responses_5xx),
+            Event::ConnectFailures => sample.connections.map(|c| c.failed),
         }),
         turnarounds: turnarounds(sample),
         seconds: sample.span_ns as f64 / 1e9,
+        around: Around {
+            throttled: sample
+                .throttling
+                .filter(|t| t.periods > 0)
+                .map(|t| t.throttled_periods as f64 / t.periods as f64),
+            memory_limit_bytes: sample.memory.and_then(|m| m.limit_bytes),
+            wait_ns: waited_for.map(|w| w.sum_ns()),
+            wait_for_others_ns: waited_for.map(|w| w.other_cgroup_ns.saturating_add(w.kernel_ns)),
+        },
+    }
+}
+
+/// What the machine does besides this deployment. The kernel's own book where there is one, else ours.
+fn node(tick: &Tick, samples: &[&Sample]) -> Node {
+    let Some(machine) = tick.machine else { return Node::default() };
+    let own_ns: Option<f64> = samples
+        .iter()
+        .map(|s| s.kernel_cpu_usec.map(|usec| 1e3 * usec as f64).or(s.cpu.as_ref().map(|cpu| cpu.on_cpu_ns as f64)))
+        .sum();
+    let capacity_ns = f64::from(machine.cpus) * tick.span_ns as f64;
+    let total = machine.memory_total_bytes as f64;
+    Node {
+        cpu_others: own_ns
+            .filter(|_| capacity_ns > 0.0)
+            .map(|own| (machine.cpu_busy - own / capacity_ns).clamp(0.0, 1.0)),
+        memory_available: (total > 0.0).then(|| machine.memory_available_bytes as f64 / total),
+        memory_available_bytes: (total > 0.0).then_some(machine.memory_available_bytes),
     }
 }
 

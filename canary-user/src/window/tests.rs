@@ -4,17 +4,16 @@ use crate::telemetry::{Cpu, Memory, MemorySource, Network, Pressure, Quality};
 const SECOND_NS: u64 = 1_000_000_000;
 
 fn sample(role: Role, turnarounds: u64) -> Sample {
+    let target = Target {
+        deployment: "shop".into(),
+        role,
+        version: role.name().into(),
+        cgroup: format!("/{role}").into(),
+        incarnation: 1,
+        identity: None,
+    };
     Sample {
-        target: Target {
-            deployment: "shop".into(),
-            role,
-            version: role.name().into(),
-            cgroup: format!("/{role}").into(),
-            incarnation: 1,
-        },
-        span_ns: SECOND_NS,
         cpu: Some(Cpu { on_cpu_ns: 1_000 * turnarounds, runq_wait_ns: 500, runq_waits: 5, ..Cpu::default() }),
-        reclaim: None,
         network: Some(Network {
             turnarounds,
             turnaround_ns: 2_000_000 * turnarounds,
@@ -24,13 +23,17 @@ fn sample(role: Role, turnarounds: u64) -> Sample {
             ..Network::default()
         }),
         retransmits: Some(1),
-        lifecycle: None,
-        oom_kills: None,
         pressure: Some(Pressure { memory_some_usec: 10_000, ..Pressure::default() }),
-        throttling: None,
-        memory: Some(Memory { in_use_bytes: 4096, limit_bytes: None, source: MemorySource::ResidentSum }),
-        kernel_cpu_usec: None,
+        memory: Some(Memory {
+            in_use_bytes: 4096,
+            limit_bytes: None,
+            growth_bytes: None,
+            anon_bytes: None,
+            file_bytes: None,
+            source: MemorySource::ResidentSum,
+        }),
         populated: Some(true),
+        ..Sample::unmeasured(target, SECOND_NS)
     }
 }
 
@@ -76,9 +79,20 @@ fn no_traffic_on_one_side_is_missing_and_never_zero() {
     let mut windower = Windower::new("shop".into());
     for i in 1..=MAX_MERGED_TICKS {
         let window = windower.push(&tick(vec![sample(Role::Stable, 1000), sample(Role::Canary, 0)]));
-        assert!(value(&window.canary[0], Indicator::CpuPerWork).is_nan(), "tick {i}");
+        assert!(window.canary[0].values.iter().all(|v| v.is_nan()), "idle memory is not memory under load, tick {i}");
         assert_eq!(value(&window.stable[0], Indicator::CpuPerWork).is_nan(), i < MAX_MERGED_TICKS, "tick {i}");
     }
+}
+
+#[test]
+fn a_side_whose_network_is_not_measured_is_not_waited_for() {
+    let mut windower = Windower::new("shop".into());
+    let mut unmeasured = sample(Role::Canary, 0);
+    unmeasured.network = None;
+    let window = windower.push(&tick(vec![sample(Role::Stable, 1000), unmeasured]));
+    assert_eq!(value(&window.stable[0], Indicator::CpuPerWork), 1_000.0);
+    assert_eq!(value(&window.canary[0], Indicator::MemoryInUse), 4096.0, "unmeasured is not idle");
+    assert!(value(&window.canary[0], Indicator::CpuPerWork).is_nan());
 }
 
 #[test]
@@ -135,7 +149,7 @@ fn stall_time_comes_from_one_source_for_all() {
     let mut windower = Windower::new("shop".into());
     let mut without_psi = sample(Role::Canary, 100);
     without_psi.pressure = None;
-    without_psi.reclaim = Some(crate::telemetry::Reclaim { stall_ns: 20_000_000, stalls: 2 });
+    without_psi.reclaim = Some(crate::telemetry::Reclaim { stall_ns: 20_000_000, stalls: 2, stall: None });
     let window = windower.push(&tick(vec![sample(Role::Stable, 100), without_psi]));
     assert!(value(&window.stable[0], Indicator::MemoryStall).is_nan(), "stable has no reclaim signal here");
     assert_eq!(value(&window.canary[0], Indicator::MemoryStall), 0.02);

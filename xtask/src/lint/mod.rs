@@ -17,8 +17,8 @@ use crate::{
     toolchain::{self, Compiler, Way},
 };
 
-pub fn lint() -> Result<()> {
-    setup::setup(&setup::Options::default())?;
+pub fn lint(setup_from: setup::From) -> Result<()> {
+    setup::setup(setup_from)?;
     let outcomes = [
         ("formatting", formatting()),
         ("clippy", clippy()),

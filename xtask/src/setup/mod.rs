@@ -8,17 +8,11 @@ pub mod packages;
 mod probe;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 
 use crate::{cargo, toolchain};
 
-#[derive(Args, Default)]
-pub struct Options {
-    /// Where a missing compiler for the BPF target may come from; one that is there is used as it is
-    #[arg(long, value_enum, default_value_t, env = "CANARY_SETUP_FROM")]
-    from: From,
-}
-
+/// Where a missing compiler for the BPF target may come from; one that is there is used as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum From {
     /// rustup if it can download, else Debian packages
@@ -30,14 +24,14 @@ pub enum From {
     Debian,
 }
 
-pub fn setup(options: &Options) -> Result<()> {
+pub fn setup(from: From) -> Result<()> {
     let repository = cargo::repository();
     let had_cc = packages::ensure_c_compiler()?;
     let found = toolchain::find_compiler();
     let had_compiler = found.is_some();
     let compiler = match found {
         Some(compiler) => compiler,
-        None => compiler::install(options.from)?,
+        None => compiler::install(from)?,
     };
     let (linker, had_linker) = linker::ensure(&repository, &compiler)?;
     let had_probe = probe::ensure(&repository, &compiler, &linker)?;

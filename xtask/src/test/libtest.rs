@@ -18,6 +18,11 @@ impl Counts {
         self.failed += other.failed;
         self.skipped += other.skipped;
     }
+
+    pub fn and(mut self, other: Self) -> Self {
+        self.add(other);
+        self
+    }
 }
 
 impl Display for Counts {

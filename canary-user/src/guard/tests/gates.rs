@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::{busy, facts_after, hard, name, target, verdict};
 use crate::{
     guard::{
-        Facts, Mode,
+        Approval, Facts, Mode,
         gates::{Case, GATES, action_of, evaluate},
     },
-    judge::{HardFact, Outcome, Verdict},
+    judge::{HardFact, Outcome, Sign, SignKind, Verdict},
+    orchestrator::{Plan, dry_run},
     targets::Role,
     telemetry::Sample,
     window::Indicator,
@@ -18,6 +19,15 @@ fn samples() -> Vec<Sample> {
     vec![busy(target(Role::Stable, 1)), busy(target(Role::Canary, 2))]
 }
 
+fn plan() -> Plan {
+    Plan { orchestrator: "fake".into(), inverse: Some("start it".into()), ..Plan::default() }
+}
+
+/// A plan that takes itself back.
+fn temporary() -> Plan {
+    Plan { undo: Some(1.into()), ends_after_ms: Some(60_000), ..plan() }
+}
+
 /// A case in which every gate passes.
 fn open() -> (Verdict, Facts) {
     let verdict = verdict(Outcome::Regressed, 20);
@@ -25,6 +35,7 @@ fn open() -> (Verdict, Facts) {
     facts.mode = Mode::Rollback;
     facts.per_hour = 2;
     facts.cooldown = Duration::from_secs(900);
+    facts.described = Some(Ok(plan()));
     (verdict, facts)
 }
 
@@ -69,10 +80,14 @@ fn the_open_case_passes_every_gate_and_says_why() {
             "no event lost in the last 10 windows, everything measured that condemned",
             "the canary is there, seen for 20s; no max_age is set",
             "regressed in 5 windows in a row",
-            "stable's CPU per turnaround is +0.2 sd from its own history, no OOM kill and no crash of stable",
+            "stable is not worse itself in what condemned the canary, no OOM kill and no crash of stable",
+            "fake has hold of the canary",
             "the same canary instances since window 16",
+            "1 of 2 instances would be taken away",
             "1 stable instances populated and reporting, 1000 turnarounds in the last 10 windows",
+            "the way back: start it",
             "0 of 2 actions used in the last hour, none against this canary",
+            "this guard acts alone",
             "not required",
         ]
     );
@@ -82,7 +97,7 @@ fn the_open_case_passes_every_gate_and_says_why() {
 fn mode() {
     blocks("mode", "mode is observe: says that it would roll back and does nothing", |_, f| f.mode = Mode::Observe);
     blocks("mode", "mode is advise: advises to roll back and does nothing", |_, f| f.mode = Mode::Advise);
-    passes(|_, f| f.mode = Mode::Quarantine);
+    passes(|_, f| (f.mode, f.described) = (Mode::Quarantine, Some(Ok(temporary()))));
     passes(|_, f| f.mode = Mode::Drain);
 }
 
@@ -94,7 +109,7 @@ fn pause() {
 #[test]
 fn data_quality() {
     blocks("data_quality", "3 events lost in the last 10 windows", |_, f| f.lost_events = 3);
-    blocks("data_quality", "1 targets not counted in the last 10 windows: no slot left for them", |_, f| {
+    blocks("data_quality", "1 target not counted in the last 10 windows: no slot left for them", |_, f| {
         f.targets_without_slot = 1;
     });
 }
@@ -167,28 +182,26 @@ fn the_verdict_has_to_be_confirmed_or_hard() {
     }
 }
 
+fn stable_worse(indicator: Indicator) -> Sign {
+    let text = format!("stable got worse too: {} +20 % against what it was before", indicator.title());
+    Sign { kind: SignKind::StableWorse, text, explains: vec![indicator] }
+}
+
 #[test]
 fn what_hit_stable_too_is_the_environment() {
-    blocks("stable_healthy", "stable has 1 OOM kills of its own: it is the environment", |_, f| {
+    blocks("stable_healthy", "stable has 1 OOM kill of its own: it is the environment", |_, f| {
         f.stable_oom_kills = Some(1);
     });
     blocks("stable_healthy", "stable has 2 crashes of its own: it is the environment", |_, f| {
         f.stable_crashes = Some(2);
     });
-    let shifted = "stable's CPU per turnaround shifted too, +5.0 sd from its own history: it is the environment";
-    blocks("stable_healthy", shifted, |_, f| f.stable_shift[0].1 = Some(5.0));
-    let unknown = "it is not known whether stable's CPU per turnaround shifted too";
-    blocks("stable_healthy", unknown, |_, f| f.stable_shift[0].1 = None);
-    let (v, mut f) = open();
-    f.stable_shift[0].1 = Some(f64::NAN);
-    assert!(!last(&v, &f, 5).1, "NaN is no pass");
-    blocks(
-        "stable_healthy",
-        "stable's memory in use shifted too, -4.0 sd from its own history: it is the environment",
-        |_, f| f.stable_shift.push((Indicator::MemoryInUse, Some(-4.0))),
-    );
-    passes(|_, f| f.stable_shift[0].1 = Some(3.9));
-    passes(|_, f| f.stable_shift.push((Indicator::MemoryInUse, None)));
+    let worse = "stable got worse too: CPU per turnaround +20 % against what it was before: it is the environment";
+    blocks("stable_healthy", worse, |v, _| v.environment.signs = vec![stable_worse(Indicator::CpuPerWork)]);
+    // What the judge knows of what does not lead is its own affair: it has condemned the canary all the same.
+    passes(|v, _| v.environment.signs = vec![stable_worse(Indicator::MemoryInUse)]);
+    passes(|v, _| {
+        v.environment.signs = vec![Sign { kind: SignKind::Throttled, ..stable_worse(Indicator::CpuPerWork) }];
+    });
     passes(|_, f| (f.stable_oom_kills, f.stable_crashes) = (None, None));
 }
 
@@ -257,4 +270,85 @@ fn budget() {
         |_, f| f.journal_failure = Some("disk full".into()),
     );
     passes(|_, f| (f.actions_last_hour, f.since_last_action) = (1, Some(Duration::from_secs(900))));
+}
+
+#[test]
+fn an_orchestrator_that_will_not_act_blocks_by_its_own_words() {
+    blocks("owner", "refused, nothing was done: checkout@v2.service is upheld", |_, f| {
+        f.described = Some(Err("refused, nothing was done: checkout@v2.service is upheld".into()));
+    });
+    passes(|_, f| f.described = None);
+}
+
+#[test]
+fn blast_radius() {
+    blocks("blast_radius", "1 of 2 instances would be taken away, blast_radius is 0.3", |_, f| f.blast_radius = 0.3);
+    passes(|_, f| f.blast_radius = 0.5);
+}
+
+#[test]
+fn nothing_is_begun_that_has_no_way_back() {
+    blocks("rollback_possible", "fake knows no way back from it", |_, f| {
+        f.described = Some(Ok(Plan { inverse: None, ..plan() }));
+    });
+    let quarantine = |f: &mut Facts, plan| (f.mode, f.described) = (Mode::Quarantine, Some(Ok(plan)));
+    blocks("rollback_possible", "fake cannot take a quarantine back by itself", |_, f| {
+        quarantine(f, Plan { undo: None, ..temporary() });
+    });
+    blocks("rollback_possible", "fake plans a quarantine without an end", |_, f| {
+        quarantine(f, Plan { ends_after_ms: None, ..temporary() });
+    });
+    passes(|_, f| quarantine(f, temporary()));
+    passes(|_, f| quarantine(f, Plan { orchestrator: dry_run::NAME.into(), ..plan() }));
+}
+
+#[test]
+fn leadership() {
+    blocks("leadership", "node-b holds the lease", |_, f| f.leader = Err("node-b holds the lease".into()));
+    passes(|_, f| f.leader = Ok("this node holds the lease".into()));
+}
+
+#[test]
+fn approval() {
+    let required = Approval::Required(Duration::from_secs(900));
+    blocks("approval", "a person has to approve it within 15m", |_, f| f.approval = required);
+    passes(|_, f| f.approval = Approval::Given("root".into()));
+}
+
+#[test]
+fn a_person_decides_instead_of_the_verdict_and_not_instead_of_what_protects_stable() {
+    let asked = |f: &mut Facts| {
+        f.asked_by = Some("root".into());
+        // What a person may overrule.
+        f.mode = Mode::Observe;
+        f.lost_events = 7;
+        (f.max_age, f.canary_age) = (Some(Duration::from_secs(60)), Duration::from_secs(600));
+        f.stable_crashes = Some(3);
+        f.blast_radius = 0.1;
+        f.newest_canary = Some((name("/checkout/v2"), 20));
+        (f.actions_last_hour, f.condemned_elsewhere) = (9, vec![name("cart")]);
+        f.approval = Approval::Required(Duration::from_secs(900));
+    };
+    passes(|v, f| {
+        asked(f);
+        v.outcome = Outcome::Healthy;
+    });
+    type Change = fn(&mut Facts);
+    let cases: [(&str, Change); 8] = [
+        ("pause", |f| f.paused = Some("by root".into())),
+        ("canary_window", |f| f.canary.clear()),
+        ("owner", |f| f.described = Some(Err("refused".into()))),
+        ("capacity", |f| f.stable_reporting = 0),
+        ("rollback_possible", |f| f.described = Some(Ok(Plan { inverse: None, ..plan() }))),
+        ("budget", |f| f.acted_on = Some("x-1".into())),
+        ("budget", |f| f.journal_failure = Some("disk full".into())),
+        ("leadership", |f| f.leader = Err("another leads".into())),
+    ];
+    for (gate, change) in cases {
+        let (v, mut f) = open();
+        asked(&mut f);
+        change(&mut f);
+        let (blocked, passed, reason) = last(&v, &f, 0);
+        assert!(blocked == gate && !passed, "{gate}: {blocked} {reason}");
+    }
 }

@@ -1,8 +1,14 @@
-//! Whatever happens in whatever order: no canary instance is acted on twice, and none while paused.
+//! The real loop with a real journal, an orchestrator that does its worst, clocks that jump, people who ask for things,
+//! a disk that fails, and a kill between any two steps. Whatever happens in whatever order:
+//! - the orchestrator is called at most once for a decision and for an instance of the canary,
+//! - never while paused, never without the intent and its inverse on disk, never where stable is below its minimum,
+//! - every quarantine ends (an orchestrator that says that one is gone is believed),
+//! - the journal tells every call, every life in an order that makes sense, and every command.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use proptest::prelude::*;
+use tokio::time::sleep;
 
 use super::{
     busy,
@@ -10,128 +16,346 @@ use super::{
     stopped, target,
 };
 use crate::{
-    guard::Stage,
+    control::Command,
+    guard::{Action, Stage},
+    journal::HistoryEntry,
     judge::{HardFact, Outcome},
     orchestrator::State,
     targets::Role,
 };
 
+/// Cases in each of the two tests, where `PROPTEST_CASES` does not say otherwise: as built for `cargo xtask test` and CI, together
+/// what is promised; without optimization, where each takes ten times as long, fewer.
+const CASES: u32 = if cfg!(debug_assertions) { 300 } else { 5_000 };
+
+fn config() -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases: CASES, ..config } }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Ticks(u8),
+    /// The machine is busy or asleep: no tick for this many seconds.
+    Gap(u64),
+    /// Somebody sets the wall clock, by hours.
+    WallClock(i64),
     Says(Outcome, Option<HardFact>),
-    Pause(bool),
+    PauseFile(bool),
+    /// For this many seconds; `None` = until it is resumed.
+    Pause(Option<u64>),
+    Resume,
+    Approve,
+    Rollback,
+    Undo,
     Replace,
     CanaryStops(bool),
+    Stable(u8),
     Behaves(Behaviour),
-    Finds(State),
+    /// `None` = it says what is.
+    Finds(Option<State>),
+    WillNot(bool),
+    Leads(bool),
+    UndoFails(u32),
+    CanUndo(bool),
+    Disk(bool),
     Stop,
     Kill,
     Wait,
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    use Behaviour::*;
     prop_oneof![
-        8 => (1..6u8).prop_map(Step::Ticks),
-        4 => prop::sample::select(vec![
+        10 => (1..5u8).prop_map(Step::Ticks),
+        5 => prop::sample::select(vec![
             Step::Says(Outcome::Regressed, None),
             Step::Says(Outcome::Regressed, None),
             Step::Says(Outcome::Healthy, None),
             Step::Says(Outcome::Inconclusive, None),
             Step::Says(Outcome::Regressed, Some(HardFact::CrashLoop)),
         ]),
-        2 => any::<bool>().prop_map(Step::Pause),
+        3 => prop::sample::select(vec![
+            Succeeds, Succeeds, Refuses, Fails, Hangs, Panics, DoesItLate, DoesItAndFails, DoesItAndHangs,
+        ]).prop_map(Step::Behaves),
+        2 => prop::sample::select(vec![
+            None, None, Some(State::InEffect), Some(State::NotInEffect), Some(State::InProgress),
+        ]).prop_map(Step::Finds),
+        4 => prop::sample::select(vec![Step::Approve, Step::Approve, Step::Rollback, Step::Undo]),
+        3 => prop_oneof![
+            any::<bool>().prop_map(Step::PauseFile),
+            prop::option::of(1..60u64).prop_map(Step::Pause),
+            Just(Step::Resume),
+        ],
         2 => Just(Step::Replace),
         2 => any::<bool>().prop_map(Step::CanaryStops),
-        2 => prop::sample::select(vec![Behaviour::Succeeds, Behaviour::Refuses, Behaviour::Hangs]).prop_map(Step::Behaves),
-        1 => prop::sample::select(vec![State::InEffect, State::NotInEffect, State::InProgress]).prop_map(Step::Finds),
-        1 => Just(Step::Stop),
-        1 => Just(Step::Kill),
-        1 => Just(Step::Wait),
+        2 => (0..3u8).prop_map(Step::Stable),
+        2 => prop_oneof![(1..900u64).prop_map(Step::Gap), (-48..48i64).prop_map(Step::WallClock)],
+        1 => prop_oneof![
+            any::<bool>().prop_map(Step::WillNot),
+            any::<bool>().prop_map(Step::Leads),
+            any::<bool>().prop_map(Step::CanUndo),
+            any::<bool>().prop_map(Step::Disk),
+            (0..3u32).prop_map(Step::UndoFails),
+        ],
+        2 => prop_oneof![3 => Just(Step::Kill), 1 => Just(Step::Stop), 1 => Just(Step::Wait)],
     ]
 }
 
-/// Plays the steps; gives the instances that the orchestrator was called for, and how often it was called while paused.
-async fn play(steps: Vec<Step>) -> (Vec<u64>, u32, Vec<Vec<Stage>>) {
-    let mut rig = Rig::new("rollback", &["checkout"]);
-    let (mut incarnation, mut is_stopped) = (2, false);
-    for step in steps {
-        match step {
-            Step::Ticks(n) => {
-                for _ in 0..n {
-                    let canary = target(Role::Canary, incarnation);
-                    let canary = if is_stopped { stopped(canary) } else { busy(canary) };
-                    rig.tick(vec![busy(target(Role::Stable, 1)), canary]).await;
-                }
-            }
-            Step::Says(outcome, fact) => rig.says(outcome, fact),
-            Step::Pause(paused) => rig.pause(paused),
-            Step::Replace => incarnation += 1,
-            Step::CanaryStops(stops) => is_stopped = stops,
-            Step::Behaves(behaviour) => *rig.fake.behaviour.lock().unwrap() = behaviour,
-            Step::Finds(state) => *rig.fake.state.lock().unwrap() = state,
-            Step::Stop => drop(rig.stop().await),
-            Step::Kill => rig.kill().await,
-            Step::Wait => tokio::time::sleep(std::time::Duration::from_secs(120)).await,
-        }
-    }
-    rig.kill().await;
-    let applied = rig.fake.applied.lock().unwrap().iter().flatten().map(|t| t.incarnation).collect();
-    let while_paused = *rig.fake.while_paused.lock().unwrap();
-    (applied, while_paused, rig.stages())
+/// What came of it.
+#[derive(Debug, Default)]
+struct End {
+    called: Vec<String>,
+    /// The incarnations that it was called for.
+    instances: Vec<u64>,
+    while_paused: u32,
+    unrecorded: u32,
+    below_minimum: u32,
+    /// Quarantines that are still in effect in the end.
+    held: Vec<String>,
+    lives: Vec<(String, Vec<Stage>)>,
+    commands: (usize, usize),
 }
 
-fn run(steps: Vec<Step>) -> (Vec<u64>, u32, Vec<Vec<Stage>>) {
+/// A rig with its canary, as the steps change them.
+struct Play {
+    rig: Rig,
+    incarnation: u64,
+    canary_stopped: bool,
+    stable: u8,
+    asked: usize,
+}
+
+impl Play {
+    async fn ticks(&mut self, n: u8) {
+        for _ in 0..n {
+            let canary = target(Role::Canary, self.incarnation);
+            let canary = if self.canary_stopped { stopped(canary) } else { busy(canary) };
+            let stable = (0..self.stable).map(|n| {
+                let mut instance = target(Role::Stable, 100 + u64::from(n));
+                instance.cgroup = format!("/checkout/v1-{n}").into();
+                busy(instance)
+            });
+            self.rig.tick(stable.chain([canary]).collect()).await;
+            sleep(Duration::from_millis(999)).await;
+        }
+    }
+
+    async fn gap(&mut self, seconds: u64) {
+        self.rig.second += seconds;
+        sleep(Duration::from_secs(seconds)).await;
+    }
+
+    async fn ask(&mut self, command: impl FnOnce(&Rig) -> Option<Command>) -> bool {
+        let Some(command) = self.rig.is_running().then(|| command(&self.rig)).flatten() else { return false };
+        self.asked += 1;
+        let granted = self.rig.ask(command).await.is_ok();
+        super::rig::settle().await;
+        granted
+    }
+
+    async fn take(&mut self, step: Step) {
+        let fake = self.rig.fake.clone();
+        let newest = |rig: &Rig| Some(rig.journal_to_read()?.history(1).ok()?.pop()?.decision.id);
+        match step {
+            Step::Ticks(n) => self.ticks(n).await,
+            Step::Gap(seconds) => self.gap(seconds).await,
+            Step::WallClock(hours) => self.rig.wall_clock_off_ms = hours * 3_600_000,
+            Step::Says(outcome, fact) => self.rig.says(outcome, fact),
+            Step::PauseFile(paused) => self.rig.pause(paused),
+            Step::Pause(seconds) => {
+                let for_ms = seconds.map(|s| s * 1000);
+                if self.ask(|_| Some(Command::Pause { deployment: None, for_ms, reason: String::new() })).await {
+                    let now = fake.latest.lock().unwrap().0;
+                    *fake.paused_until.lock().unwrap() = seconds.map_or(u64::MAX, |s| now + s);
+                }
+            }
+            Step::Resume => {
+                if self.ask(|_| Some(Command::Resume { deployment: None })).await {
+                    *fake.paused_until.lock().unwrap() = 0;
+                }
+            }
+            Step::Approve => drop(self.ask(|rig| newest(rig).map(|id| Command::Approve { id })).await),
+            Step::Undo => drop(self.ask(|rig| newest(rig).map(|id| Command::Undo { id })).await),
+            Step::Rollback => {
+                let command = Command::Rollback { deployment: "checkout".into(), reason: String::new() };
+                self.ask(|_| Some(command)).await;
+            }
+            Step::Replace => self.incarnation += 1,
+            Step::CanaryStops(stops) => self.canary_stopped = stops,
+            Step::Stable(n) => self.stable = n,
+            Step::Behaves(behaviour) => *fake.behaviour.lock().unwrap() = behaviour,
+            Step::Finds(state) => {
+                *fake.is_honest.lock().unwrap() = state.is_none();
+                *fake.state.lock().unwrap() = state.unwrap_or(State::InEffect);
+            }
+            Step::WillNot(refuses) => *fake.will_not.lock().unwrap() = refuses.then(|| "not now".into()),
+            Step::Leads(leads) => *fake.leads.lock().unwrap() = leads,
+            Step::UndoFails(times) => *fake.undo_fails.lock().unwrap() = times,
+            Step::CanUndo(can) => *fake.can_undo.lock().unwrap() = can,
+            Step::Disk(works) => {
+                self.rig.accept();
+                if !works {
+                    self.rig.refuse("stage", "1");
+                }
+            }
+            Step::Stop => drop(self.rig.stop().await),
+            Step::Kill => self.rig.kill().await,
+            Step::Wait => self.gap(120).await,
+        }
+    }
+}
+
+async fn play(mode: &str, approval: bool, steps: Vec<Step>) -> End {
+    let keys = if approval {
+        "approval = \"required\"\napproval_timeout = \"30s\"\nblast_radius = 1.0"
+    } else {
+        "blast_radius = 1.0"
+    };
+    let rig = Rig::with_keys(mode, &["checkout"], keys);
+    // The one lie by which a quarantine could stay.
+    let believed = |step: &Step| mode != "quarantine" || !matches!(step, Step::Finds(Some(State::NotInEffect)));
+    let mut play = Play { rig, incarnation: 2, canary_stopped: false, stable: 1, asked: 0 };
+    drop(play.rig.journal());
+    for step in steps.into_iter().filter(believed) {
+        play.take(step).await;
+    }
+    // Then everything is well again, and time goes by.
+    if mode == "quarantine" {
+        for step in [
+            Step::Kill,
+            Step::Wait,
+            Step::Disk(true),
+            Step::Finds(None),
+            Step::UndoFails(0),
+            Step::Says(Outcome::Healthy, None),
+        ] {
+            play.take(step).await;
+        }
+        for _ in 0..6 {
+            play.ticks(2).await;
+            play.gap(61).await;
+        }
+    }
+    play.rig.kill().await;
+    let fake = &play.rig.fake;
+    let journal = play.rig.journal();
+    let history = journal.history(1000).unwrap();
+    let is_held = |id: &&String| {
+        let quarantine = |e: &HistoryEntry| e.decision.id == **id && e.decision.action == Action::Quarantine;
+        history.iter().any(quarantine)
+    };
+    let held = fake.in_effect.lock().unwrap().iter().filter(is_held).cloned().collect();
+    let lives = history.into_iter().map(|e| (e.decision.id, e.stages.iter().map(|s| s.stage).collect())).collect();
+    End {
+        called: fake.called.lock().unwrap().clone(),
+        instances: fake.applied.lock().unwrap().iter().flatten().map(|t| t.incarnation).collect(),
+        while_paused: *fake.while_paused.lock().unwrap(),
+        unrecorded: *fake.unrecorded.lock().unwrap(),
+        below_minimum: *fake.below_minimum.lock().unwrap(),
+        held,
+        lives,
+        commands: (play.asked, journal.commands(1000).unwrap().len()),
+    }
+}
+
+fn run(mode: &str, approval: bool, steps: Vec<Step>) -> End {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(play(steps))
+    runtime.block_on(play(mode, approval, steps))
 }
 
 /// The order of stages that a life may have.
 fn follows(before: Stage, after: Stage) -> bool {
     use Stage::*;
-    matches!(
-        (before, after),
-        (Planned, Applying | Blocked | Failed)
-            | (Applying, Applied | Failed)
-            | (Applied, Applied | Verified | Reverted | Failed)
-            | (Verified, Reverted)
-    )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn never_twice_and_never_while_paused(steps in prop::collection::vec(step(), 1..40)) {
-        let (applied, while_paused, lives) = run(steps);
-        let distinct: BTreeSet<u64> = applied.iter().copied().collect();
-        prop_assert_eq!(distinct.len(), applied.len(), "acted on twice: {:?}", applied);
-        prop_assert_eq!(while_paused, 0);
-        let calls = lives.iter().flatten().filter(|s| **s == Stage::Applying).count();
-        prop_assert_eq!(calls, applied.len(), "every call is in the journal");
-        for life in &lives {
-            prop_assert!(life.windows(2).all(|w| follows(w[0], w[1])), "{:?}", life);
-        }
+    let undoes = matches!(after, Undoing | Undone);
+    match before {
+        Planned => matches!(after, Approved | Applying | Blocked | Declined | Failed),
+        Approved => matches!(after, Applying | Blocked | Failed),
+        Applying => matches!(after, Applied | Failed) || undoes,
+        Applied => matches!(after, Applied | Verified | Reverted | Failed) || undoes,
+        Verified => matches!(after, Recovered | NotRecovered | Reverted | Closed | Failed) || undoes,
+        Recovered | NotRecovered => matches!(after, Reverted | Closed) || undoes,
+        Failed => after == Failed || undoes,
+        Undoing => matches!(after, Undoing | Undone | Failed),
+        Reverted | Closed => after == Undoing,
+        Blocked | Declined | Undone => false,
     }
 }
 
-/// The property is worth something only if actions do happen in it.
+fn check(end: &End) -> Result<(), TestCaseError> {
+    let distinct: BTreeSet<&String> = end.called.iter().collect();
+    prop_assert_eq!(distinct.len(), end.called.len(), "called twice for a decision: {:?}", end.called);
+    let distinct: BTreeSet<u64> = end.instances.iter().copied().collect();
+    prop_assert_eq!(distinct.len(), end.instances.len(), "acted on twice: {:?}", end.instances);
+    prop_assert_eq!(end.while_paused, 0, "called while paused");
+    prop_assert_eq!(end.unrecorded, 0, "called without the intent on disk");
+    prop_assert_eq!(end.below_minimum, 0, "called while stable was below its minimum");
+    prop_assert!(end.held.is_empty(), "quarantines without an end: {:?}", end.held);
+    for (id, life) in &end.lives {
+        prop_assert!(life.windows(2).all(|w| follows(w[0], w[1])), "{}: {:?}", id, life);
+        let called = end.called.iter().filter(|c| *c == id).count();
+        let recorded = life.iter().filter(|s| **s == Stage::Applying).count();
+        prop_assert_eq!(called, recorded, "{}: {:?}", id, life);
+    }
+    prop_assert!(end.called.iter().all(|id| end.lives.iter().any(|(known, _)| known == id)));
+    prop_assert_eq!(end.commands.0, end.commands.1, "every command is in the journal");
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn whatever_happens_it_acts_once_with_leave_and_on_record(
+        mode in prop::sample::select(vec!["rollback", "drain"]),
+        approval in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..30),
+    ) {
+        check(&run(mode, approval, steps))?;
+    }
+
+    #[test]
+    fn whatever_happens_every_quarantine_ends(
+        approval in prop::bool::weighted(0.2),
+        steps in prop::collection::vec(step(), 1..30),
+    ) {
+        check(&run("quarantine", approval, steps))?;
+    }
+}
+
+/// The call was made, the guard was killed, and a person undid it before it came into effect.
+#[test]
+fn a_quarantine_that_comes_into_effect_after_it_was_undone_ends() {
+    let late = [Step::Behaves(Behaviour::DoesItLate), Step::Ticks(1), Step::Kill, Step::Ticks(1), Step::Undo];
+    let condemned = Step::Says(Outcome::Regressed, Some(HardFact::CrashLoop));
+    let end = run("quarantine", false, [vec![condemned], late.to_vec()].concat());
+    assert_eq!((end.called.len(), &*end.held), (1, &[][..]), "{end:?}");
+    let undone = end.lives[0].1.iter().filter(|s| **s == Stage::Undone).count();
+    assert!(undone == 1 && end.lives[0].1.last() == Some(&Stage::Undone), "{end:?}");
+    check(&end).expect("every property holds of it");
+}
+
+/// The properties are worth something only if actions do happen in them.
 #[test]
 fn the_machine_does_act() {
     let regressed = || Step::Says(Outcome::Regressed, None);
-    let (applied, _, _) = run(vec![
-        regressed(),
-        Step::Ticks(4),
-        Step::Stop,
-        Step::Ticks(4),
-        Step::Behaves(Behaviour::Refuses),
-        Step::Replace,
-        Step::Ticks(4),
-        Step::Kill,
-        Step::Ticks(4),
-        Step::Replace,
-        Step::Ticks(4),
-    ]);
-    assert_eq!(applied.first(), Some(&2));
-    assert!(applied.len() >= 2, "{applied:?}");
+    let replaced = [Step::Replace, Step::Ticks(4)];
+    let end = run(
+        "rollback",
+        false,
+        [
+            vec![regressed(), Step::Ticks(4), Step::Stop, Step::Ticks(4), Step::Behaves(Behaviour::Refuses)],
+            replaced.to_vec(),
+            vec![Step::Kill, Step::Ticks(4)],
+            replaced.to_vec(),
+        ]
+        .concat(),
+    );
+    assert_eq!(end.instances.first(), Some(&2));
+    assert!(end.instances.len() >= 2, "{end:?}");
+    let end =
+        run("quarantine", false, vec![regressed(), Step::Ticks(4), Step::Finds(Some(State::InEffect)), Step::Kill]);
+    assert!(end.called.len() == 1 && end.lives[0].1.last() == Some(&Stage::Undone), "{end:?}");
+    let end = run("drain", true, vec![regressed(), Step::Ticks(4), Step::Approve, Step::Ticks(2)]);
+    assert!(end.called.len() == 1 && end.lives[0].1.contains(&Stage::Approved), "{end:?}");
 }

@@ -1,7 +1,11 @@
 //! Tests of the rules and of the loop, with the ticks, verdicts and orchestrators that they share.
 
+mod advice;
+mod commands;
 mod gates;
+mod life;
 mod machine;
+mod recovery;
 mod restart;
 mod rig;
 mod rules;
@@ -10,12 +14,12 @@ mod verify;
 
 use std::sync::Arc;
 
-use super::{Facts, StableShift, facts::Memory};
+use super::{Facts, facts::Memory};
 use crate::{
     judge::{Cause, HardFact, Outcome, Verdict},
     targets::{Role, Target},
     telemetry::{Cpu, Lifecycle, Network, Quality, Sample, Tick},
-    window::{Indicator, Window},
+    window::Window,
 };
 
 pub const SECOND_NS: u64 = 1_000_000_000;
@@ -27,25 +31,26 @@ pub fn target(role: Role, incarnation: u64) -> Target {
         Role::Stable => ("v1", "/checkout/v1"),
         Role::Canary => ("v2", "/checkout/v2"),
     };
-    Target { deployment: "checkout".into(), role, version: version.into(), cgroup: cgroup.into(), incarnation }
+    Target {
+        deployment: "checkout".into(),
+        role,
+        version: version.into(),
+        cgroup: cgroup.into(),
+        incarnation,
+        identity: None,
+    }
 }
 
 /// An instance that serves 100 requests in a second.
 pub fn busy(target: Target) -> Sample {
     Sample {
-        span_ns: SECOND_NS,
         cpu: Some(Cpu { on_cpu_ns: SECOND_NS / 4, ..Cpu::default() }),
         network: Some(Network { turnarounds: 100, tx_bytes: 50_000, ..Network::default() }),
         lifecycle: Some(Lifecycle::default()),
         oom_kills: Some(0),
         retransmits: Some(0),
         populated: Some(true),
-        target,
-        reclaim: None,
-        pressure: None,
-        throttling: None,
-        memory: None,
-        kernel_cpu_usec: None,
+        ..Sample::unmeasured(target, SECOND_NS)
     }
 }
 
@@ -67,6 +72,7 @@ pub fn tick(second: u64, samples: Vec<Sample>) -> Tick {
         samples,
         quality: Quality::default(),
         machine: None,
+        own: None,
     }
 }
 
@@ -84,6 +90,7 @@ pub fn window(deployment: &str, index: u64, tick: &Tick) -> Window {
         stable: Vec::new(),
         canary: Vec::new(),
         clean: tick.quality.is_clean(),
+        node: Default::default(),
     }
 }
 
@@ -92,6 +99,7 @@ pub fn verdict(outcome: Outcome, window: u64) -> Verdict {
         signal: "cpu_per_work".into(),
         text: "CPU per turnaround +31 %".into(),
         mechanism: "more work per request".into(),
+        ruled_out: Vec::new(),
         evidence_ln: 7.1,
     };
     let regressed = outcome == Outcome::Regressed;
@@ -108,6 +116,9 @@ pub fn verdict(outcome: Outcome, window: u64) -> Verdict {
         onset: None,
         causes: if regressed { vec![cause] } else { Vec::new() },
         reasons: Vec::new(),
+        environment: Default::default(),
+        forecast: None,
+        recommendations: Vec::new(),
         baseline_windows: 300,
         judged_windows: 100,
     }
@@ -117,10 +128,6 @@ pub fn hard(fact: HardFact, window: u64) -> Verdict {
     Verdict { hard: Some(fact), causes: Vec::new(), ..verdict(Outcome::Regressed, window) }
 }
 
-pub fn calm() -> StableShift {
-    [Some(0.2); Indicator::COUNT]
-}
-
 /// What a memory says after `n` windows with these samples, at the last of them.
 pub fn facts_after(n: u64, samples: &[Sample], verdict: &Verdict) -> Facts {
     let mut memory = Memory::default();
@@ -128,7 +135,7 @@ pub fn facts_after(n: u64, samples: &[Sample], verdict: &Verdict) -> Facts {
         let tick = tick(i, samples.to_vec());
         memory.observe(&tick, &window("checkout", i, &tick));
     }
-    memory.facts(&tick(n - 1, samples.to_vec()), "checkout", verdict, &calm())
+    memory.facts(&tick(n - 1, samples.to_vec()), "checkout", verdict)
 }
 
 pub fn name(text: &str) -> Arc<str> {

@@ -2,18 +2,20 @@
 
 use super::{
     UNIX_MS, both_busy, busy,
-    rig::{Behaviour, Rig},
+    rig::{Behaviour, Rig, plan},
     stopped, target,
 };
 use crate::{
     guard::{
-        Action, Decision,
+        Action, Decision, Moment,
         Stage::{self, *},
     },
     judge::Outcome,
-    orchestrator::{Orchestrator, State},
+    orchestrator::State,
     targets::Role,
 };
+
+const AT: Moment = Moment { unix_ms: UNIX_MS, t_ns: 0 };
 
 fn decision() -> Decision {
     Decision {
@@ -34,9 +36,9 @@ fn killed_after(stages: &[Stage], finds: State) -> Rig {
     let rig = Rig::new("rollback", &["checkout"]);
     let d = decision();
     let mut journal = rig.journal();
-    journal.record_decision(&d, &rig.fake.plan(&d), stages[0], "").unwrap();
+    journal.record_decision(&d, &plan(&d), stages[0], "", AT).unwrap();
     for stage in &stages[1..] {
-        journal.record_stage(&d.id, *stage, "", UNIX_MS).unwrap();
+        journal.record_stage(&d.id, *stage, "", AT).unwrap();
     }
     *rig.fake.state.lock().unwrap() = finds;
     rig.says(Outcome::Regressed, None);
@@ -52,7 +54,10 @@ async fn after_a_kill_before_the_call_nothing_was_done_and_it_may_be_decided_ane
     let mut rig = killed_after(&[Planned], State::NotInEffect);
     rig.tick(both_busy(0).samples).await;
     assert_eq!(first_life(&rig), [Planned, Failed]);
-    assert_eq!(rig.last_detail(), "the guard stopped before it called, nothing was done; fake finds it not in effect");
+    assert_eq!(
+        rig.last_detail(),
+        "the guard stopped before it called, nothing was done; fake finds it not in effect: as the test says"
+    );
     assert_eq!(rig.applies(), 0, "what was left behind is not sent");
     for _ in 0..10 {
         rig.tick(both_busy(0).samples).await;
@@ -71,7 +76,10 @@ async fn after_a_kill_during_the_call_the_state_decides_and_nothing_is_sent() {
         assert_eq!(first_life(&rig), life);
         assert_eq!(rig.applies(), 0);
         let said = &rig.journal().history(9).unwrap().pop().unwrap().stages.pop().unwrap().detail;
-        assert_eq!(said, "found unfinished after a restart, fake finds it not in effect; not sent again");
+        assert_eq!(
+            said,
+            "found unfinished after a restart, fake finds it not in effect: as the test says; not sent again"
+        );
     }
 }
 
@@ -90,7 +98,7 @@ async fn what_is_found_in_effect_is_verified_by_the_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn a_finished_action_is_left_alone() {
-    for end in [Verified, Reverted, Failed] {
+    for end in [Reverted, Failed, Closed, Undone] {
         let mut rig = killed_after(&[Planned, Applying, Applied, end], State::NotInEffect);
         for _ in 0..20 {
             rig.tick(both_busy(0).samples).await;

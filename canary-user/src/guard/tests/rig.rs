@@ -1,35 +1,44 @@
 //! The real loop with a real journal on disk, ticks by hand and an orchestrator that can misbehave.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
-use super::{calm, hard, tick, verdict, window};
+use super::{hard, tick, verdict, window};
 use crate::{
     config::Config,
-    guard::{Decision, Judgement, Setup, Stage, Summary, Watched, run},
+    control::{self, Answer, Command, Control},
+    guard::{Action, Decision, Setup, Stage, Summary, Watched, run},
     journal::Journal,
     judge::{HardFact, Outcome},
-    orchestrator::{BoxFuture, Orchestrator, Plan, State},
-    targets::Target,
+    orchestrator::{BoxFuture, Error, Found, Orchestrator, Plan, State},
+    targets::{Role, Target},
     telemetry::Sample,
     watch::{DecisionView, Snapshot},
 };
+
+/// How long the fake's quarantines last.
+pub const QUARANTINE_MS: u64 = 60_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     Succeeds,
     Refuses,
+    Fails,
     Hangs,
     Panics,
+    DoesItLate,
+    DoesItAndFails,
+    DoesItAndHangs,
 }
 
 /// Counts its calls, and notes calls that should not have been made.
@@ -38,9 +47,41 @@ pub struct Fake {
     pub state: Mutex<State>,
     pub applied: Mutex<Vec<Vec<Target>>>,
     pub while_paused: Mutex<u32>,
+    /// Until which second a person has paused the guard.
+    pub paused_until: Mutex<u64>,
+    /// Calls without their intent on disk, and calls that left too few of stable.
+    pub unrecorded: Mutex<u32>,
+    pub below_minimum: Mutex<u32>,
+    /// IDs of the decisions that it was called for, and of those that are in effect.
+    pub called: Mutex<Vec<String>>,
+    pub in_effect: Mutex<BTreeSet<String>>,
+    /// Whether it says what is, and not `state`.
+    pub is_honest: Mutex<bool>,
+    /// The second of the latest tick, and the instances of stable in it.
+    pub latest: Mutex<(u64, usize)>,
     /// Someone pauses the guard between the plan and the call.
     pub pauses_in_plan: Mutex<bool>,
+    /// What it is asked to take back, each time.
+    pub undone: Mutex<Vec<String>>,
+    /// How many times taking back fails first.
+    pub undo_fails: Mutex<u32>,
+    /// Whether its plans can be taken back by the guard.
+    pub can_undo: Mutex<bool>,
+    pub leads: Mutex<bool>,
+    /// Why it will not do anything, said when it is asked for its plan.
+    pub will_not: Mutex<Option<String>>,
     pause_file: PathBuf,
+    journal: PathBuf,
+}
+
+/// What the fake says that it would do.
+pub fn plan(d: &Decision) -> Plan {
+    let steps = vec![format!("stop {}", d.deployment)];
+    let plan = Plan { orchestrator: "fake".into(), steps, inverse: Some("start".into()), ..Plan::default() };
+    match d.action {
+        Action::Quarantine => Plan { undo: Some("weights".into()), ends_after_ms: Some(QUARANTINE_MS), ..plan },
+        _ => plan,
+    }
 }
 
 impl Orchestrator for Fake {
@@ -48,33 +89,89 @@ impl Orchestrator for Fake {
         "fake"
     }
 
-    fn plan(&self, d: &Decision) -> Plan {
+    fn describe<'a>(&'a self, d: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
         if *self.pauses_in_plan.lock().unwrap() {
             std::fs::write(&self.pause_file, "").unwrap();
         }
-        Plan {
-            orchestrator: "fake".into(),
-            steps: vec![format!("stop {}", d.deployment)],
-            inverse: Some("start".into()),
-        }
-    }
-
-    fn apply<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<()>> {
+        let will_not = self.will_not.lock().unwrap().clone();
         Box::pin(async move {
-            self.applied.lock().unwrap().push(decision.canary.clone());
-            *self.while_paused.lock().unwrap() += u32::from(self.pause_file.exists());
-            let behaviour = *self.behaviour.lock().unwrap();
-            match behaviour {
-                Behaviour::Succeeds => Ok(()),
-                Behaviour::Refuses => bail!("no such unit"),
-                Behaviour::Hangs => std::future::pending().await,
-                Behaviour::Panics => panic!("the fake orchestrator panics, as this test wants"),
+            match will_not {
+                Some(why) => Err(Error::Refused(why)),
+                None if *self.can_undo.lock().unwrap() => Ok(Plan { undo: Some("start".into()), ..plan(d) }),
+                None => Ok(plan(d)),
             }
         })
     }
 
-    fn state<'a>(&'a self, _: &'a Decision) -> BoxFuture<'a, Result<State>> {
-        Box::pin(async { Ok(*self.state.lock().unwrap()) })
+    fn apply<'a>(&'a self, decision: &'a Decision, _: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            self.applied.lock().unwrap().push(decision.canary.clone());
+            self.called.lock().unwrap().push(decision.id.clone());
+            let (second, stable) = *self.latest.lock().unwrap();
+            let paused = self.pause_file.exists() || second < *self.paused_until.lock().unwrap();
+            *self.while_paused.lock().unwrap() += u32::from(paused);
+            *self.below_minimum.lock().unwrap() += u32::from(stable == 0);
+            let entry = Journal::open_to_read(&self.journal).unwrap().entry(&decision.id).unwrap();
+            let recorded =
+                entry.is_some_and(|e| e.stages.iter().any(|s| s.stage == Stage::Applying) && e.plan.inverse.is_some());
+            *self.unrecorded.lock().unwrap() += u32::from(!recorded);
+            let behaviour = *self.behaviour.lock().unwrap();
+            match behaviour {
+                Behaviour::Succeeds => {
+                    self.in_effect.lock().unwrap().insert(decision.id.clone());
+                    Ok(())
+                }
+                Behaviour::DoesItLate => {
+                    tokio::time::sleep(Duration::from_secs(20)).await;
+                    self.in_effect.lock().unwrap().insert(decision.id.clone());
+                    Ok(())
+                }
+                Behaviour::DoesItAndFails => {
+                    self.in_effect.lock().unwrap().insert(decision.id.clone());
+                    Err(anyhow!("the connection broke").into())
+                }
+                Behaviour::DoesItAndHangs => {
+                    self.in_effect.lock().unwrap().insert(decision.id.clone());
+                    std::future::pending().await
+                }
+                Behaviour::Refuses => Err(Error::Refused("no such unit".into())),
+                Behaviour::Fails => Err(anyhow!("the connection broke").into()),
+                Behaviour::Hangs => std::future::pending().await,
+                // Without the hook that writes a backtrace: it happens thousands of times.
+                Behaviour::Panics => std::panic::resume_unwind(Box::new("as this test wants")),
+            }
+        })
+    }
+
+    fn state<'a>(&'a self, d: &'a Decision) -> BoxFuture<'a, Result<Found>> {
+        Box::pin(async {
+            let holds = self.in_effect.lock().unwrap().contains(&d.id);
+            let state = match *self.is_honest.lock().unwrap() {
+                true if holds => State::InEffect,
+                true => State::NotInEffect,
+                false => *self.state.lock().unwrap(),
+            };
+            Ok(Found { state, detail: "as the test says".into() })
+        })
+    }
+
+    fn undo<'a>(&'a self, d: &'a Decision, _: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async {
+            self.undone.lock().unwrap().push(d.id.clone());
+            let mut fails = self.undo_fails.lock().unwrap();
+            if *fails > 0 {
+                *fails -= 1;
+                return Err(anyhow!("the connection broke").into());
+            }
+            *self.state.lock().unwrap() = State::NotInEffect;
+            self.in_effect.lock().unwrap().remove(&d.id);
+            Ok(())
+        })
+    }
+
+    fn leader(&self) -> Result<String, String> {
+        let leads = *self.leads.lock().unwrap();
+        if leads { Ok("it holds the lease".into()) } else { Err("another one holds the lease".into()) }
     }
 }
 
@@ -83,6 +180,7 @@ struct Running {
     snapshots: mpsc::UnboundedReceiver<Arc<Snapshot>>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<Summary>>,
+    control: Control,
 }
 
 /// What the judge is to say about a deployment.
@@ -99,6 +197,8 @@ pub struct Rig {
     pub found_now: Arc<Mutex<Option<u64>>>,
     running: Option<Running>,
     pub second: u64,
+    /// How wrong the wall clock is.
+    pub wall_clock_off_ms: i64,
 }
 
 impl Rig {
@@ -107,13 +207,24 @@ impl Rig {
         Self::with_budget(mode, deployments, "per_hour = 60, cooldown = \"0s\"")
     }
 
+    /// With further keys for each deployment.
+    pub fn with_keys(mode: &str, deployments: &[&str], keys: &str) -> Self {
+        Self::configured(mode, deployments, &format!("budget = {{ per_hour = 60, cooldown = \"0s\" }}\n{keys}"))
+    }
+
     pub fn with_budget(mode: &str, deployments: &[&str], budget: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::configured(mode, deployments, &format!("budget = {{ {budget} }}"))
+    }
+
+    fn configured(mode: &str, deployments: &[&str], keys: &str) -> Self {
+        // In memory where there is such a place: a journal syncs a lot.
+        let shm = std::path::Path::new("/dev/shm");
+        let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
         let text: String = deployments
             .iter()
             .map(|d| {
                 format!(
-                    "[[deployment]]\nname = \"{d}\"\nmode = \"{mode}\"\nbudget = {{ {budget} }}\n\
+                    "[[deployment]]\nname = \"{d}\"\nmode = \"{mode}\"\n{keys}\n\
                      stable = {{ cgroup = \"/{d}/v1\" }}\ncanary = {{ cgroup = \"/{d}/v2\" }}\n"
                 )
             })
@@ -123,7 +234,20 @@ impl Rig {
             state: Mutex::new(State::InEffect),
             applied: Mutex::default(),
             while_paused: Mutex::default(),
+            paused_until: Mutex::default(),
+            unrecorded: Mutex::default(),
+            below_minimum: Mutex::default(),
+            called: Mutex::default(),
+            in_effect: Mutex::default(),
+            is_honest: Mutex::default(),
+            latest: Mutex::default(),
+            journal: dir.path().join("journal.db"),
             pauses_in_plan: Mutex::default(),
+            will_not: Mutex::default(),
+            undone: Mutex::default(),
+            undo_fails: Mutex::default(),
+            can_undo: Mutex::default(),
+            leads: Mutex::new(true),
             pause_file: dir.path().join("pause"),
         };
         Self {
@@ -134,6 +258,7 @@ impl Rig {
             found_now: Arc::default(),
             running: None,
             second: 0,
+            wall_clock_off_ms: 0,
             dir,
         }
     }
@@ -146,6 +271,10 @@ impl Rig {
         Journal::open(&self.journal_path()).unwrap()
     }
 
+    pub fn journal_to_read(&self) -> Option<Journal> {
+        Journal::open_to_read(&self.journal_path()).ok()
+    }
+
     /// Makes the disk refuse rows of a table: SQL for a trigger's condition.
     pub fn refuse(&self, table: &str, when: &str) {
         drop(self.journal());
@@ -154,6 +283,16 @@ impl Rig {
             "CREATE TRIGGER full BEFORE INSERT ON {table} WHEN {when} BEGIN SELECT RAISE(ABORT, 'disk full'); END"
         );
         db.execute_batch(&sql).unwrap();
+    }
+
+    /// Lets it take rows again.
+    pub fn accept(&self) {
+        let db = rusqlite::Connection::open(self.journal_path()).unwrap();
+        db.execute_batch("DROP TRIGGER IF EXISTS full").unwrap();
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 
     pub fn pause(&self, paused: bool) {
@@ -181,12 +320,9 @@ impl Rig {
                     index += 1;
                     window(&name, index - 1, tick)
                 }),
-                judge: Box::new(move |w| {
-                    let verdict = match says.lock().unwrap()[line] {
-                        (_, Some(fact)) => hard(fact, w.index),
-                        (outcome, None) => verdict(outcome, w.index),
-                    };
-                    Judgement { verdict, stable_shift: calm() }
+                judge: Box::new(move |w| match says.lock().unwrap()[line] {
+                    (_, Some(fact)) => hard(fact, w.index),
+                    (outcome, None) => verdict(outcome, w.index),
                 }),
                 orchestrator: orchestrator(),
             }
@@ -194,17 +330,20 @@ impl Rig {
         let (ticks, from_ticks) = mpsc::channel(1);
         let (seen, snapshots) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
+        let (control, requests) = control::channel();
         let found_now = self.found_now.clone();
         let setup = Setup {
             deployments: deployments.collect(),
             journal: self.journal(),
             snapshots: watch::channel(Arc::default()).0,
+            on_entry: None,
             on_tick: Some(Box::new(move |s| drop(seen.send(s.clone())))),
             pause_file: self.dir.path().join("pause"),
+            requests: Some(requests),
             incarnation_now: Box::new(move |t| found_now.lock().unwrap().or(Some(t.incarnation))),
         };
         let task = tokio::spawn(run(from_ticks, setup, async { drop(stopped.await) }));
-        self.running = Some(Running { ticks, snapshots, stop, task });
+        self.running = Some(Running { ticks, snapshots, stop, task, control });
     }
 
     /// One tick through the loop, which is started where it is not running; then everything that is ready has run.
@@ -213,11 +352,21 @@ impl Rig {
             self.start();
         }
         let running = self.running.as_mut().unwrap();
-        running.ticks.send(tick(self.second, samples)).await.unwrap();
+        let stable = samples.iter().filter(|s| s.target.role == Role::Stable && s.populated == Some(true)).count();
+        *self.fake.latest.lock().unwrap() = (self.second, stable);
+        let mut tick = tick(self.second, samples);
+        tick.unix_ms = tick.unix_ms.saturating_add_signed(self.wall_clock_off_ms);
+        running.ticks.send(tick).await.unwrap();
         self.second += 1;
         let snapshot = running.snapshots.recv().await.expect("the loop runs");
         settle().await;
         snapshot
+    }
+
+    /// What a person is answered; the loop has to have seen a tick.
+    pub async fn ask(&self, command: Command) -> Answer {
+        let control = &self.running.as_ref().expect("the loop runs").control;
+        control.ask(command, "root".into()).await
     }
 
     /// The latest decision as watchers see it after one more tick.

@@ -51,14 +51,17 @@ async fn a_regressed_canary_is_rolled_back_once_and_verified_from_both_sides() {
     ticks(&mut rig, 1, serving).await;
     ticks(&mut rig, 4, canary_stopped).await;
     assert_eq!(rig.stages(), [[Planned, Applying, Applied, Verified]]);
-    assert_eq!(rig.last_detail(), "no turnaround, 0 bytes and no process in 3 windows; fake finds it in effect");
+    assert_eq!(
+        rig.last_detail(),
+        "no turnaround, 0 bytes and no process in 3 windows; fake finds it in effect: as the test says"
+    );
     let shown = rig.decision(canary_stopped()).await.unwrap();
     assert_eq!((shown.stage, shown.decision.deployment.as_ref()), (Verified, "checkout"));
     let summary = rig.stop().await.unwrap();
     assert_eq!((summary.ticks, summary.verdicts["checkout"].outcome), (9, Outcome::Regressed));
     assert_eq!(rig.applies(), 1);
     let entry = &rig.journal().history(1).unwrap()[0];
-    assert_eq!((entry.plan.inverse.as_deref(), entry.decision.gates.len()), (Some("start"), 10));
+    assert_eq!((entry.plan.inverse.as_deref(), entry.decision.gates.len()), (Some("start"), 14));
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,7 +97,7 @@ async fn an_orchestrator_that_hangs_does_not_hold_the_line_and_fails_by_its_dead
     assert_eq!(rig.stages(), [[Planned, Applying, Failed]]);
     assert_eq!(
         rig.last_detail(),
-        "fake: no answer within 40s; asked afterwards, fake finds it under way; not tried again"
+        "fake: no answer within 40s; asked afterwards, fake finds it under way: as the test says; not tried again"
     );
     ticks(&mut rig, 20, serving).await;
     assert_eq!(rig.applies(), 1);
@@ -103,10 +106,17 @@ async fn an_orchestrator_that_hangs_does_not_hold_the_line_and_fails_by_its_dead
 #[tokio::test(start_paused = true)]
 async fn an_orchestrator_that_refuses_or_panics_is_not_called_again() {
     for (behaviour, words) in [
-        (Behaviour::Refuses, "fake: no such unit; asked afterwards, fake finds it in effect; not tried again"),
+        (Behaviour::Refuses, "fake: refused, nothing was done: no such unit; not tried again"),
+        (
+            Behaviour::Fails,
+            "fake: the connection broke; asked afterwards, fake finds it not in effect: as the test says; not tried again",
+        ),
         (Behaviour::Panics, "fake: the call broke off: task"),
     ] {
-        let mut rig = condemned(behaviour).await;
+        let mut rig = Rig::new("rollback", &["checkout"]);
+        *rig.fake.behaviour.lock().unwrap() = behaviour;
+        *rig.fake.state.lock().unwrap() = State::NotInEffect;
+        rig.says(Outcome::Regressed, None);
         ticks(&mut rig, 20, serving).await;
         assert_eq!(rig.stages(), [[Planned, Applying, Failed]]);
         assert!(rig.last_detail().starts_with(words), "{}", rig.last_detail());
@@ -129,7 +139,7 @@ async fn quiet_counts_alone_do_not_verify() {
     *rig.fake.state.lock().unwrap() = State::NotInEffect;
     ticks(&mut rig, 80, canary_stopped).await;
     assert_eq!(rig.stages(), [[Planned, Applying, Applied, Failed]]);
-    assert!(rig.last_detail().ends_with("but fake finds it not in effect"), "{}", rig.last_detail());
+    assert!(rig.last_detail().ends_with("but fake finds it not in effect: as the test says"), "{}", rig.last_detail());
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,6 +238,7 @@ async fn two_deployments_condemned_together_stop_all_acting() {
 #[tokio::test(start_paused = true)]
 async fn on_a_stop_signal_a_call_under_way_is_waited_for() {
     let mut rig = condemned(Behaviour::Hangs).await;
+    *rig.fake.state.lock().unwrap() = State::NotInEffect;
     settle().await;
     rig.stop().await;
     assert_eq!(rig.stages(), [[Planned, Applying, Failed]]);
@@ -239,7 +250,7 @@ async fn a_pause_between_the_intent_and_the_call_is_seen() {
     *rig.fake.pauses_in_plan.lock().unwrap() = true;
     rig.says(Outcome::Regressed, None);
     ticks(&mut rig, 5, serving).await;
-    assert_eq!((rig.applies(), rig.stages()), (0, vec![vec![Planned, Blocked]]));
+    assert_eq!((rig.applies(), rig.stages()), (0, vec![vec![Blocked]]));
     *rig.fake.pauses_in_plan.lock().unwrap() = false;
     rig.pause(false);
     ticks(&mut rig, 5, serving).await;
@@ -283,4 +294,20 @@ fn the_incarnation_is_read_from_the_directory() {
     std::fs::create_dir_all(root.path().join("checkout/v2")).unwrap();
     let inode = std::fs::metadata(root.path().join("checkout/v2")).unwrap().ino();
     assert_eq!(now(&target(Role::Canary, 2)), Some(inode));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orchestrator_that_will_not_act_is_told_once_and_asked_again_later() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    *rig.fake.will_not.lock().unwrap() = Some("checkout@v2.service is started by checkout@v2.socket".into());
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 100, serving).await;
+    assert_eq!(rig.stages(), [[Blocked]], "the same refusal is recorded once");
+    assert_eq!(
+        rig.last_detail(),
+        "owner: refused, nothing was done: checkout@v2.service is started by checkout@v2.socket"
+    );
+    *rig.fake.will_not.lock().unwrap() = None;
+    ticks(&mut rig, 40, serving).await;
+    assert_eq!(rig.applies(), 1, "it has changed its mind");
 }

@@ -1,12 +1,12 @@
 //! Bets against "the canary is not worse": each loses on average while that is true, so growing a stake
 //! 1000-fold has a probability of at most 1/1000, however often one looks (Ville's inequality).
 
-use crate::judge::parameters::{BETS, Parameters};
+use crate::judge::parameters::BETS;
 
 /// More than this is never needed, and it keeps sums finite.
 const WEALTH_LIMIT: f64 = 1e30;
 
-/// When how much of the stake is put in: half at the start, the rest in equal parts over the horizon.
+/// When how much of the stake is put in: a part at the start, the rest in equal parts over the horizon.
 ///
 /// The weights sum to at most one, so the mixture over start times stays an e-process.
 #[derive(Clone, Debug)]
@@ -24,14 +24,8 @@ impl Default for Restarts {
 
 impl Restarts {
     /// Weight to put in before the bet of this window. To be called once per judged window.
-    pub fn next_weight(&mut self, p: &Parameters) -> f64 {
-        let weight = if self.age == 0 {
-            p.start_weight
-        } else if self.age.is_multiple_of(p.restart_every_windows) {
-            (1.0 - p.start_weight) * p.restart_every_windows as f64 / p.horizon_windows as f64
-        } else {
-            0.0
-        };
+    pub fn next_weight(&mut self, start_weight: f64, horizon_windows: u64) -> f64 {
+        let weight = if self.age == 0 { start_weight } else { (1.0 - start_weight) / horizon_windows as f64 };
         self.age += 1;
         let weight = weight.min(self.cash);
         self.cash -= weight;
@@ -49,42 +43,62 @@ impl Restarts {
 pub struct Stakes([f64; BETS]);
 
 impl Stakes {
-    pub fn of(each: f64) -> Self {
-        Self([each; BETS])
-    }
+    pub const NONE: Stakes = Stakes([0.0; BETS]);
 
-    pub fn put_in(&mut self, weight: f64) {
-        self.0.iter_mut().for_each(|s| *s += weight);
-    }
-
-    /// Multiplies stake `i` by e^`gains_ln[i]`.
-    pub fn settle(&mut self, gains_ln: [f64; BETS]) {
-        self.settle_up_to(gains_ln, WEALTH_LIMIT);
-    }
-
-    /// The same with a lower limit on each stake: what is not gained need not be lost again.
-    pub fn settle_up_to(&mut self, gains_ln: [f64; BETS], limit: f64) {
-        for (stake, gain) in self.0.iter_mut().zip(gains_ln) {
-            if *stake > 0.0 {
-                *stake = (*stake * gain.exp()).min(limit);
-            }
+    /// Puts in a weight, each stake its share of it. The shares sum to one.
+    pub fn put_in(&mut self, weight: f64, shares: &[f64; BETS]) {
+        for (stake, share) in self.0.iter_mut().zip(shares) {
+            *stake += weight * share;
         }
     }
 
-    /// The e-value of one signal: what is not bet yet and the mean of its stakes. Never quite zero, so that its
-    /// logarithm is finite.
-    pub fn e_value(&self, restarts: &Restarts) -> f64 {
-        (restarts.cash + self.mean()).max(1e-300)
+    /// Multiplies each stake by its factor.
+    pub fn settle(&mut self, factors: &[f64; BETS]) {
+        self.settle_up_to(factors, WEALTH_LIMIT);
     }
 
-    pub fn mean(&self) -> f64 {
-        self.0.iter().sum::<f64>() / BETS as f64
+    /// The same with a lower limit on each stake: what is not gained need not be lost again.
+    pub fn settle_up_to(&mut self, factors: &[f64; BETS], limit: f64) {
+        for (stake, factor) in self.0.iter_mut().zip(factors) {
+            *stake = (*stake * factor).min(limit);
+        }
     }
+
+    /// The e-value of one signal: what is not bet yet and its stakes. Never quite zero, so that its logarithm is finite.
+    pub fn e_value(&self, restarts: &Restarts) -> f64 {
+        (restarts.cash + self.sum()).max(1e-300)
+    }
+
+    pub fn sum(&self) -> f64 {
+        self.0.iter().sum()
+    }
+}
+
+/// e^(l z) for each bet l: every bet is twice the one before, so its power is the square.
+pub fn powers(smallest_bet: f64, z: f64) -> [f64; BETS] {
+    let mut power = exp_small(smallest_bet * z);
+    std::array::from_fn(|_| {
+        let this = power;
+        power *= power;
+        this
+    })
+}
+
+/// e^x: ten terms of its series where they suffice (|x| up to 1/2, to 3e-10), which is what bets need.
+fn exp_small(x: f64) -> f64 {
+    if x.abs() > 0.5 {
+        return libm::exp(x);
+    }
+    let mut sum = 1.0 + x / 9.0;
+    for n in [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0] {
+        sum = 1.0 + x * (1.0 / n) * sum;
+    }
+    sum
 }
 
 /// What bet `l` has to pay per window so that it does not win on average:
 /// the bound of Bennett for a score of variance 1 clipped at `c`.
 pub fn bennett(l: f64, c: f64) -> f64 {
     let u = l * c;
-    (u.exp() - 1.0 - u) / (c * c)
+    (libm::exp(u) - 1.0 - u) / (c * c)
 }

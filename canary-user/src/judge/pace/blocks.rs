@@ -5,47 +5,66 @@ use crate::judge::parameters::Parameters;
 /// Block lengths 2^0 to 2^9.
 const SCALES: usize = 10;
 /// Blocks of one length needed before their variance is used.
-const BLOCKS_NEEDED: f64 = 12.0;
+const BLOCKS_NEEDED: f32 = 12.0;
 /// Scales (lengths 1 to 8) whose variance is also followed with a short memory.
 const RECENT_SCALES: usize = 4;
+/// Scale from which on blocks are long enough for an excursion: 8 windows.
+const EXCURSION_SCALE: usize = 3;
 /// Length of that short memory, in windows.
-const RECENT_WINDOWS: f64 = 48.0;
+const RECENT_WINDOWS: f32 = 48.0;
+/// One over each length.
+const SHARES: [f64; SCALES] = [1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625, 0.001953125];
 
-/// One series of differences that noise is learned from.
+/// Most windows that an offset remembers.
+const OFFSET_MEMORY: f32 = 7200.0;
+/// Blocks after which the older ones count half, so that sums in single precision go on adding up.
+const BLOCKS_MEMORY: f32 = 1_048_576.0;
+
+/// One series of differences that noise is learned from. Single precision where nothing adds up over a long time.
 #[derive(Clone, Debug)]
 pub struct Series {
-    pub offset_sum: f64,
-    pub offset_n: f64,
-    /// Sums of the blocks that are not complete yet, by scale.
-    blocks: [f64; SCALES],
-    /// Residuals in the blocks; block h is complete when this is a multiple of 2^h.
-    residuals: u64,
-    pub previous: f64,
+    /// Mean difference, and the windows behind it.
+    pub offset: f64,
+    pub offset_n: f32,
+    /// Residuals in the blocks so far.
+    residuals: u32,
+    /// By scale: sum of the block that waits for the other half of the next longer one.
+    halves: [f32; SCALES - 1],
+    pub previous: f32,
 }
 
 impl Series {
     pub const EMPTY: Series =
-        Series { offset_sum: 0.0, offset_n: 0.0, blocks: [0.0; SCALES], residuals: 0, previous: f64::NAN };
+        Series { offset: 0.0, offset_n: 0.0, residuals: 0, halves: [0.0; SCALES - 1], previous: f32::NAN };
 
-    pub fn offset(&self) -> f64 {
-        self.offset_sum / self.offset_n.max(1.0)
+    /// Takes a residual into the offset.
+    pub fn learn_offset(&mut self, x: f64) {
+        if self.offset_n >= OFFSET_MEMORY {
+            self.offset_n *= 0.5;
+        }
+        self.offset_n += 1.0;
+        self.offset += x / f64::from(self.offset_n);
     }
 
     /// Drops blocks that are not complete.
     pub fn cut(&mut self) {
-        self.blocks = [0.0; SCALES];
         self.residuals = 0;
-        self.previous = f64::NAN;
+        self.previous = f32::NAN;
     }
 
     /// Adds a residual and hands each block that it completes to `complete`, with its scale and sum.
     fn add(&mut self, x: f64, mut complete: impl FnMut(usize, f64)) {
-        self.residuals += 1;
-        for (h, block) in self.blocks.iter_mut().enumerate() {
-            *block += x;
-            if self.residuals.is_multiple_of(1 << h) {
-                complete(h, std::mem::take(block));
+        let place = self.residuals;
+        self.residuals = self.residuals.wrapping_add(1);
+        let mut sum = x;
+        complete(0, sum);
+        for (h, half) in self.halves.iter_mut().enumerate() {
+            if place >> h & 1 == 0 {
+                *half = sum as f32;
+                return;
             }
+            sum += f64::from(*half);
+            complete(h + 1, sum);
         }
     }
 }
@@ -54,14 +73,25 @@ impl Series {
 #[derive(Clone, Copy, Debug, Default)]
 struct Scale {
     /// Sum of S^2/B.
-    energy: f64,
-    blocks: f64,
+    energy: f32,
+    blocks: f32,
     /// Largest S^2/B with S > 0: the worst excursion in the bad direction.
-    worst: f64,
+    worst: f32,
     /// Blocks of which only the excursions were learned.
-    mirrored: f64,
+    mirrored: f32,
     /// S^2/B with a short memory.
-    recent: f64,
+    recent: f32,
+}
+
+/// What blocks of all usable lengths say; 0 while no length is usable.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LongRun {
+    /// Long-run variance per window: the largest over the lengths, or what the worst excursion asks for.
+    pub variance: f64,
+    /// The same with room for bursts that are longer than those seen.
+    pub excursions: f64,
+    /// Variance of block means at the longest usable length.
+    pub wander: f64,
 }
 
 /// All lengths.
@@ -71,15 +101,20 @@ pub struct Scales([Scale; SCALES]);
 impl Scales {
     /// Learns from one residual. `either_way`: excursions in the good direction count as well.
     pub fn learn(&mut self, series: &mut Series, x: f64, placebos: usize, either_way: bool) {
+        let per_window = 1.0 / (RECENT_WINDOWS * placebos.max(1) as f32);
         series.add(x, |h, sum| {
             let scale = &mut self.0[h];
-            let length = (1u64 << h) as f64;
-            let energy = sum * sum / length;
+            let energy = (sum * sum * SHARES[h]) as f32;
             scale.energy += energy;
             scale.blocks += 1.0;
+            if scale.blocks > BLOCKS_MEMORY {
+                scale.energy *= 0.5;
+                scale.blocks *= 0.5;
+            }
             if h < RECENT_SCALES {
-                let memory = length / (RECENT_WINDOWS * placebos.max(1) as f64);
-                scale.recent += memory.min(0.25).max(1.0 / scale.blocks) * (energy - scale.recent);
+                let memory = (1u32 << h) as f32 * per_window;
+                let early = if scale.blocks < 100.0 * placebos as f32 { 1.0 / scale.blocks } else { 0.0 };
+                scale.recent += memory.min(0.25).max(early) * (energy - scale.recent);
             }
             if (sum > 0.0 || either_way) && energy > scale.worst {
                 scale.worst = energy;
@@ -92,7 +127,7 @@ impl Scales {
         series.add(x, |h, sum| {
             let scale = &mut self.0[h];
             scale.mirrored += 1.0;
-            let energy = sum * sum / (1u64 << h) as f64;
+            let energy = (sum * sum * SHARES[h]) as f32;
             if sum < 0.0 && energy > scale.worst {
                 scale.worst = energy;
             }
@@ -103,23 +138,35 @@ impl Scales {
         self.0.iter().enumerate().filter(|(_, s)| s.blocks >= BLOCKS_NEEDED)
     }
 
-    /// Long-run variance per window (the largest over the lengths, or what the worst excursion asks for), and the
-    /// variance of block means at the longest usable length. Both 0 while no length is usable.
-    pub fn variance_and_wander(&self, p: &Parameters) -> (f64, f64) {
-        let (mut variance, mut wander) = (0.0f64, 0.0);
+    /// What the blocks say of the noise.
+    pub fn long_run(&self, p: &Parameters) -> LongRun {
+        let mut all = LongRun::default();
         for (h, scale) in self.usable() {
-            let mean = scale.energy / scale.blocks;
-            wander = mean / (1u64 << h) as f64;
-            let factor = if scale.mirrored > 0.0 { p.excursion_factor_pair } else { p.excursion_factor };
-            let excursion = factor * scale.worst / (2.0 * (scale.blocks + scale.mirrored).ln());
-            variance = variance.max(mean).max(excursion);
+            let mean = f64::from(scale.energy / scale.blocks);
+            all.wander = mean * SHARES[h];
+            // The largest of several estimates is too large by chance: those of few blocks count by what is sure of them.
+            let sure = mean * (1.0 - p.few_blocks_discount * (2.0 / f64::from(scale.blocks)).sqrt());
+            all.variance = all.variance.max(sure);
+            all.excursions = all.excursions.max(sure);
+            let worst = f64::from(scale.worst);
+            // Shorter ones are no excursions but single windows, which the price of the bets takes in. At least 12 blocks:
+            // twice their logarithm is above 4.
+            if h >= EXCURSION_SCALE && worst * p.burst_factor > 4.0 * all.variance {
+                let usual = worst / (2.0 * libm::log(f64::from(scale.blocks + scale.mirrored)));
+                let factor = if scale.mirrored > 0.0 { p.excursion_factor_pair } else { p.excursion_factor };
+                all.variance = all.variance.max(factor * usual);
+                // Normal noise has no more than the mean here. What has more comes in bursts, and longer ones may come.
+                let bursts = ((usual / mean - 1.5) / 0.5).clamp(0.0, 1.0);
+                let factor = factor + bursts * (p.burst_factor - factor).max(0.0);
+                all.excursions = all.excursions.max(factor * usual);
+            }
         }
-        (variance, wander)
+        all
     }
 
     /// Factor for a time that is noisier than usual, at least 1.
     pub fn noisy_hour(&self) -> f64 {
         let recent = self.usable().filter(|(h, _)| *h < RECENT_SCALES);
-        recent.fold(1.0, |most, (_, s)| most.max(0.8 * s.recent / (s.energy / s.blocks + 1e-300)))
+        recent.fold(1.0, |most, (_, s)| most.max(0.8 * f64::from(s.recent * s.blocks / (s.energy + f32::MIN_POSITIVE))))
     }
 }

@@ -15,10 +15,18 @@ pub struct Differences {
     /// By series: stable instance j minus the mean of the other stable instances; last, the canary's own past
     /// minus stable (only where the canary is known to be the old version).
     pub series: [f64; SERIES],
+    /// What they are differences of: the mean of the canary, and each placebo.
+    pub canary_level: f64,
+    pub levels: [f64; PLACEBOS],
 }
 
 impl Differences {
-    pub const MISSING: Differences = Differences { canary: f64::NAN, series: [f64::NAN; SERIES] };
+    pub const MISSING: Differences = Differences {
+        canary: f64::NAN,
+        series: [f64::NAN; SERIES],
+        canary_level: f64::NAN,
+        levels: [f64::NAN; PLACEBOS],
+    };
 }
 
 /// The stable side of one indicator in one window, as logarithms.
@@ -55,7 +63,7 @@ impl StableSide {
 
     /// Pairs the canary's mean (NaN where missing) and each placebo with the stable instances.
     pub fn pair(&self, canary_mean: f64) -> Differences {
-        let mut d = Differences::MISSING;
+        let mut d = Differences { canary_level: canary_mean, levels: self.slots, ..Differences::MISSING };
         if self.count >= 2 {
             let others = f64::from(self.count - 1);
             for (series, x) in d.series.iter_mut().zip(self.slots) {

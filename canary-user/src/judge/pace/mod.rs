@@ -3,22 +3,28 @@
 //! Goes in: one [`Frame`] of log differences per window. Comes out: P(t), the evidence, and per indicator the
 //! state of its [`Track`]. Constant memory, no clock, no I/O. Formulas and their sources: `docs/judge.md`.
 
+mod alone;
 mod bets;
 mod blocks;
 mod differences;
 mod noise;
+mod shape;
+mod spread;
 mod track;
 
 pub use bets::{Restarts, Stakes};
 pub use differences::{Differences, OWN, PLACEBOS, SERIES, StableSide};
+pub use noise::Sides;
 pub use track::{EFFECT_WINDOWS, Effect, Track};
 
+use alone::Alone;
 use noise::Noise;
+use spread::{BLOCK_WINDOWS, Spread};
 
 use super::parameters::{Parameters, Tolerance};
 
-/// Windows between two refreshes of margins and prices.
-const REFRESH_WINDOWS: u64 = 8;
+/// Windows between two refreshes of margins and prices; blocks of steps, for how much indicators jump.
+const REFRESH_WINDOWS: u64 = 16;
 /// Rough scale of P(t) to start from.
 const P_SIGMA: f64 = 0.3;
 
@@ -42,6 +48,15 @@ pub struct Frame<'a> {
     pub canary_instances: usize,
     pub stable_instances: usize,
     pub phase: Phase,
+    /// What the canary's steps from window to window are multiplied by before they are compared: below 1 where its
+    /// readings rest on less work than stable's and are noisier for that alone.
+    pub canary_step_scale: f64,
+}
+
+impl Frame<'_> {
+    fn sides(&self) -> Sides {
+        Sides { canary: self.canary_instances, stable: self.stable_instances }
+    }
 }
 
 /// The running comparison of canary and stable.
@@ -49,8 +64,17 @@ pub struct Frame<'a> {
 pub struct Pace {
     parameters: Parameters,
     indicators: Vec<Track>,
+    /// By indicator: how much its readings jump.
+    spreads: Vec<Spread>,
+    /// By indicator, for a single stable instance: what it does by itself. Stands in for placebos until the pair is known.
+    alone: Vec<Alone>,
+    /// Whether the canary was there as stable's version before.
+    has_own_past: bool,
     /// P(t) as one more signal.
     mean: Track,
+    /// The window under way, by indicator.
+    rows: Vec<Differences>,
+    spread_rows: Vec<Differences>,
     p_stable: Option<f64>,
     restarts: Restarts,
     phase: Phase,
@@ -58,15 +82,25 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// Memory that one indicator takes, whatever happens: its level and how much it jumps. Until the first
+    /// `initial_windows` rows came together, these are kept besides.
+    pub const INDICATOR_BYTES: usize = size_of::<Track>() + size_of::<Spread>();
+
     /// One indicator per tolerance.
     pub fn new(parameters: Parameters, tolerances: &[Tolerance]) -> Self {
         let p = &parameters;
-        let indicators = tolerances.iter().map(|t| Track::new(Noise::new(p), *t)).collect();
-        let mut mean = Track::new(Noise::centred(p, P_SIGMA), Tolerance::default());
+        let indicators: Vec<Track> = tolerances.iter().map(|t| Track::new(Noise::new(p), *t)).collect();
+        let spreads = indicators.iter().map(|_| Spread::new(p)).collect();
+        let mut mean = Track::new(Noise::centred(p, P_SIGMA), Tolerance::default()).one_sided();
         mean.margin = p.p_margin;
         Self {
             indicators,
+            spreads,
+            alone: Vec::new(),
+            has_own_past: false,
             mean,
+            rows: Vec::new(),
+            spread_rows: Vec::new(),
             p_stable: None,
             restarts: Restarts::default(),
             phase: Phase::Baseline,
@@ -80,91 +114,145 @@ impl Pace {
         let p = &self.parameters;
         let has_canary = frame.phase != Phase::Baseline;
         let placebos = frame.stable_instances.min(PLACEBOS);
-        let rows: Vec<Differences> = frame
-            .differences
-            .iter()
-            .zip(&self.indicators)
-            .map(|(d, track)| with_own_past(d, track, frame, p))
-            .collect();
-
-        let shares = self.mean_shares(&rows);
-        self.p_stable = mean(&shares.series[..PLACEBOS]);
         let mut became_ready = false;
-        for (track, d) in self.indicators.iter_mut().zip(&rows) {
-            if has_canary && track.noise.is_ready() {
-                track.record(d);
+        // After an upgrade in place the canary's own past says more.
+        self.has_own_past |= !has_canary && frame.differences.iter().any(|d| !d.series[OWN].is_nan());
+        if frame.stable_instances == 1 && !self.has_own_past {
+            self.alone.resize_with(self.indicators.len(), || Alone::new(p));
+            for (alone, d) in self.alone.iter_mut().zip(frame.differences) {
+                became_ready |= alone.learn(d, has_canary, p);
             }
-            became_ready |= track.learn(&d.series, if has_canary { d.canary } else { f64::NAN }, placebos, p);
         }
-        self.mean.p = if has_canary { shares.canary } else { f64::NAN };
-        self.mean.learn(&shares.series, self.mean.p, placebos, p);
-
-        if self.windows.is_multiple_of(REFRESH_WINDOWS) || became_ready || frame.phase != self.phase {
-            self.refresh(frame, has_canary);
-        }
+        let block_ends = self.windows % BLOCK_WINDOWS == BLOCK_WINDOWS - 1;
+        let p_canary = self.compare(frame, has_canary, placebos, became_ready, block_ends);
         self.phase = frame.phase;
         self.windows += 1;
         if frame.phase == Phase::Judged {
-            self.bet(&rows, shares.canary, frame);
+            self.bet(frame, p_canary, block_ends);
         }
+    }
+
+    /// Learns and refreshes; answers P(t) of the canary.
+    fn compare(
+        &mut self,
+        frame: &Frame,
+        has_canary: bool,
+        placebos: usize,
+        mut became_ready: bool,
+        block_ends: bool,
+    ) -> f64 {
+        let p = &self.parameters;
+        self.rows.clear();
+        self.rows.extend(frame.differences.iter().zip(&self.indicators).map(|(d, t)| with_own_past(d, t, frame, p)));
+        let shares = self.mean_shares();
+        self.p_stable = mean(&shares.series[..PLACEBOS]);
+        for (track, d) in self.indicators.iter_mut().zip(&self.rows) {
+            if has_canary && track.noise.is_ready() {
+                track.record(d);
+            }
+            let canary = if has_canary { d.canary } else { f64::NAN };
+            became_ready |= track.learn(&d.series, canary, placebos, p);
+        }
+        self.spreads.iter_mut().zip(frame.differences).for_each(|(spread, d)| spread.observe(d));
+        if block_ends {
+            became_ready |= self.compare_spreads(frame, has_canary, placebos);
+        }
+        self.mean.p = if has_canary { shares.canary } else { f64::NAN };
+        self.mean.learn(&shares.series, self.mean.p, placebos, &self.parameters);
+        if self.windows.is_multiple_of(REFRESH_WINDOWS) || became_ready || frame.phase != self.phase {
+            self.refresh(frame, has_canary, became_ready);
+        }
+        shares.canary
+    }
+
+    /// The same for how much each indicator jumps. Answers whether one became ready.
+    fn compare_spreads(&mut self, frame: &Frame, has_canary: bool, placebos: usize) -> bool {
+        let p = &self.parameters;
+        let mut became_ready = false;
+        self.spread_rows.clear();
+        for (spread, d) in self.spreads.iter_mut().zip(frame.differences) {
+            let steps = spread.differences(frame.canary_step_scale);
+            let mut row = with_own_past(&steps, &spread.track, frame, p);
+            if frame.phase == Phase::Baseline && !d.series[OWN].is_nan() {
+                row.series[OWN] = std::mem::replace(&mut row.canary, f64::NAN);
+            }
+            // A canary that jumps more is what is looked for here: its own steps do not excuse it.
+            became_ready |= spread.track.learn(&row.series, f64::NAN, placebos, p);
+            if has_canary && spread.track.noise.is_ready() {
+                spread.track.record(&row);
+            }
+            self.spread_rows.push(row);
+        }
+        became_ready
     }
 
     /// P of the canary and of every placebo: the mean share of the margin used, over the indicators present.
-    fn mean_shares(&self, rows: &[Differences]) -> Differences {
-        let over = |pick: &dyn Fn(&Track, &Differences) -> f64| -> f64 {
-            let (mut sum, mut n) = (0.0, 0.0);
-            for (track, d) in self.indicators.iter().zip(rows).filter(|(t, _)| t.noise.is_ready()) {
-                let share = pick(track, d);
-                if !share.is_nan() {
-                    sum += share;
-                    n += 1.0;
+    fn mean_shares(&self) -> Differences {
+        let (mut sums, mut numbers) = ([0.0; SERIES + 1], [0.0; SERIES + 1]);
+        for (track, d) in self.indicators.iter().zip(&self.rows).filter(|(t, _)| t.noise.is_ready()) {
+            let mut add = |place: usize, d: f64, offset: f64| {
+                if !d.is_nan() {
+                    sums[place] += track.weight() * track.share(d, offset);
+                    numbers[place] += track.weight();
                 }
+            };
+            for (j, x) in d.series.iter().enumerate() {
+                add(j, *x, track.noise.series_offset(j));
             }
-            sum / n
-        };
-        Differences {
-            canary: over(&|t, d| t.share(d.canary, t.noise.derived.offset)),
-            series: std::array::from_fn(|j| over(&|t, d| t.share(d.series[j], t.noise.series_offset(j)))),
+            add(SERIES, d.canary, track.noise.derived.offset);
         }
+        let share = |place: usize| sums[place] / numbers[place];
+        Differences { canary: share(SERIES), series: std::array::from_fn(share), ..Differences::MISSING }
     }
 
-    fn refresh(&mut self, frame: &Frame, has_canary: bool) {
-        let p = &self.parameters;
+    fn refresh(&mut self, frame: &Frame, has_canary: bool, all: bool) {
+        let (p, sides) = (&self.parameters, frame.sides());
         for track in self.indicators.iter_mut().filter(|t| t.noise.is_ready()) {
-            track.noise.derive(has_canary, p);
-            track.set_margins(frame.canary_instances, frame.stable_instances, p);
+            track.noise.derive(has_canary, sides, p);
+            track.set_margins(sides, p.tau0, p);
         }
-        self.mean.noise.derive(has_canary, p);
+        // These change with a block only.
+        let due = all || frame.phase != self.phase || self.windows.is_multiple_of(BLOCK_WINDOWS * REFRESH_WINDOWS);
+        for track in self.spreads.iter_mut().map(|s| &mut s.track).filter(|t| due && t.noise.is_ready()) {
+            track.noise.derive(false, sides, p);
+            track.set_margins(sides, p.spread_tau0, p);
+        }
+        self.mean.noise.derive(has_canary, sides, p);
+        for alone in self.alone.iter_mut().filter(|a| a.noise.is_ready()) {
+            alone.noise.derive(has_canary, sides, p);
+        }
+        for (track, alone) in self.indicators.iter_mut().zip(&self.alone) {
+            if alone.stands_in(track, frame, p) {
+                track.set_margins_to(alone.offset_spread(p), p);
+            }
+        }
     }
 
-    fn bet(&mut self, rows: &[Differences], p_canary: f64, frame: &Frame) {
+    fn bet(&mut self, frame: &Frame, p_canary: f64, block_ends: bool) {
         // Alpha holds for one horizon. After it the stake is renewed, but never in the middle of a run that is winning.
         if self.restarts.age() >= self.parameters.horizon_windows && self.evidence_ln(&[]) <= 0.0 {
             self.restarts = Restarts::default();
             self.indicators.iter_mut().for_each(|t| t.reset(false));
+            self.spreads.iter_mut().for_each(|s| s.track.reset(false));
             self.mean.reset(false);
         }
         let p = &self.parameters;
-        let weight = self.restarts.next_weight(p);
-        for (track, d) in self.indicators.iter_mut().zip(rows) {
-            track.put_in(weight);
-            if learns_from_pair(track, frame, p) {
-                continue;
-            }
-            if track.has_baseline(p) {
-                track.bet(d.canary, frame.index, p);
-            }
-            if frame.stable_instances < 2 {
-                track.noise.learn_mirrored(d.canary, p);
+        let weight = self.restarts.next_weight(p.start_weight, p.horizon_windows);
+        for (i, (track, d)) in self.indicators.iter_mut().zip(&self.rows).enumerate() {
+            track.put_in(weight, p);
+            match self.alone.get(i).filter(|alone| alone.stands_in(track, frame, p)) {
+                Some(alone) => track.bet_by(&alone.derived(), d.canary, frame.index, p),
+                None => bet(track, d.canary, frame, p),
             }
         }
-        self.mean.put_in(weight);
-        if self.mean.has_baseline(p) {
-            self.mean.bet(p_canary, frame.index, p);
-            if frame.stable_instances < 2 {
-                self.mean.noise.learn_mirrored(p_canary, p);
+        for (i, spread) in self.spreads.iter_mut().enumerate() {
+            spread.track.put_in(weight, p);
+            if block_ends && let Some(d) = self.spread_rows.get(i) {
+                bet(&mut spread.track, d.canary, frame, p);
             }
         }
+        self.mean.put_in(weight, p);
+        bet(&mut self.mean, p_canary, frame, p);
     }
 
     pub fn parameters(&self) -> &Parameters {
@@ -190,18 +278,38 @@ impl Pace {
         self.restarts.age()
     }
 
+    /// The e-value of an indicator: of its level and, with a smaller weight, of its spread.
     pub fn indicator_evidence(&self, indicator: usize) -> f64 {
-        self.indicators[indicator].evidence(&self.restarts)
+        let w = self.parameters.spread_weight;
+        (1.0 - w) * self.indicators[indicator].evidence(&self.restarts) + w * self.spread_evidence(indicator)
+    }
+
+    fn spread_evidence(&self, indicator: usize) -> f64 {
+        self.spreads[indicator].track.evidence(&self.restarts)
+    }
+
+    /// Whether an indicator's evidence comes from how much it jumps rather than from its level.
+    pub fn is_spread(&self, indicator: usize) -> bool {
+        let w = self.parameters.spread_weight;
+        let level = (1.0 - w) * self.indicators[indicator].evidence(&self.restarts);
+        w * self.spread_evidence(indicator) > level.max(1.0)
+    }
+
+    /// The track of how much an indicator jumps.
+    pub fn spread(&self, indicator: usize) -> &Track {
+        &self.spreads[indicator].track
     }
 
     /// ln of the e-value of the whole comparison: the weighted mean of the e-values of the indicators that ever had
     /// data, of `others` (counts) and of P(t). A mean of e-values is an e-value under any dependence.
     pub fn evidence_ln(&self, others: &[f64]) -> f64 {
-        let present = self.indicators.iter().filter(|t| t.has_data()).map(|t| t.evidence(&self.restarts));
-        let (sum, n) = present.chain(others.iter().copied()).fold((0.0, 0.0), |(s, n), e| (s + e, n + 1.0));
+        let present = (0..self.indicators.len()).filter(|i| self.indicators[*i].has_data());
+        let present = present.map(|i| (self.indicators[i].weight(), self.indicator_evidence(i)));
+        let others = others.iter().map(|e| (1.0, *e));
+        let (sum, n) = present.chain(others).fold((0.0, 0.0), |(s, n), (w, e)| (s + w * e, n + w));
         let signals = if n > 0.0 { sum / n } else { 1.0 };
         let weight = self.parameters.p_weight;
-        ((1.0 - weight) * signals + weight * self.mean.evidence(&self.restarts)).ln()
+        libm::log((1.0 - weight) * signals + weight * self.mean.evidence(&self.restarts))
     }
 
     /// Whether offset and noise of an indicator came from the pair itself, for want of a second stable instance.
@@ -210,15 +318,20 @@ impl Pace {
         noise.own_windows() > 0 && noise.placebo_pairs() < self.parameters.minimum_baseline
     }
 
-    /// The e-value that one of `signals` has to reach alone to be named as a cause with family-wise confidence.
-    pub fn confirmed_at(&self, signals: usize) -> f64 {
-        signals as f64 / ((1.0 - self.parameters.p_weight) * self.parameters.alpha)
+    /// The e-value that one of `signals` (their number, or their weight over its own) has to reach alone to be named as a
+    /// cause with family-wise confidence.
+    pub fn confirmed_at(&self, signals: f64) -> f64 {
+        signals / ((1.0 - self.parameters.p_weight) * self.parameters.alpha)
+    }
+
+    pub fn healthy_evidence(&self, indicator: usize) -> f64 {
+        self.indicators[indicator].evidence_healthy(&self.restarts)
     }
 
     /// Whether an indicator is shown to be below its healthy margin.
     pub fn is_healthy(&self, indicator: usize) -> bool {
         let track = &self.indicators[indicator];
-        track.has_baseline(&self.parameters) && track.evidence_healthy() >= 1.0 / self.parameters.beta
+        track.has_baseline(&self.parameters) && self.healthy_evidence(indicator) >= 1.0 / self.parameters.beta
     }
 
     /// First idea of the offset of a stable instance that is warming up in `series`.
@@ -229,21 +342,44 @@ impl Pace {
     /// The stable instance of `series` is gone.
     pub fn free(&mut self, series: usize) {
         self.indicators.iter_mut().for_each(|t| t.noise.free(series));
+        self.spreads.iter_mut().for_each(|s| s.track.noise.free(series));
         self.mean.noise.free(series);
     }
 
     /// The set of stable instances changed.
     pub fn soften(&mut self) {
         self.indicators.iter_mut().for_each(|t| t.noise.soften());
+        self.spreads.iter_mut().for_each(|s| s.track.noise.soften());
         self.mean.noise.soften();
+    }
+
+    /// What was bet on was not the version: the stakes begin anew, all that was learned is kept.
+    pub fn drop_evidence(&mut self) {
+        self.restarts = Restarts::default();
+        self.indicators.iter_mut().for_each(|t| t.reset(false));
+        self.mean.reset(false);
     }
 
     /// Another canary: evidence is dropped, noise is kept.
     pub fn reset_evidence(&mut self) {
         self.restarts = Restarts::default();
         self.indicators.iter_mut().for_each(|t| t.reset(true));
+        self.spreads.iter_mut().for_each(Spread::reset);
         self.mean.reset(true);
         self.phase = Phase::Baseline;
+    }
+}
+
+/// Bets once there is enough baseline.
+fn bet(track: &mut Track, canary: f64, frame: &Frame, p: &Parameters) {
+    if learns_from_pair(track, frame, p) {
+        return;
+    }
+    if track.has_baseline(p) {
+        track.bet(canary, frame.index, p);
+    }
+    if frame.stable_instances < 2 {
+        track.noise.learn_mirrored(canary);
     }
 }
 

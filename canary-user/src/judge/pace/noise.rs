@@ -5,35 +5,40 @@
 
 use super::{
     bets::bennett,
-    blocks::{Scales, Series},
+    blocks::{LongRun, Scales, Series},
     differences::{OWN, PLACEBOS, SERIES},
+    shape::{REACH, Shape},
 };
 use crate::judge::parameters::{BETS, Parameters};
 
-/// Most windows that an offset remembers.
-const OFFSET_MEMORY: f64 = 7200.0;
 /// What an offset still weighs after the set of instances changed.
-const OFFSET_AFTER_CHANGE: f64 = 300.0;
+const OFFSET_AFTER_CHANGE: f32 = 300.0;
 /// Windows after which the shape of the noise is learned: before that the scale is too rough.
 const SHAPE_AFTER: u64 = 64;
 /// Windows that the first median of a series weighs: few, since the same windows are then learned from.
-const START_WEIGHT: f64 = 10.0;
+const START_WEIGHT: f32 = 10.0;
 /// Scale of an indicator none of whose rows had a difference.
 const SCALE_UNKNOWN: f64 = 0.1;
+/// How fast the scale follows, per window of all placebos together.
+const SCALE_RATE: f64 = 0.01;
 
 /// The noise of one indicator. See `docs/judge.md` for the formulas.
 #[derive(Clone, Debug)]
 pub struct Noise {
     /// P(t) is centred by construction, so its series have no offset of their own.
     learns_offset: bool,
+    /// Robust standard deviations up to which a deviation counts at least, and up to which it counts now: further where the
+    /// noise has a long memory, because there a change of a few of them is still small against the long run.
+    clip: f64,
+    reach: f64,
     /// Rows kept until there are enough to start from; then empty for good.
-    initial: Option<Vec<[f64; SERIES]>>,
+    initial: Option<Vec<[f32; SERIES]>>,
     series: [Series; SERIES],
     scales: Scales,
     /// Robust standard deviation.
     pub sigma: f64,
     windows: u64,
-    /// Sums of x^2 and of x times its predecessor, and their number.
+    /// Sums of x^2, of x times its predecessor, and their number.
     square_sum: f64,
     lagged_sum: f64,
     pairs: u64,
@@ -43,10 +48,7 @@ pub struct Noise {
     placebo_step: f64,
     canary_step: f64,
     canary_previous: f64,
-    /// Moment generating function of the standardised residuals at each bet, and their variance: sums and number.
-    moments: [f64; BETS],
-    moment_square: f64,
-    moment_n: f64,
+    shape: Shape,
     pub derived: Derived,
 }
 
@@ -63,14 +65,50 @@ pub struct Derived {
     pub offset: f64,
     /// Largest deviation that counts.
     pub clip: f64,
-    /// Price of each bet.
-    pub price: [f64; BETS],
+    /// For bets on "worse", which leave room for bursts on the canary, and for those on "healthy".
+    pub worse: Terms,
+    pub better: Terms,
+}
+
+/// What bets are made by.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// One over the standard deviation that deviations are measured in.
+    pub precision: f64,
+    /// e^-price of each bet.
+    pub discount: [f64; BETS],
+}
+
+/// Sizes of both sides, which say how much less (or more) the canary's difference varies than a placebo's.
+#[derive(Clone, Copy, Debug)]
+pub struct Sides {
+    pub canary: usize,
+    pub stable: usize,
+}
+
+impl Sides {
+    /// Variance of (mean of k - mean of m) over that of (one - mean of the m - 1 others), for independent instances.
+    fn variance_share(self) -> f64 {
+        if self.stable < 2 || self.canary == 0 {
+            return 1.0;
+        }
+        let (k, m) = (self.canary as f64, self.stable as f64);
+        (1.0 / k + 1.0 / m) / (1.0 + 1.0 / (m - 1.0))
+    }
 }
 
 impl Noise {
     pub fn new(p: &Parameters) -> Self {
+        Self::clipped(p, p.clip)
+    }
+
+    /// With another clip than that of levels.
+    pub fn clipped(p: &Parameters, clip: f64) -> Self {
+        let terms = Terms { precision: 1.0, discount: std::array::from_fn(|a| libm::exp(-bennett(p.bet(a), clip))) };
         Self {
             learns_offset: true,
+            clip,
+            reach: clip,
             initial: Some(Vec::new()),
             series: [Series::EMPTY; SERIES],
             scales: Scales::default(),
@@ -84,16 +122,15 @@ impl Noise {
             placebo_step: 0.0,
             canary_step: 0.0,
             canary_previous: f64::NAN,
-            moments: [0.0; BETS],
-            moment_square: 0.0,
-            moment_n: 0.0,
+            shape: Shape::default(),
             derived: Derived {
                 long_run_variance: 1.0,
                 placebo_variance: 1.0,
                 wander: 0.0,
                 offset: 0.0,
-                clip: p.clip,
-                price: p.bets.map(|l| bennett(l, p.clip)),
+                clip,
+                worse: terms,
+                better: terms,
             },
         }
     }
@@ -133,7 +170,7 @@ impl Noise {
     }
 
     pub fn series_offset(&self, series: usize) -> f64 {
-        if self.learns_offset { self.series[series].offset() } else { 0.0 }
+        self.series[series].offset
     }
 
     /// Learns from one row. `placebos` is the number of placebo series in use.
@@ -145,27 +182,27 @@ impl Noise {
             self.learn_row(row, placebos, p);
             return;
         };
-        rows.push(*row);
+        rows.push(row.map(|d| d as f32));
         if rows.len() >= p.initial_windows
             && let Some(rows) = self.initial.take()
         {
             self.start_from(&rows, p);
-            rows.iter().for_each(|row| self.learn_row(row, placebos, p));
-            self.derive(false, p);
+            rows.iter().for_each(|row| self.learn_row(&row.map(f64::from), placebos, p));
+            self.derive(false, Sides { canary: 1, stable: placebos }, p);
         }
     }
 
     /// Robust location of each series and common scale: medians, so that start-up peaks do no harm.
-    fn start_from(&mut self, rows: &[[f64; SERIES]], p: &Parameters) {
+    fn start_from(&mut self, rows: &[[f32; SERIES]], p: &Parameters) {
         let mut deviations = Vec::new();
         for (j, series) in self.series.iter_mut().enumerate() {
-            let mut values: Vec<f64> = rows.iter().map(|r| r[j]).filter(|d| !d.is_nan()).collect();
+            let mut values: Vec<f64> = rows.iter().map(|r| f64::from(r[j])).filter(|d| !d.is_nan()).collect();
             if values.is_empty() {
                 continue;
             }
             let location = median(&mut values);
-            series.offset_n = (values.len() as f64).min(START_WEIGHT);
-            series.offset_sum = location * series.offset_n;
+            series.offset_n = (values.len() as f32).min(START_WEIGHT);
+            series.offset = location;
             deviations.extend(values.iter().map(|d| (d - location).abs()));
         }
         // 1.4826 makes the median absolute deviation a standard deviation for normal noise.
@@ -174,41 +211,37 @@ impl Noise {
 
     fn learn_row(&mut self, row: &[f64; SERIES], placebos: usize, p: &Parameters) {
         self.windows += 1;
-        let rate = 0.01 / (placebos + 1) as f64;
-        for (j, d) in row.iter().enumerate().filter(|(_, d)| !d.is_nan()) {
-            let offset = self.series_offset(j);
-            let residual = d - offset;
-            let limit = p.clip * self.sigma;
-            let x = residual.clamp(-limit, limit);
-            // Streaming MAD: half of normal noise lies within 0.6745 standard deviations.
-            let outside = residual.abs() > 0.6745 * self.sigma;
-            self.sigma = (self.sigma * (if outside { rate } else { -rate }).exp()).max(p.scale_floor);
-            if self.learns_offset {
-                let series = &mut self.series[j];
-                series.offset_sum += offset + x;
-                series.offset_n += 1.0;
-                if series.offset_n > OFFSET_MEMORY {
-                    series.offset_sum *= 0.5;
-                    series.offset_n *= 0.5;
-                }
+        let learns_shape = self.windows > SHAPE_AFTER + 1;
+        let rate = SCALE_RATE / (placebos + 1) as f64;
+        let (near, limit) = (self.clip * self.sigma, self.reach * self.sigma);
+        let per_sigma = 1.0 / self.sigma;
+        // Streaming MAD: half of normal noise lies within 0.6745 standard deviations.
+        let half = 0.6745 * self.sigma;
+        let mut outside = 0.0;
+        for (j, d) in row.iter().enumerate() {
+            if d.is_nan() {
+                continue;
             }
+            let series = &mut self.series[j];
+            let residual = d - series.offset;
+            let x = bounded(residual, limit);
+            if learns_shape {
+                self.shape.add(x * per_sigma);
+            }
+            outside += if residual.abs() > half { 1.0 } else { -1.0 };
+            if self.learns_offset {
+                series.learn_offset(bounded(residual, near));
+            }
+            let previous = f64::from(std::mem::replace(&mut series.previous, x as f32));
             // In a pair of equals an excursion either way shows what one of them does when nothing is wrong.
             let either_way = j == OWN && placebos < 2;
-            self.scales.learn(&mut self.series[j], x, placebos, either_way);
-            if self.windows > SHAPE_AFTER + 1 {
-                let z = x / self.derived.long_run_variance.sqrt();
-                self.moment_square += z * z;
-                self.moment_n += 1.0;
-                for (sum, l) in self.moments.iter_mut().zip(p.bets) {
-                    *sum += (l * z).exp();
-                }
-            }
-            let previous = std::mem::replace(&mut self.series[j].previous, x);
+            self.scales.learn(series, x, placebos, either_way);
+            self.own_windows += u64::from(j == OWN);
             if !previous.is_nan() {
-                self.square_sum += x * x;
-                self.lagged_sum += x * previous;
                 self.pairs += 1;
                 self.placebo_pairs += u64::from(j < PLACEBOS);
+                self.square_sum += x * x;
+                self.lagged_sum += x * previous;
                 let step = (x - previous) * (x - previous);
                 if self.placebo_step > 0.0 {
                     self.placebo_step += rate * (step - self.placebo_step);
@@ -216,24 +249,24 @@ impl Noise {
                     self.placebo_step = step;
                 }
             }
-            self.own_windows += u64::from(j == OWN);
         }
+        self.sigma = (self.sigma * (1.0 + rate * outside)).max(p.scale_floor);
     }
 
     /// Goes on learning from a pair whose learning is over, from one side only: when the canary seems better than usual it
     /// may be the stable instance that is worse, and what one does the other may do. A canary that gets worse teaches
     /// nothing here.
-    pub fn learn_mirrored(&mut self, d: f64, p: &Parameters) {
+    pub fn learn_mirrored(&mut self, d: f64) {
         if d.is_nan() || !self.has_own_past() {
             return;
         }
-        let limit = p.clip * self.sigma;
-        let x = (d - self.series_offset(OWN)).clamp(-limit, limit);
+        let limit = self.reach * self.sigma;
+        let x = (d - self.series[OWN].offset).clamp(-limit, limit);
         self.scales.learn_mirrored(&mut self.series[OWN], x);
     }
 
     /// Follows how far the canary jumps from window to window: a canary noisier than the placebos is trusted less.
-    pub fn follow_canary(&mut self, d: f64, p: &Parameters) {
+    pub fn follow_canary(&mut self, d: f64) {
         if d.is_nan() || !self.is_ready() {
             return;
         }
@@ -241,7 +274,7 @@ impl Noise {
         if previous.is_nan() {
             return;
         }
-        let limit = 1.5 * p.clip * self.sigma;
+        let limit = 1.5 * self.clip * self.sigma;
         let step = (d - previous).clamp(-limit, limit);
         if self.canary_step <= 0.0 {
             self.canary_step = self.placebo_step;
@@ -250,8 +283,8 @@ impl Noise {
     }
 
     /// Refreshes [`Derived`].
-    pub fn derive(&mut self, has_canary: bool, p: &Parameters) {
-        let (mut variance, wander) = self.scales.variance_and_wander(p);
+    pub fn derive(&mut self, has_canary: bool, sides: Sides, p: &Parameters) {
+        let LongRun { mut variance, mut excursions, mut wander } = self.scales.long_run(p);
         if self.pairs > 20 {
             let n = self.pairs as f64;
             let phi = ((self.lagged_sum / (self.square_sum + 1e-300)).max(0.0) + 0.5 / n.sqrt()).min(0.97);
@@ -260,20 +293,31 @@ impl Noise {
         if variance <= 0.0 {
             variance = self.sigma * self.sigma;
         }
-        variance *= self.scales.noisy_hour();
+        let share = if self.has_own_past() { 1.0 } else { sides.variance_share() };
+        let factor = share * self.scales.noisy_hour();
+        excursions = factor * excursions.max(variance);
+        variance *= factor;
+        wander *= share;
         let mut canary_factor = 1.0;
         if has_canary && self.placebo_step > 0.0 && self.canary_step > 0.0 {
-            canary_factor = (self.canary_step / self.placebo_step).clamp(1.0, 25.0);
+            canary_factor = (self.canary_step / (share * self.placebo_step)).clamp(1.0, 25.0);
         }
-        let long_run_variance = variance * canary_factor;
-        let clip = p.clip * self.sigma * canary_factor.sqrt();
+        self.reach = (self.clip * (variance / factor).sqrt() / self.sigma).clamp(self.clip, REACH);
+        let scale = (share * canary_factor).sqrt();
+        let clip = self.reach * self.sigma * scale;
+        let terms = |variance: f64, smallest_bet: f64| {
+            let precision = 1.0 / (canary_factor * variance).sqrt();
+            let (sigma, clip) = (self.sigma * scale * precision, clip * precision);
+            Terms { precision, discount: self.discounts(smallest_bet, sigma, clip) }
+        };
         self.derived = Derived {
-            long_run_variance,
+            long_run_variance: canary_factor * variance,
             placebo_variance: variance,
             wander,
             offset: self.canary_offset(),
             clip,
-            price: self.prices(clip / long_run_variance.sqrt(), p),
+            worse: terms(excursions, p.smallest_bet),
+            better: terms(variance, p.smallest_bet_healthy),
         };
     }
 
@@ -283,44 +327,50 @@ impl Noise {
             return 0.0;
         }
         if self.has_own_past() {
-            return self.series[OWN].offset();
+            return self.series[OWN].offset;
         }
         let (mut sum, mut n) = (0.0, 0.0);
         for series in self.series[..PLACEBOS].iter().filter(|s| s.offset_n > 0.0) {
-            sum += series.offset();
+            sum += series.offset;
             n += 1.0;
         }
         if n > 0.0 { sum / n } else { 0.0 }
     }
 
-    /// Price of each bet: what it would win on average on the placebos, at most Bennett's bound.
-    fn prices(&self, clip_standardised: f64, p: &Parameters) -> [f64; BETS] {
-        let c = clip_standardised.max(1e-3);
+    /// e^-price of each bet. The price is what the bet would win on average on the placebos, at most Bennett's bound.
+    /// Sigma and clip are standardised.
+    fn discounts(&self, smallest_bet: f64, sigma: f64, clip: f64) -> [f64; BETS] {
+        let c = clip.max(1e-3);
+        let won = self.shape.means(smallest_bet, sigma, c);
+        // Half the squares of the bets: each is four times the one before.
+        let half = 0.5 * smallest_bet * smallest_bet;
+        let mut normal = libm::exp(-half);
+        let mut observed = won.as_ref().map_or(1.0, |w| libm::exp(half * w.square));
         std::array::from_fn(|a| {
-            let l = p.bets[a];
-            let bound = bennett(l, c);
-            if self.moment_n <= 50.0 {
-                return bound;
-            }
-            let normal = 0.5 * l * l;
-            let mean = (self.moments[a] + (l * c).exp()) / (self.moment_n + 1.0);
-            let excess = mean.ln() - normal * self.moment_square / self.moment_n;
-            bound.min(normal + excess.max(0.0))
+            let bound = libm::exp(-bennett(smallest_bet * (1u32 << a) as f64, c));
+            // e^-(l^2/2 + max(0, ln mean - l^2 square/2)), without the logarithm.
+            let discount = won.as_ref().map_or(bound, |w| bound.max(normal * (observed / w.mean[a]).min(1.0)));
+            (normal, observed) = (fourth(normal), fourth(observed));
+            discount
         })
     }
 
     /// What the margin has to leave for: offsets between instances and wander, as a standard deviation of ln.
-    /// `k` and `m` are the numbers of canary and stable instances.
-    pub fn offset_spread(&self, k: usize, m: usize, p: &Parameters) -> f64 {
+    /// `tau0` is the spread between equal instances before it is seen.
+    pub fn offset_spread(&self, sides: Sides, tau0: f64, p: &Parameters) -> f64 {
         let d = &self.derived;
-        let tau0_squared = p.tau0 * p.tau0;
+        let tau0_squared = tau0 * tau0;
         if self.has_own_past() {
-            return (d.placebo_variance / self.series[OWN].offset_n + 0.25 * tau0_squared + d.wander).sqrt();
+            return (d.placebo_variance / f64::from(self.series[OWN].offset_n) + 0.25 * tau0_squared + d.wander).sqrt();
         }
-        let known: Vec<f64> = self.series[..PLACEBOS].iter().filter(|s| s.offset_n > 0.0).map(Series::offset).collect();
-        let (k, m) = (k.max(1) as f64, m.max(1) as f64);
-        let spread: f64 = known.iter().map(|b| ((b - d.offset) * (m - 1.0) / m).powi(2)).sum();
-        let others = (known.len() as f64 - 1.0).max(0.0);
+        let (k, m) = (sides.canary.max(1) as f64, sides.stable.max(1) as f64);
+        let (mut spread, mut known) = (0.0, 0.0);
+        for series in self.series[..PLACEBOS].iter().filter(|s| s.offset_n > 0.0) {
+            let b = (series.offset - d.offset) * (m - 1.0) / m;
+            spread += b * b;
+            known += 1.0f64;
+        }
+        let others = (known - 1.0).max(0.0);
         let tau_squared = (p.tau0_weight * tau0_squared + spread) / (p.tau0_weight + others);
         (tau_squared * (1.0 / k + 1.0 / m) + d.wander).sqrt()
     }
@@ -328,8 +378,8 @@ impl Noise {
     /// First idea of the offset of an instance that is warming up.
     pub fn prime(&mut self, series: usize, d: f64) {
         if !d.is_nan() {
-            self.series[series].offset_sum += d;
-            self.series[series].offset_n += 1.0;
+            let series = &mut self.series[series];
+            series.learn_offset(d - series.offset);
         }
     }
 
@@ -340,7 +390,7 @@ impl Noise {
             self.own_windows = 0;
         }
         // Kept rows of a series that is gone must not become the offset of its successor.
-        self.initial.iter_mut().flatten().for_each(|row| row[series] = f64::NAN);
+        self.initial.iter_mut().flatten().for_each(|row| row[series] = f32::NAN);
     }
 
     /// The set of stable instances changed, and with it what each is compared with: offsets are learned anew
@@ -349,7 +399,6 @@ impl Noise {
         for series in &mut self.series {
             series.cut();
             if series.offset_n > OFFSET_AFTER_CHANGE {
-                series.offset_sum *= OFFSET_AFTER_CHANGE / series.offset_n;
                 series.offset_n = OFFSET_AFTER_CHANGE;
             }
         }
@@ -361,6 +410,21 @@ impl Noise {
         self.canary_step = 0.0;
         self.canary_previous = f64::NAN;
     }
+}
+
+/// `x` within `limit` either way.
+fn bounded(x: f64, limit: f64) -> f64 {
+    if x > limit {
+        limit
+    } else if x < -limit {
+        -limit
+    } else {
+        x
+    }
+}
+
+fn fourth(x: f64) -> f64 {
+    (x * x) * (x * x)
 }
 
 /// Mean of the two middle values for an even number; 0 for no value.

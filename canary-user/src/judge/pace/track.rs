@@ -1,9 +1,9 @@
 //! One signal of the comparison: an indicator, or P(t) itself.
 
 use super::{
-    bets::{Restarts, Stakes},
+    bets::{Restarts, Stakes, powers},
     differences::{Differences, SERIES},
-    noise::Noise,
+    noise::{Derived, Noise, Sides, Terms},
 };
 use crate::judge::parameters::{BETS, Parameters, Tolerance};
 
@@ -20,9 +20,12 @@ const HEALTHY_LIMIT: f64 = 100.0;
 pub struct Track {
     pub noise: Noise,
     tolerance: Tolerance,
+    /// Whether "healthy" rests on it too.
+    tells_healthy: bool,
     /// The smallest change of ln that counts, and the one that "healthy" has to exclude.
     pub margin: f64,
     pub margin_healthy: f64,
+    per_margin: f64,
     stakes: Stakes,
     stakes_healthy: Stakes,
     /// The latest differences beyond the offset, oldest overwritten.
@@ -61,10 +64,12 @@ impl Track {
         Self {
             noise,
             tolerance,
+            tells_healthy: true,
             margin: 1.0,
             margin_healthy: 1.0,
-            stakes: Stakes::of(0.0),
-            stakes_healthy: Stakes::of(1.0),
+            per_margin: 1.0,
+            stakes: Stakes::NONE,
+            stakes_healthy: Stakes::NONE,
             recent: [f64::NAN; EFFECT_WINDOWS],
             recent_n: 0,
             p: f64::NAN,
@@ -74,9 +79,19 @@ impl Track {
         }
     }
 
+    /// For a signal that nothing but a regression is read from.
+    pub fn one_sided(self) -> Self {
+        Self { tells_healthy: false, ..self }
+    }
+
+    /// Weight in the evidence and in P(t).
+    pub fn weight(&self) -> f64 {
+        self.tolerance.weight
+    }
+
     /// Share of the margin that difference `d` uses when `offset` is expected.
     pub fn share(&self, d: f64, offset: f64) -> f64 {
-        ((d - offset) / self.margin).clamp(-P_LIMIT, P_LIMIT)
+        ((d - offset) * self.per_margin).clamp(-P_LIMIT, P_LIMIT)
     }
 
     /// Learns from the placebos and follows the canary where there is one. Answers whether location and scale
@@ -84,14 +99,21 @@ impl Track {
     pub fn learn(&mut self, row: &[f64; SERIES], canary: f64, placebos: usize, p: &Parameters) -> bool {
         let was_ready = self.noise.is_ready();
         self.noise.learn(row, placebos, p);
-        self.noise.follow_canary(canary, p);
+        self.noise.follow_canary(canary);
         self.noise.is_ready() && !was_ready
     }
 
-    /// Margins of an indicator for `k` canary and `m` stable instances.
-    pub fn set_margins(&mut self, k: usize, m: usize, p: &Parameters) {
-        let extra = p.margin_multiplier * self.noise.offset_spread(k, m, p);
+    /// Margins for these sides, with the spread between equal instances that is assumed before it is seen.
+    pub fn set_margins(&mut self, sides: Sides, tau0: f64, p: &Parameters) {
+        let spread = self.noise.offset_spread(sides, tau0, p);
+        self.set_margins_to(spread, p);
+    }
+
+    /// Margins that leave room for offsets and wander of this standard deviation.
+    pub fn set_margins_to(&mut self, spread: f64, p: &Parameters) {
+        let extra = p.margin_multiplier * spread;
         self.margin = self.tolerance.delta + extra;
+        self.per_margin = 1.0 / self.margin;
         self.margin_healthy = self.tolerance.delta_healthy + p.healthy_margin_share * extra;
     }
 
@@ -103,9 +125,10 @@ impl Track {
         self.recent_n += 1;
     }
 
-    pub fn put_in(&mut self, weight: f64) {
+    pub fn put_in(&mut self, weight: f64, p: &Parameters) {
         if weight > 0.0 {
-            self.stakes.put_in(weight);
+            self.stakes.put_in(weight, &p.bet_shares);
+            self.stakes_healthy.put_in(weight, &[1.0 / BETS as f64; BETS]);
         }
     }
 
@@ -125,21 +148,34 @@ impl Track {
 
     /// Bets on the canary's difference in window `index`, against and for it.
     pub fn bet(&mut self, canary: f64, index: u64, p: &Parameters) {
+        let derived = self.noise.derived;
+        self.bet_by(&derived, canary, index, p);
+    }
+
+    /// The same with noise that was learned elsewhere.
+    pub fn bet_by(&mut self, noise: &Derived, canary: f64, index: u64, p: &Parameters) {
         if canary.is_nan() {
             return;
         }
-        let d = &self.noise.derived;
-        let deviation = d.long_run_variance.sqrt();
-        let excess = canary - d.offset;
-        let score = |x: f64| x.clamp(-d.clip, d.clip) / deviation;
-        let worse = score(excess - self.margin);
-        let better = score(self.margin_healthy - excess);
-        let gains = |z: f64| -> [f64; BETS] { std::array::from_fn(|a| p.bets[a] * z - d.price[a]) };
-        let (against, healthy) = (gains(worse), gains(better));
-        self.stakes.settle(against);
-        self.stakes_healthy.settle_up_to(healthy, HEALTHY_LIMIT / p.beta);
+        let excess = canary - noise.offset;
+        let score = |x: f64, terms: &Terms| x.clamp(-noise.clip, noise.clip) * terms.precision;
+        let factors = |z: f64, smallest_bet: f64, terms: &Terms| -> [f64; BETS] {
+            let mut factors = powers(smallest_bet, z);
+            for (factor, discount) in factors.iter_mut().zip(terms.discount) {
+                // Less gain keeps it an e-process.
+                *factor = (*factor * discount).min(p.gain_limit);
+            }
+            factors
+        };
+        let worse = score(excess - self.margin, &noise.worse);
+        self.stakes.settle(&factors(worse, p.smallest_bet, &noise.worse));
         self.bets += 1;
-        let half = score(excess - 0.5 * self.margin);
+        if self.tells_healthy {
+            let better = score(self.margin_healthy - excess, &noise.better);
+            self.stakes_healthy
+                .settle_up_to(&factors(better, p.smallest_bet_healthy, &noise.better), HEALTHY_LIMIT / p.beta);
+        }
+        let half = score(excess - 0.5 * self.margin, &noise.worse);
         self.run.add(worse, excess, index);
         self.trend.add(half, excess, index);
     }
@@ -149,9 +185,10 @@ impl Track {
         self.stakes.e_value(restarts)
     }
 
-    /// The e-value against "worse than the healthy margin".
-    pub fn evidence_healthy(&self) -> f64 {
-        self.stakes_healthy.mean()
+    /// The e-value against "worse than the healthy margin". Restarted like the other: one bad stretch that proved nothing
+    /// does not keep a canary from being called healthy for good.
+    pub fn evidence_healthy(&self, restarts: &Restarts) -> f64 {
+        self.stakes_healthy.e_value(restarts)
     }
 
     /// Window at which the current run of evidence began.
@@ -190,11 +227,11 @@ impl Track {
 
     /// Drops evidence, keeps noise. `another_canary`: what was learned about the canary's own past goes too.
     pub fn reset(&mut self, another_canary: bool) {
-        self.stakes = Stakes::of(0.0);
+        self.stakes = Stakes::NONE;
         self.run = Run::default();
         self.trend = Run::default();
         if another_canary {
-            self.stakes_healthy = Stakes::of(1.0);
+            self.stakes_healthy = Stakes::NONE;
             self.bets = 0;
             self.recent = [f64::NAN; EFFECT_WINDOWS];
             self.p = f64::NAN;

@@ -11,9 +11,10 @@ fn counted(seed: u64, rate: f64, ratio: f64, windows: u64) -> Option<u64> {
         instance: Arc::from("/x"),
         incarnation: 1,
         values: [f64::NAN; Indicator::COUNT],
-        events: [Some(n), None, None, None, None],
+        events: std::array::from_fn(|i| (i == 0).then_some(n)),
         turnarounds,
         seconds: 1.0,
+        around: Around::default(),
     };
     (0..windows).find(|t| {
         let window = Window {
@@ -24,6 +25,7 @@ fn counted(seed: u64, rate: f64, ratio: f64, windows: u64) -> Option<u64> {
             stable: vec![reading(random.poisson(0.75 * rate), 75)],
             canary: vec![reading(random.poisson(0.25 * rate * ratio), 25)],
             clean: true,
+            node: Node::default(),
         };
         counts.observe(&window, &p);
         counts.e_values().iter().sum::<f64>() >= 1.0 / p.alpha

@@ -26,14 +26,14 @@ impl Bed {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         let Some(mount) = mounts.lines().find(|l| l.contains(" - cgroup2 ")) else {
-            println!("skipped: no cgroup2 is mounted");
+            println!("SKIP orchestrator::process: no cgroup2 is mounted");
             return None;
         };
         let root = PathBuf::from(mount.split(' ').nth(4).expect("mount point"));
         let name = format!("/canary-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let bed = Self { root, name, children: Vec::new(), files: tempfile::tempdir().expect("tempdir") };
         if let Err(e) = fs::create_dir(bed.full("")) {
-            println!("skipped: {} cannot be created: {e}; run as root", bed.full("").display());
+            println!("SKIP orchestrator::process: {} cannot be created: {e}; run as root", bed.full("").display());
             return None;
         }
         Some(bed)
@@ -52,6 +52,7 @@ impl Bed {
             version: role.name().into(),
             cgroup: format!("{}{below}", self.name).into(),
             incarnation: fs::metadata(&dir).expect("stat cgroup").ino(),
+            identity: None,
         }
     }
 
@@ -128,9 +129,9 @@ async fn a_process_that_ends_on_sigterm_is_not_killed_and_stable_is_left_alone()
     let stop = bed.spawn("/canary", "trap 'exit 0' TERM; echo ready; while :; do sleep 0.02; done");
     let decision = decision(Action::Rollback, vec![canary], vec![stable]);
     let process = bed.process();
-    assert_eq!(process.state(&decision).await.expect("state"), State::NotInEffect);
-    process.apply(&decision).await.expect("apply");
-    assert_eq!(process.state(&decision).await.expect("state"), State::InEffect);
+    assert_eq!(process.state(&decision).await.expect("state").state, State::NotInEffect);
+    process.apply(&decision, &Plan::default()).await.expect("apply");
+    assert_eq!(process.state(&decision).await.expect("state").state, State::InEffect);
     assert_eq!(bed.ended(stop), (Some(0), None));
     let status = fs::read_to_string(format!("/proc/{keep}/stat")).expect("stable still runs");
     assert!(!status.contains(") Z "), "stable is not a zombie");
@@ -146,11 +147,11 @@ async fn one_that_ignores_sigterm_gets_it_once_and_is_killed_after_the_grace() {
     let stubborn = bed.spawn("/canary", &script);
     let decision = decision(Action::Drain, vec![canary], vec![stable]);
     let start = Instant::now();
-    bed.process().apply(&decision).await.expect("apply");
+    bed.process().apply(&decision, &Plan::default()).await.expect("apply");
     assert!(start.elapsed() >= GRACE, "not killed before the grace is over");
     assert_eq!(bed.ended(stubborn), (None, Some(9)));
     assert_eq!(fs::read_to_string(log).expect("the trap ran"), "TERM\n");
-    assert_eq!(bed.process().state(&decision).await.expect("state"), State::InEffect);
+    assert_eq!(bed.process().state(&decision).await.expect("state").state, State::InEffect);
 }
 
 #[tokio::test]
@@ -161,8 +162,8 @@ async fn descendants_are_reached() {
     bed.spawn("/stable", SLEEPER);
     let deep = bed.spawn("/canary/worker/inner", SLEEPER);
     let decision = decision(Action::Rollback, vec![canary], vec![stable]);
-    assert_eq!(bed.process().state(&decision).await.expect("state"), State::NotInEffect);
-    bed.process().apply(&decision).await.expect("apply");
+    assert_eq!(bed.process().state(&decision).await.expect("state").state, State::NotInEffect);
+    bed.process().apply(&decision, &Plan::default()).await.expect("apply");
     assert_eq!(bed.ended(deep), (None, Some(15)));
 }
 
@@ -173,18 +174,18 @@ async fn a_replaced_cgroup_is_refused_and_a_missing_one_is_done() {
     bed.spawn("/stable", SLEEPER);
     fs::remove_dir(bed.full("/canary")).expect("remove cgroup");
     let decision = decision(Action::Rollback, vec![canary.clone()], vec![stable]);
-    bed.process().apply(&decision).await.expect("nothing left to stop");
-    assert_eq!(bed.process().state(&decision).await.expect("state"), State::InEffect);
+    bed.process().apply(&decision, &Plan::default()).await.expect("nothing left to stop");
+    assert_eq!(bed.process().state(&decision).await.expect("state").state, State::InEffect);
 
     assert_ne!(bed.cgroup("/canary", Role::Canary).incarnation, canary.incarnation);
     let newcomer = bed.spawn("/canary", SLEEPER);
-    let error = bed.process().apply(&decision).await.expect_err("refused");
+    let error = bed.process().apply(&decision, &Plan::default()).await.expect_err("refused");
     assert!(error.to_string().contains("was replaced since the decision"), "{error:#}");
     assert!(Path::new(&format!("/proc/{newcomer}")).exists());
     assert!(
         fs::read_to_string(bed.full("/canary").join("cgroup.procs")).expect("procs").contains(&newcomer.to_string())
     );
-    assert_eq!(bed.process().state(&decision).await.expect("state"), State::NotInEffect);
+    assert_eq!(bed.process().state(&decision).await.expect("state").state, State::NotInEffect);
 }
 
 #[tokio::test]
@@ -194,7 +195,7 @@ async fn without_a_running_stable_instance_nothing_is_done() {
     let pid = bed.spawn("/canary", SLEEPER);
     for stable in [vec![], vec![stable]] {
         let decision = decision(Action::Rollback, vec![canary.clone()], stable);
-        let error = bed.process().apply(&decision).await.expect_err("refused");
+        let error = bed.process().apply(&decision, &Plan::default()).await.expect_err("refused");
         assert!(error.to_string().contains("no stable instance"), "{error:#}");
     }
     assert!(fs::read_to_string(bed.full("/canary").join("cgroup.procs")).expect("procs").contains(&pid.to_string()));
@@ -209,7 +210,10 @@ async fn the_supervisor_is_asked_first_and_its_silence_stops_everything() {
     let decision = decision(Action::Rollback, vec![canary.clone()], vec![stable]);
 
     let (gone, _) = mpsc::channel(1);
-    let error = Process::new(bed.root.clone(), GRACE, Some(gone)).apply(&decision).await.expect_err("refused");
+    let error = Process::new(bed.root.clone(), GRACE, Some(gone))
+        .apply(&decision, &Plan::default())
+        .await
+        .expect_err("refused");
     assert!(format!("{error:#}").contains("supervisor is gone"), "{error:#}");
     let procs = bed.full("/canary").join("cgroup.procs");
     assert!(fs::read_to_string(&procs).expect("procs").contains(&pid.to_string()));
@@ -230,8 +234,8 @@ async fn the_supervisor_is_asked_first_and_its_silence_stops_everything() {
         seen
     });
     let process = Process::new(bed.root.clone(), GRACE, Some(sender));
-    assert_eq!(process.plan(&decision).steps.len(), 4);
-    process.apply(&decision).await.expect("apply");
+    assert_eq!(process.plan(&decision).expect("plan").steps.len(), 4);
+    process.apply(&decision, &Plan::default()).await.expect("apply");
     drop(process);
     let cgroups = vec![canary.cgroup];
     assert_eq!(
@@ -242,7 +246,14 @@ async fn the_supervisor_is_asked_first_and_its_silence_stops_everything() {
 }
 
 fn target(cgroup: &str, role: Role) -> Target {
-    Target { deployment: "shop".into(), role, version: "v".into(), cgroup: cgroup.into(), incarnation: 1 }
+    Target {
+        deployment: "shop".into(),
+        role,
+        version: "v".into(),
+        cgroup: cgroup.into(),
+        incarnation: 1,
+        identity: None,
+    }
 }
 
 #[tokio::test]
@@ -250,17 +261,18 @@ async fn overlapping_or_strange_cgroups_and_other_actions_are_refused() {
     let process = Process::new("/nowhere".into(), GRACE, None);
     for (canary, stable) in [("/a", "/a/b"), ("/a/b", "/a"), ("/a", "/a")] {
         let d = decision(Action::Rollback, vec![target(canary, Role::Canary)], vec![target(stable, Role::Stable)]);
-        let error = process.apply(&d).await.expect_err("refused");
+        let error = process.apply(&d, &Plan::default()).await.expect_err("refused");
         assert!(error.to_string().contains("overlaps"), "{error:#}");
     }
     assert!(!overlaps("/a", "/ab"));
     for canary in ["/", "", "a", "/a/../b", "/a//b"] {
         let d = decision(Action::Rollback, vec![target(canary, Role::Canary)], vec![target("/s", Role::Stable)]);
-        let error = process.apply(&d).await.expect_err("refused");
+        let error = process.apply(&d, &Plan::default()).await.expect_err("refused");
         assert!(error.to_string().contains("cannot be a canary cgroup"), "{error:#}");
     }
     let d = decision(Action::Quarantine, vec![target("/c", Role::Canary)], vec![target("/s", Role::Stable)]);
-    let error = process.apply(&d).await.expect_err("refused");
+    let error = process.apply(&d, &Plan::default()).await.expect_err("refused");
     assert!(error.to_string().contains("cannot quarantine"), "{error:#}");
-    assert_eq!(process.plan(&d).inverse, None);
+    let refused = process.describe(&d).await.expect_err("refused");
+    assert!(matches!(refused, Error::Refused(_)), "{refused}");
 }

@@ -1,6 +1,6 @@
 //! Every series with its unit and meaning: the page, its documentation and the reading of the state come from this table.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use prometheus_client::{metrics::MetricType, registry::Unit};
 
@@ -12,6 +12,7 @@ use crate::{
     guard::Mode,
     judge::{IndicatorState, Outcome},
     targets::Role,
+    telemetry::{HookCost, OwnCost},
     window::Indicator,
 };
 
@@ -46,16 +47,24 @@ pub enum Value {
     },
 }
 
+/// Values by the value of a label.
+type Named = Vec<(Cow<'static, str>, f64)>;
+
 /// Where the values come from; what a function does not return has no series.
 pub enum Source {
     Version(fn(&Counts) -> Option<f64>),
-    VersionBy(&'static str, fn(&Counts) -> Vec<(&'static str, f64)>),
+    VersionBy(&'static str, fn(&Counts) -> Named),
     VersionHistogram(fn(&Counts) -> Option<&Distribution>),
     Deployment(fn(&DeploymentState) -> Option<f64>),
     DeploymentBy(&'static str, fn(&DeploymentState) -> Vec<(&'static str, f64)>),
     /// Per role and indicator.
     Indicators(fn(&IndicatorState, Role) -> Option<f64>),
+    /// By a label with values that the program knows.
+    DeploymentByName(&'static str, fn(&DeploymentState) -> Vec<(String, f64)>),
     Sensor(fn(&State) -> Option<f64>),
+    SensorBy(&'static str, fn(&State) -> Vec<(String, f64)>),
+    /// By kind of receiver and result.
+    Notifications,
     Build,
 }
 
@@ -64,7 +73,10 @@ const fn row(kind: Kind, name: &'static str, unit: &'static str, source: Source,
 }
 
 use Kind::{Counter, Gauge, Histogram};
-use Source::{Build, Deployment, DeploymentBy, Indicators, Sensor, Version, VersionBy, VersionHistogram};
+use Source::{
+    Build, Deployment, DeploymentBy, DeploymentByName, Indicators, Notifications, Sensor, SensorBy, Version, VersionBy,
+    VersionHistogram,
+};
 
 #[rustfmt::skip]
 pub const CATALOGUE: &[Definition] = &[
@@ -74,6 +86,8 @@ pub const CATALOGUE: &[Definition] = &[
         "Time that tasks ran on a CPU, from the scheduler's switches."),
     row(Histogram, "canary_run_queue_wait_seconds", "seconds", VersionHistogram(|c| c.run_queue_wait.as_ref()),
         "Time between a task becoming runnable and getting a CPU."),
+    row(Counter, "canary_run_queue_wait_behind_seconds", "seconds", VersionBy("holder", waited_for),
+        "The same by who had the CPU meanwhile: own is the version itself, idle a CPU that had to wake up."),
     row(Counter, "canary_cpu_cfs_periods", "", Version(|c| number(c.periods)),
         "Periods of the CPU limit that passed (cpu.stat)."),
     row(Counter, "canary_cpu_cfs_throttled_periods", "", Version(|c| number(c.throttled_periods)),
@@ -82,8 +96,20 @@ pub const CATALOGUE: &[Definition] = &[
         "Time that tasks were held back by the CPU limit."),
     row(Gauge, "canary_memory_in_use_bytes", "bytes", Version(|c| number(c.level.memory_bytes())),
         "Memory in use by all instances. Absent while any of them cannot be read."),
+    row(Gauge, "canary_memory_limit_bytes", "bytes", Version(|c| number(c.level.memory_parts_bytes()[0])),
+        "Limits of all instances together. Absent while any of them has none."),
+    row(Gauge, "canary_memory_anon_bytes", "bytes", Version(|c| number(c.level.memory_parts_bytes()[1])),
+        "Memory in use that belongs to processes: heaps and stacks."),
+    row(Gauge, "canary_memory_file_bytes", "bytes", Version(|c| number(c.level.memory_parts_bytes()[2])),
+        "Memory in use that belongs to files: page cache and shared memory."),
+    row(Counter, "canary_memory_major_faults", "", Version(|c| number(c.major_faults)),
+        "Page faults that had to wait for a disk."),
+    row(Counter, "canary_memory_events", "", VersionBy("kind", memory_events),
+        "What was tried against the memory limits (memory.events): high, max, oom, oom_kill."),
     row(Counter, "canary_memory_reclaim_seconds", "seconds", Version(|c| ns(c.reclaim_ns)),
         "Time that tasks spent reclaiming memory instead of working."),
+    row(Histogram, "canary_memory_reclaim_stall_seconds", "seconds", VersionHistogram(|c| c.reclaim_stall.as_ref()),
+        "The same as single stalls."),
     row(Counter, "canary_pressure_cpu_waiting_seconds", "seconds", Version(|c| usec(c.cpu_waiting_usec)),
         "Time in which at least one task waited for a CPU (PSI some)."),
     row(Counter, "canary_pressure_memory_waiting_seconds", "seconds", Version(|c| usec(c.memory_waiting_usec)),
@@ -94,6 +120,14 @@ pub const CATALOGUE: &[Definition] = &[
         "Time in which at least one task was stalled on I/O (PSI some)."),
     row(Counter, "canary_pressure_io_stalled_seconds", "seconds", Version(|c| usec(c.io_stalled_usec)),
         "Time in which all tasks were stalled on I/O (PSI full)."),
+    row(Counter, "canary_block_read_bytes", "bytes", Version(|c| Some(c.block_io?.read_bytes as f64)),
+        "Bytes read from block devices (io.stat)."),
+    row(Counter, "canary_block_write_bytes", "bytes", Version(|c| Some(c.block_io?.write_bytes as f64)),
+        "Bytes written to block devices."),
+    row(Counter, "canary_block_reads", "", Version(|c| Some(c.block_io?.reads as f64)),
+        "Reads from block devices."),
+    row(Counter, "canary_block_writes", "", Version(|c| Some(c.block_io?.writes as f64)),
+        "Writes to block devices."),
     row(Counter, "canary_network_receive_bytes", "bytes", Version(|c| number(c.rx_bytes)),
         "Bytes received, IP header and up."),
     row(Counter, "canary_network_receive_packets", "", Version(|c| number(c.rx_packets)),
@@ -104,6 +138,30 @@ pub const CATALOGUE: &[Definition] = &[
         "Packets sent; a packet to be segmented counts its segments."),
     row(Histogram, "canary_turnaround_seconds", "seconds", VersionHistogram(|c| c.turnaround.as_ref()),
         "Time from the last byte of a request to the first byte of its response, as the kernel sees it."),
+    row(Counter, "canary_http_responses", "", VersionBy("class", responses),
+        "Responses by the class of their status, where they begin with a plain HTTP/1 status line; 1xx are interim ones."),
+    row(Histogram, "canary_dependency_turnaround_seconds", "seconds", VersionHistogram(|c| c.dependency.as_ref()),
+        "Time from the last byte of a request to the first byte of its response, on connections that the version opened."),
+    row(Counter, "canary_dependency_receive_payload_bytes", "bytes", Version(|c| number(c.dependency_rx_bytes)),
+        "Payload received on connections that the version opened."),
+    row(Counter, "canary_dependency_transmit_payload_bytes", "bytes", Version(|c| number(c.dependency_tx_bytes)),
+        "Payload sent on connections that the version opened."),
+    row(Gauge, "canary_tcp_round_trip_seconds", "seconds", VersionBy("peer", round_trips),
+        "TCP's smoothed round-trip time to clients and to dependencies: mean over the latest tick's turnarounds."),
+    row(Counter, "canary_tcp_connections_accepted", "", Version(|c| number(c.accepted)),
+        "TCP connections that others opened; their handshake was completed."),
+    row(Counter, "canary_tcp_connections_opened", "", Version(|c| number(c.opened)),
+        "TCP connections that the version opened."),
+    row(Counter, "canary_tcp_connect_seconds", "seconds", Version(|c| ns(c.open_ns)),
+        "Time from SYN to its answer, over the connections that the version opened."),
+    row(Counter, "canary_tcp_connects_failed", "", Version(|c| number(c.open_failed)),
+        "TCP connections that the version asked for and never got: refused, unreachable, timed out or given up."),
+    row(Counter, "canary_tcp_connects_refused", "", Version(|c| number(c.open_refused)),
+        "Of the failed ones, those that were answered by a reset."),
+    row(Counter, "canary_tcp_listen_overflows", "", Version(|c| number(c.listen_overflows)),
+        "Connections that found a listen queue full, of instances with a network namespace to themselves."),
+    row(Counter, "canary_tcp_listen_drops", "", Version(|c| number(c.listen_drops)),
+        "Connections that a listening socket dropped for this or another reason, of the same instances."),
     row(Counter, "canary_tcp_retransmitted_segments", "", Version(|c| number(c.retransmits)),
         "TCP segments sent again."),
     row(Counter, "canary_tcp_resets_received", "", Version(|c| number(c.resets_in)),
@@ -112,6 +170,16 @@ pub const CATALOGUE: &[Definition] = &[
         "TCP resets sent: connections that the service broke off."),
     row(Counter, "canary_process_exits", "", VersionBy("kind", exits),
         "Processes that ended: ok is status 0, status another one, crash a fault signal, killed any other signal."),
+    row(Counter, "canary_process_exit_codes", "", VersionBy("code", exit_codes),
+        "Processes that ended otherwise than with status 0, by status or signal."),
+    row(Counter, "canary_process_core_dumps", "", Version(|c| number(c.core_dumps)),
+        "Processes that dumped core."),
+    row(Counter, "canary_process_forks", "", Version(|c| number(c.forked)),
+        "Processes (not threads) that were forked."),
+    row(Counter, "canary_process_execs", "", Version(|c| number(c.executed)),
+        "Programs that were executed."),
+    row(Counter, "canary_main_process_restarts", "", Version(|c| number(c.restarts)),
+        "Times that an instance's main process ended and another took its place, or its cgroup was made again."),
     row(Counter, "canary_oom_kills", "", Version(|c| number(c.oom_kills)),
         "Processes that the kernel killed because memory ran out."),
 
@@ -134,7 +202,10 @@ pub const CATALOGUE: &[Definition] = &[
     row(Counter, "canary_decisions", "", DeploymentBy("action", |d| counted(&d.decisions)),
         "Decisions that the guard came to."),
     row(Counter, "canary_actions", "", DeploymentBy("result", |d| counted(&d.results)),
-        "Ends of actions: blocked by a gate, verified, failed, or (also after verified) reverted by someone else."),
+        "What became of actions: blocked by a gate, declined, verified, failed; after verified also recovered or not_recovered (the service), reverted by someone else, undone."),
+
+    row(Counter, "canary_gate_blocks", "", DeploymentByName("gate", |d| d.gates.iter().map(|(g, n)| (g.clone(), *n as f64)).collect()),
+        "Decisions that were held back, by the gate that did."),
 
     row(Counter, "canary_ticks", "", Sensor(|s| s.latest.is_some().then_some(s.ticks as f64)),
         "Ticks that the guard has seen."),
@@ -146,11 +217,29 @@ pub const CATALOGUE: &[Definition] = &[
         "Kernel hooks that are not live; what they would count is absent here."),
     row(Gauge, "canary_targets_without_slot", "", Sensor(|s| Some(s.latest.as_ref()?.targets_without_slot as f64)),
         "Targets that match the configuration and are not counted, because all slots are taken."),
+    row(Counter, "canary_notifications", "", Notifications,
+        "Notifications by kind of receiver: sent, failed after all attempts, or dropped because too many waited."),
+    row(Counter, "canary_guard_cpu_seconds", "seconds", Sensor(|s| Some(s.own()?.cpu_ns as f64 / 1e9)),
+        "CPU time that the guard itself used, all threads; without its kernel programs."),
+    row(Gauge, "canary_guard_memory_bytes", "bytes", Sensor(|s| number(s.own()?.memory_bytes)),
+        "Resident memory of the guard itself."),
+    row(Counter, "canary_hook_runs", "", SensorBy("hook", |s| hooks(s, |h| h.runs as f64)),
+        "Runs of a kernel program of the guard. Only while the kernel counts (kernel.bpf_stats_enabled is 1)."),
+    row(Counter, "canary_hook_run_seconds", "seconds", SensorBy("hook", |s| hooks(s, |h| h.run_ns as f64 / 1e9)),
+        "Time that a kernel program of the guard took, over all CPUs. Only while the kernel counts."),
     row(Gauge, "canary_build_info", "", Build,
         "Always 1; its label is the version of the guard."),
 ];
 
 impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+
     pub fn metric_type(self) -> MetricType {
         match self {
             Kind::Counter => MetricType::Counter,
@@ -179,6 +268,21 @@ impl Definition {
 }
 
 impl Source {
+    /// The names that every series of [`Source::series`] carries, in its order.
+    pub fn labels(&self) -> Vec<&'static str> {
+        match self {
+            Source::Version(_) | Source::VersionHistogram(_) => vec!["deployment", "role", "version"],
+            Source::VersionBy(label, _) => vec!["deployment", "role", "version", label],
+            Source::Deployment(_) => vec!["deployment"],
+            Source::DeploymentBy(label, _) | Source::DeploymentByName(label, _) => vec!["deployment", label],
+            Source::SensorBy(label, _) => vec![label],
+            Source::Indicators(_) => vec!["deployment", "role", "indicator"],
+            Source::Sensor(_) => Vec::new(),
+            Source::Notifications => vec!["receiver", "result"],
+            Source::Build => vec!["version"],
+        }
+    }
+
     pub fn series(&self, state: &State) -> Vec<(Labels, Value)> {
         let versions = || state.versions.iter();
         let deployments = || state.deployments.iter();
@@ -187,7 +291,7 @@ impl Source {
                 versions().filter_map(|(key, c)| Some((version_labels(key), Value::Number(read(c)?)))).collect()
             }
             Source::VersionBy(label, read) => versions()
-                .flat_map(|(key, c)| read(c).into_iter().map(|(name, n)| (with(version_labels(key), label, name), n)))
+                .flat_map(|(key, c)| read(c).into_iter().map(|(name, n)| (with(version_labels(key), label, &name), n)))
                 .map(|(labels, n)| (labels, Value::Number(n)))
                 .collect(),
             Source::VersionHistogram(read) => versions()
@@ -213,12 +317,35 @@ impl Source {
                     Some((with(labels, "indicator", i.indicator.name()), Value::Number(read(i, role)?)))
                 })
                 .collect(),
+            Source::DeploymentByName(label, read) => deployments()
+                .flat_map(|(name, d)| read(d).into_iter().map(move |(by, n)| (name, by, n)))
+                .map(|(name, by, n)| (with(deployment_labels(name), label, &by), Value::Number(n)))
+                .collect(),
+            Source::SensorBy(label, read) => {
+                read(state).into_iter().map(|(by, n)| (vec![(*label, by)], Value::Number(n))).collect()
+            }
             Source::Sensor(read) => read(state).map(|n| (Labels::new(), Value::Number(n))).into_iter().collect(),
+            Source::Notifications => {
+                let counts = state.deliveries.counts().into_iter();
+                let labels = |kind: &str, result: &str| with(vec![("receiver", kind.to_owned())], "result", result);
+                counts.map(|(kind, result, n)| (labels(kind, result), Value::Number(n as f64))).collect()
+            }
             Source::Build => {
                 vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], Value::Number(1.0))]
             }
         }
     }
+}
+
+impl State {
+    fn own(&self) -> Option<&OwnCost> {
+        self.latest.as_ref()?.own.as_ref()
+    }
+}
+
+fn hooks(state: &State, read: fn(&HookCost) -> f64) -> Vec<(String, f64)> {
+    let hooks = state.own().map_or(&[][..], |own| &own.hooks);
+    hooks.iter().map(|h| (h.hook.clone(), read(h))).collect()
 }
 
 fn version_labels(key: &VersionKey) -> Labels {
@@ -256,9 +383,48 @@ fn canary_only(role: Role, value: Option<f64>) -> Option<f64> {
     value.filter(|_| role == Role::Canary)
 }
 
-fn exits(counts: &Counts) -> Vec<(&'static str, f64)> {
+fn waited_for(counts: &Counts) -> Named {
+    let Some(w) = counts.waited_for else { return Vec::new() };
+    let holders = [
+        ("own", w.own_ns),
+        ("other_role", w.other_role_ns),
+        ("other_cgroup", w.other_cgroup_ns),
+        ("kernel", w.kernel_ns),
+        ("idle", w.idle_ns),
+    ];
+    holders.map(|(holder, ns)| (holder.into(), ns as f64 / 1e9)).to_vec()
+}
+
+fn exits(counts: &Counts) -> Named {
     let named = |exits| ["ok", "status", "crash", "killed"].into_iter().zip(exits);
-    counts.exits.map_or_else(Vec::new, |exits| named(exits).map(|(kind, n)| (kind, n as f64)).collect())
+    counts.exits.map_or_else(Vec::new, |exits| named(exits).map(|(kind, n)| (kind.into(), n as f64)).collect())
+}
+
+fn memory_events(counts: &Counts) -> Named {
+    let named = |events| ["high", "max", "oom", "oom_kill"].into_iter().zip(events);
+    counts.memory_events.map_or_else(Vec::new, |e| named(e).map(|(kind, n)| (kind.into(), n as f64)).collect())
+}
+
+fn responses(counts: &Counts) -> Named {
+    let named = |responses| ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(responses);
+    counts.responses.map_or_else(Vec::new, |r| named(r).map(|(class, n)| (class.into(), n as f64)).collect())
+}
+
+fn round_trips(counts: &Counts) -> Named {
+    let named = ["client", "dependency"].into_iter().zip(counts.level.round_trips_ns());
+    named.filter_map(|(peer, ns)| Some((peer.into(), ns? / 1e9))).collect()
+}
+
+/// At most 255 statuses and 64 signals. A core dump is counted by itself.
+fn exit_codes(counts: &Counts) -> Named {
+    let mut named: BTreeMap<(bool, u32), f64> = BTreeMap::new();
+    for (code, n) in &counts.exit_codes {
+        let signal = code & 0x7f;
+        let name = if signal == 0 { (false, code >> 8 & 0xff) } else { (true, signal) };
+        *named.entry(name).or_default() += *n as f64;
+    }
+    let text = |(by_signal, number)| format!("{}_{number}", if by_signal { "signal" } else { "status" });
+    named.into_iter().map(|(name, n)| (text(name).into(), n)).collect()
 }
 
 fn p(deployment: &DeploymentState) -> Vec<(&'static str, f64)> {
@@ -272,9 +438,11 @@ fn p(deployment: &DeploymentState) -> Vec<(&'static str, f64)> {
 fn indicator_value(state: &IndicatorState, role: Role) -> Option<f64> {
     let value = finite(if role == Role::Canary { state.canary } else { state.stable })?;
     Some(match state.indicator {
-        Indicator::CpuPerWork | Indicator::RunQueueWait | Indicator::TurnaroundMean | Indicator::TurnaroundP95 => {
-            value / 1e9
-        }
+        Indicator::CpuPerWork
+        | Indicator::RunQueueWait
+        | Indicator::TurnaroundMean
+        | Indicator::TurnaroundP95
+        | Indicator::DependencyTurnaround => value / 1e9,
         Indicator::MemoryStall | Indicator::MemoryInUse | Indicator::BytesPerWork => value,
     })
 }

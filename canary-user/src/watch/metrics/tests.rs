@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use canary_common::histogram;
 
 use super::*;
-use crate::{telemetry::Histogram, watch::story};
+use crate::{guard::GateResult, telemetry::Histogram, watch::story};
 
 /// A page read back: values by "name{labels}", types and units by family, checked for the format's own rules.
 #[derive(Debug, Default)]
@@ -188,16 +188,39 @@ fn labels_are_bounded_and_counters_forget_what_is_long_gone() {
 #[test]
 fn the_description_has_a_unit_and_a_sentence_for_every_series() {
     let described = describe();
-    for (name, unit, help) in &described {
+    for Description { name, unit, help, .. } in &described {
         assert!(help.ends_with('.') && help.len() > 15, "{name}: {help}");
         assert!(unit.is_empty() || name.trim_end_matches("_total").ends_with(&format!("_{unit}")), "{name} in {unit}");
-        assert!(name.starts_with("canary_") && described.iter().filter(|(n, ..)| n == name).count() == 1, "{name}");
+        assert!(name.starts_with("canary_") && described.iter().filter(|d| d.name == *name).count() == 1, "{name}");
     }
     let mut snapshot = story::snapshot(story::DECIDED + 8);
     view_with_throttling(&mut snapshot);
-    let page = page(|m| m.record(&snapshot));
-    for (name, ..) in &described {
-        let found = page.has_family(name) || page.has_family(&format!("{name}_count"));
-        assert!(found, "{name} is described but not on a full page");
+    let samples = snapshot.deployments.values_mut().flat_map(|view| &mut view.samples);
+    samples.for_each(story::measure_all);
+    let mut blocked = snapshot.clone();
+    let decision = blocked.deployments.get_mut(story::DEPLOYMENT).and_then(|d| d.decision.as_mut()).expect("decided");
+    decision.decision.id = "another".to_owned();
+    let gate = GateResult { gate: "pause".to_owned(), passed: false, reason: "paused".to_owned() };
+    decision.decision.gates.push(gate);
+    let deliveries = crate::watch::notify::Deliveries::default();
+    deliveries.count("slack", "sent");
+    let page = page(|m| {
+        m.tell_of(deliveries);
+        m.record(&snapshot);
+        m.record(&blocked);
+    });
+    assert_eq!(page.get("canary_gate_blocks_total{deployment=\"checkout\",gate=\"pause\"}"), 1.0);
+    assert_eq!(page.get("canary_notifications_total{receiver=\"slack\",result=\"sent\"}"), 1.0);
+    let counted = page.get(&format!("canary_process_exit_codes_total{{{STABLE},code=\"signal_11\"}}"));
+    assert_eq!(counted, page.get(&format!("canary_http_responses_total{{{STABLE},class=\"5xx\"}}")));
+    for Description { name, labels, .. } in &described {
+        let named = [name.clone(), format!("{name}_count")];
+        let mut series = page.values.keys().filter(|k| named.iter().any(|n| k.split('{').next() == Some(n))).peekable();
+        assert!(series.peek().is_some(), "{name} is described but not on a full page");
+        for one in series {
+            let pairs = one.split_once('{').map_or("", |(_, pairs)| pairs.trim_end_matches('}'));
+            let told: Vec<&str> = pairs.split(',').filter_map(|p| p.split_once('=')).map(|(label, _)| label).collect();
+            assert_eq!(told, *labels, "{one}");
+        }
     }
 }

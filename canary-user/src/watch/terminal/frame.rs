@@ -201,8 +201,8 @@ impl<'a> Frame<'a> {
             return;
         };
         let style = match view.stage {
-            Stage::Verified => self.palette.good().patch(self.palette.strong()),
-            Stage::Failed | Stage::Reverted => self.palette.bad(),
+            Stage::Verified | Stage::Recovered | Stage::Closed => self.palette.good().patch(self.palette.strong()),
+            Stage::Failed | Stage::Reverted | Stage::NotRecovered => self.palette.bad(),
             _ => self.palette.strong(),
         };
         let head = format!("{} {}", view.decision.action, stage(view.stage));
@@ -271,10 +271,17 @@ fn stage(stage: Stage) -> &'static str {
     match stage {
         Stage::Blocked => "not done",
         Stage::Planned => "planned",
+        Stage::Approved => "approved",
+        Stage::Declined => "not done, nobody approved it",
         Stage::Applying => "under way",
         Stage::Applied => "applied, to be verified",
         Stage::Verified => "done and verified",
         Stage::Reverted => "undone by someone else",
+        Stage::Recovered => "done and verified, the service is back",
+        Stage::NotRecovered => "done and verified, it did not help",
         Stage::Failed => "failed",
+        Stage::Undoing => "being undone",
+        Stage::Undone => "undone",
+        Stage::Closed => "done and over",
     }
 }

@@ -6,7 +6,10 @@ use crate::{
     guard::Mode,
     judge::Verdict,
     targets::Role,
-    watch::{DecisionView, DeploymentView, Snapshot, plain::caution},
+    watch::{
+        api::{DecisionState, Deployment, State},
+        plain::caution,
+    },
 };
 
 /// More windows than any terminal has columns for.
@@ -34,7 +37,7 @@ pub struct Shown {
     pub name: Arc<str>,
     pub mode: Mode,
     pub verdict: Verdict,
-    pub decision: Option<DecisionView>,
+    pub decision: Option<DecisionState>,
     pub stable: Side,
     pub canary: Side,
     pub history: VecDeque<Point>,
@@ -77,38 +80,50 @@ impl Model {
         self.now_ns.saturating_sub(self.started_ns.unwrap_or(self.now_ns))
     }
 
-    pub fn update(&mut self, snapshot: &Snapshot) {
-        self.now_ns = snapshot.t_ns;
-        self.started_ns.get_or_insert(snapshot.t_ns.saturating_sub(snapshot.span_ns));
-        self.caution = caution(snapshot);
-        let Some((name, view)) = self.choose(snapshot) else {
+    /// Shows this deployment from now on; `None` = the one with most evidence.
+    pub fn want(&mut self, deployment: Option<String>) {
+        self.wanted = deployment;
+    }
+
+    pub fn wanted(&self) -> Option<&str> {
+        self.wanted.as_deref()
+    }
+
+    /// Puts the course of P(t), oldest first, in place of what was seen window by window; it began at `since_ns`.
+    pub fn set_history(&mut self, since_ns: Option<u64>, points: impl IntoIterator<Item = Point>) {
+        self.started_ns = since_ns.or(self.started_ns);
+        if let Some(shown) = &mut self.shown {
+            shown.history = points.into_iter().collect();
+        }
+    }
+
+    pub fn update(&mut self, state: &State) {
+        self.now_ns = state.t_ns;
+        self.started_ns.get_or_insert(state.t_ns.saturating_sub(state.span_ns));
+        self.caution = caution(&state.quality);
+        let Some(deployment) = self.choose(state) else {
             self.others.clear();
+            self.shown = None;
             return;
         };
-        self.others = snapshot
-            .deployments
-            .iter()
-            .filter(|(other, _)| **other != name)
-            .map(|(other, v)| format!("{other} {}", v.verdict.outcome.name()))
-            .collect();
-        let before = self.shown.take().filter(|s| s.name == name);
-        self.shown = Some(Shown::after(name, view, before));
+        let others = state.deployments.iter().filter(|d| d.name != deployment.name);
+        self.others = others.map(|d| format!("{} {}", d.name, d.verdict.outcome.name())).collect();
+        let before = self.shown.take().filter(|s| s.name == deployment.name);
+        self.shown = Some(Shown::after(deployment, before));
     }
 
     /// The deployment that is wanted, else the one with most evidence. A decision under way keeps its place.
-    fn choose<'a>(&self, snapshot: &'a Snapshot) -> Option<(Arc<str>, &'a DeploymentView)> {
+    fn choose<'a>(&self, state: &'a State) -> Option<&'a Deployment> {
         if let Some(wanted) = &self.wanted {
-            return snapshot.deployments.get_key_value(wanted.as_str()).map(|(name, view)| (name.clone(), view));
+            return state.deployment(wanted);
         }
-        let current = self.shown.as_ref().and_then(|s| snapshot.deployments.get_key_value(&s.name));
-        let strongest =
-            snapshot.deployments.iter().max_by(|a, b| a.1.verdict.evidence_ln.total_cmp(&b.1.verdict.evidence_ln));
-        let (name, view) = match (current, strongest) {
+        let current = self.shown.as_ref().and_then(|s| state.deployment(&s.name));
+        let strongest = state.deployments.iter().max_by(|a, b| a.verdict.evidence_ln.total_cmp(&b.verdict.evidence_ln));
+        match (current, strongest) {
             // Half as much again on a log scale, or the view would flip between two quiet deployments.
-            (Some(c), Some(s)) if !clearly_stronger(&s.1.verdict, &c.1.verdict) => c,
-            (_, s) => s?,
-        };
-        Some((name.clone(), view))
+            (Some(c), Some(s)) if !clearly_stronger(&s.verdict, &c.verdict) => Some(c),
+            (_, s) => s,
+        }
     }
 }
 
@@ -117,29 +132,31 @@ fn clearly_stronger(a: &Verdict, b: &Verdict) -> bool {
 }
 
 impl Shown {
-    fn after(name: Arc<str>, view: &DeploymentView, before: Option<Shown>) -> Self {
+    fn after(now: &Deployment, before: Option<Shown>) -> Self {
         let (stable, canary, mut history) = before.map_or_else(Default::default, |b| (b.stable, b.canary, b.history));
-        history.push_back(Point { stable: view.verdict.p_stable, canary: view.verdict.p_canary });
+        history.push_back(Point { stable: now.verdict.p_stable, canary: now.verdict.p_canary });
         if history.len() > HISTORY {
             history.pop_front();
         }
+        // A view that came late has never seen a canary that is gone; its decision has.
+        let decided = now.decision.as_ref().and_then(|d| d.decision.canary.first());
+        let gone = Side { versions: decided.map_or_else(String::new, |t| t.version.to_string()), instances: 0 };
+        let canary = if canary.versions.is_empty() { gone } else { canary };
         Self {
-            name,
-            mode: view.mode,
-            verdict: view.verdict.clone(),
-            decision: view.decision.clone(),
-            stable: side(view, Role::Stable, stable),
-            canary: side(view, Role::Canary, canary),
+            name: now.name.clone(),
+            mode: now.mode,
+            verdict: now.verdict.clone(),
+            decision: now.decision.clone(),
+            stable: side(now, Role::Stable, stable),
+            canary: side(now, Role::Canary, canary),
             history,
         }
     }
 }
 
-fn side(view: &DeploymentView, role: Role, before: Side) -> Side {
-    let of_role = || view.samples.iter().filter(|s| s.target.role == role && s.populated != Some(false));
-    let mut versions: Vec<&str> = of_role().map(|s| &*s.target.version).collect();
-    versions.sort_unstable();
-    versions.dedup();
+fn side(deployment: &Deployment, role: Role, before: Side) -> Side {
+    let running = deployment.versions.iter().filter(|v| v.role == role && v.instances > 0);
+    let versions: Vec<&str> = running.clone().map(|v| &*v.version).collect();
     let versions = if versions.is_empty() { before.versions } else { versions.join("+") };
-    Side { versions, instances: of_role().count() }
+    Side { versions, instances: running.map(|v| v.instances).sum() }
 }

@@ -44,10 +44,9 @@ fn indicator<'a>(state: &'a IndicatorState, threshold_ln: f64, palette: Palette,
     let value = |v| units::indicator(state.indicator, v);
     let values = format!("{name}  {:>NUMBER$}  {:>NUMBER$}  ", value(state.stable), value(state.canary));
     let (Some(effect), Some(margin)) = (state.effect, state.margin) else {
-        return Line::from(vec![
-            Span::raw(values),
-            Span::styled(format!("{:>DIFFERENCE$}", "learning"), palette.faint()),
-        ]);
+        // Without a reading on either side nothing is learned: the canary is gone, or nothing was asked of either.
+        let why = if state.stable.is_none() && state.canary.is_none() { "no reading" } else { "learning" };
+        return Line::from(vec![Span::raw(values), Span::styled(format!("{why:>DIFFERENCE$}"), palette.faint())]);
     };
     let style = difference(state, effect, margin, palette);
     let mut spans = vec![Span::raw(values), Span::styled(format!("{:>DIFFERENCE$}", units::change(effect)), style)];
@@ -130,6 +129,8 @@ fn short(event: crate::window::Event) -> &'static str {
         Event::OomKills => "out-of-memory kills",
         Event::ResetsOut => "connections reset",
         Event::Retransmits => "segments sent again",
+        Event::ServerErrors => "5xx responses",
+        Event::ConnectFailures => "failed connects",
     }
 }
 

@@ -1,0 +1,232 @@
+//! Which services are generated, how often, and what the judge said of each.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use canary_user::judge::Parameters;
+use indicatif::ProgressBar;
+
+use crate::{
+    detectors::{DETECTORS, Detectors},
+    service::{Change, Kind, Service, Shape, Size},
+    trial::Trial,
+};
+
+/// Indicators by their noise, with six: 3 and 5 %, 8 and 12 %, 19 and 30 %.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Quiet,
+    Medium,
+    Loud,
+}
+
+impl Class {
+    pub const ALL: [Class; 3] = [Class::Quiet, Class::Medium, Class::Loud];
+
+    pub fn name(self) -> &'static str {
+        ["quiet", "medium", "loud"][self as usize]
+    }
+
+    fn indicator(self, which: usize) -> usize {
+        2 * self as usize + which % 2
+    }
+}
+
+/// What happens to the canary.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// It is equal to stable.
+    Equal,
+    /// One indicator of a class steps up: half of the runs from the end of the warm-up on, half 600 windows later.
+    Step { class: Class, size: f64 },
+    /// One indicator of any class is worse by this from the first window on.
+    FromTheStart(f64),
+    /// The parts begin 360 windows in.
+    Shape(Vec<(usize, Shape)>),
+}
+
+/// Runs that differ in nothing but their random numbers.
+#[derive(Clone, Debug)]
+pub struct Experiment {
+    pub name: String,
+    pub kind: Kind,
+    pub size: Size,
+    pub effect: Effect,
+    pub runs: usize,
+    /// The other detectors look at so many of the runs.
+    pub compared: usize,
+}
+
+/// One run.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Windows from the change to the verdict "regressed"; `None` where it did not come.
+    pub delay: Option<usize>,
+    /// Condemned although nothing had changed yet.
+    pub early: bool,
+    pub healthy: bool,
+    /// Whether the first cause is an indicator that was changed.
+    pub cause_right: bool,
+    /// The verdict moved when the rest of the scenario was not there: it was not decided online.
+    pub moved: bool,
+    /// The same as `delay` and `early` for each of the other detectors, where they looked.
+    pub others: Option<[(Option<usize>, bool); DETECTORS]>,
+}
+
+impl Experiment {
+    fn change(&self, run: usize) -> Option<Change> {
+        let warmup = self.size.warmup;
+        let one = |at: usize, indicator: usize, size: f64| Change { at, parts: vec![(indicator, Shape::Step(size))] };
+        match &self.effect {
+            Effect::Equal => None,
+            Effect::Step { class, size } => {
+                Some(one(if run.is_multiple_of(2) { warmup } else { warmup + 600 }, class.indicator(run / 2), *size))
+            }
+            Effect::FromTheStart(size) => Some(one(0, run % self.size.indicators, *size)),
+            Effect::Shape(parts) => Some(Change { at: warmup + 300, parts: parts.clone() }),
+        }
+    }
+
+    /// Windows that are judged at most.
+    fn windows(&self, change: Option<&Change>) -> usize {
+        match (&self.effect, change) {
+            (Effect::Step { .. }, Some(change)) => change.at + 1800,
+            (Effect::Shape(_), Some(change)) => change.at + 2400,
+            _ => self.size.windows,
+        }
+    }
+
+    fn run(&self, seed: u64, run: usize) -> Outcome {
+        let change = self.change(run);
+        let horizon = self.windows(change.as_ref());
+        let (trial, others) = self.judge(seed, run, change.clone(), horizon, run < self.compared);
+        let at = change.as_ref().map_or(0, |c| c.at);
+        let split = |fired: Option<usize>| match fired {
+            Some(t) if change.is_some() && t < at => (None, true),
+            fired => (fired.map(|t| t - at), false),
+        };
+        let (delay, early) = split(trial.regressed_at);
+        let first = trial.causes()[0];
+        // Every tenth verdict again, once without the windows after it and once also without its own.
+        let moved = trial.regressed_at.filter(|_| run.is_multiple_of(10)).is_some_and(|t| {
+            let again = |windows: usize| self.judge_up_to(seed, run, change.clone(), horizon, windows).regressed_at;
+            again(t + 1) != Some(t) || again(t).is_some()
+        });
+        Outcome {
+            delay,
+            early,
+            healthy: trial.healthy_at.is_some(),
+            cause_right: change.as_ref().is_none_or(|c| c.parts.iter().any(|(i, _)| *i == first)),
+            moved,
+            others: others.map(|d| d.fired.map(split)),
+        }
+    }
+
+    fn judge_up_to(&self, seed: u64, run: usize, change: Option<Change>, horizon: usize, windows: usize) -> Trial {
+        let mut trial = self.trial(horizon);
+        let mut service = self.service(seed, run, change);
+        let mut readings = vec![0.0; self.size.indicators * service.instances()];
+        self.history(&mut trial, &mut service, &mut readings, &mut None);
+        for _ in 0..windows {
+            service.next(&mut readings);
+            if !trial.window(&readings) {
+                break;
+            }
+        }
+        trial
+    }
+
+    fn judge(
+        &self,
+        seed: u64,
+        run: usize,
+        change: Option<Change>,
+        horizon: usize,
+        compare: bool,
+    ) -> (Trial, Option<Detectors>) {
+        let Size { indicators, canary, warmup, .. } = self.size;
+        let mut trial = self.trial(horizon);
+        let mut others = compare.then(|| Detectors::new(indicators, canary));
+        let mut service = self.service(seed, run, change);
+        let instances = service.instances();
+        let mut readings = vec![0.0; indicators * instances];
+        self.history(&mut trial, &mut service, &mut readings, &mut others);
+        let mut open = true;
+        for t in 0..horizon {
+            service.next(&mut readings);
+            open = open && trial.window(&readings);
+            if let Some(others) = &mut others {
+                others.window(&readings, instances, t >= warmup);
+            }
+            if !open && others.as_ref().is_none_or(Detectors::all_fired) {
+                break;
+            }
+        }
+        (trial, others)
+    }
+
+    fn trial(&self, horizon: usize) -> Trial {
+        let parameters = Parameters {
+            warmup_windows: self.size.warmup as u64,
+            horizon_windows: horizon as u64,
+            ..Parameters::default()
+        };
+        Trial::new(parameters, self.size.indicators, self.size.canary, self.size.stable)
+    }
+
+    fn service(&self, seed: u64, run: usize, change: Option<Change>) -> Service {
+        // Runs with and without a change, and of other sizes, are not to be the same service.
+        let size = [self.size.stable as u64, self.size.canary as u64, u64::from(self.size.own_past)];
+        let effect = self.name.bytes().fold(0, |h: u64, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
+        let seed = size.iter().fold(seed ^ effect, |h, part| h.wrapping_mul(1009).wrapping_add(*part));
+        Service::new(self.kind, self.size, change, seed, run as u64)
+    }
+
+    /// The windows before the canary.
+    fn history(&self, trial: &mut Trial, service: &mut Service, readings: &mut [f64], others: &mut Option<Detectors>) {
+        let Size { indicators, canary, stable, .. } = self.size;
+        let (mut of_stable, mut own) = (vec![0.0; indicators * stable], vec![0.0; indicators * canary]);
+        for _ in 0..self.size.before {
+            service.next(readings);
+            for (i, row) in readings.chunks_exact(canary + stable).enumerate() {
+                own[i * canary..(i + 1) * canary].copy_from_slice(&row[..canary]);
+                of_stable[i * stable..(i + 1) * stable].copy_from_slice(&row[canary..]);
+            }
+            trial.before(&of_stable, self.size.own_past.then_some(&own));
+            if let Some(others) = others.as_mut().filter(|_| stable > 1) {
+                others.before(&of_stable, stable);
+            }
+        }
+    }
+}
+
+/// Runs all of them on all CPUs. The outcomes do not depend on how many there are.
+pub fn run(experiments: &[Experiment], seed: u64, threads: usize, bar: &ProgressBar) -> Vec<Vec<Outcome>> {
+    let tasks: Vec<(usize, usize)> =
+        experiments.iter().enumerate().flat_map(|(e, x)| (0..x.runs).map(move |run| (e, run))).collect();
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, usize, Outcome)>> = Mutex::new(Vec::with_capacity(tasks.len()));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(&(e, run)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = experiments[e].run(seed, run);
+                    bar.inc(1);
+                    done.lock().expect("no thread panics while it holds the lock").push((e, run, outcome));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("no thread panics while it holds the lock");
+    done.sort_by_key(|(e, run, _)| (*e, *run));
+    let mut outcomes = vec![Vec::new(); experiments.len()];
+    for (e, _, outcome) in done {
+        outcomes[e].push(outcome);
+    }
+    outcomes
+}

@@ -1,0 +1,252 @@
+//! Who serves on a socket, and the turnarounds of its conversation.
+//!
+//! A turnaround runs from the last payload byte of a request to the first payload byte of its response. On a socket
+//! whose local port is listened on (other than TCP: that was spoken to first) requests come in; on the others they go
+//! out, and what is waited for is a dependency. Only the first bytes of a response are looked at, for a plain HTTP status;
+//! encryption changes nothing else. Requests that are pipelined or multiplexed on one connection fold into one
+//! turnaround, which is why it is not called a request. What TCP sends again is neither request nor response.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock, bpf_tcp_sock},
+    helpers::generated::{bpf_ktime_get_ns, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skb_load_bytes, bpf_tcp_sock},
+};
+use canary_common::Counters;
+
+use crate::{
+    maps::{DEPENDENCY, EARLY, TURNAROUND, observe},
+    network::{Direction, Packet},
+    socket::{CLIENT, SERVER, Socket, UNKNOWN, field},
+};
+
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+/// `bpf_sock::protocol`.
+const TCP: u32 = 6;
+/// `bpf_sock::state`.
+const LISTEN: u32 = 10;
+
+/// Whether this is a listening socket: it sees the payload that comes with the last packet of a handshake (the client
+/// delayed its ACK, the listener defers accepting, or two CPUs took the ACK and the request at once) or with the first
+/// (TCP Fast Open), before the connection's own socket exists.
+#[inline(always)]
+pub fn listens(sk: *mut bpf_sock) -> bool {
+    // SAFETY: the caller passes a full socket.
+    unsafe { field!(sk.state) == LISTEN }
+}
+
+/// Notes payload that reached the listening socket, until the connection's own socket answers it.
+#[inline(always)]
+pub fn early(skb: *mut __sk_buff) {
+    // SAFETY: reads the clock.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if let Some(connection) = connection(skb, Direction::In) {
+        // The table drops its oldest entry where it is full.
+        let _ = EARLY.insert(connection, now_ns, 0);
+    }
+}
+
+/// Advances the conversation on a socket by one packet with payload.
+///
+/// # Safety
+/// `skb` is the program's context, `sk` its full socket, the rest are live elements.
+#[inline(always)]
+pub unsafe fn turn(
+    skb: *mut __sk_buff,
+    (sk, socket): (*mut bpf_sock, *mut Socket),
+    direction: Direction,
+    packet: &Packet,
+    (slot, counters): (u32, *mut Counters),
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        if (*socket).spoken == 0 {
+            begin(skb, sk, socket, direction);
+        }
+        let serves = (*socket).side == SERVER;
+        if !serves {
+            let bytes = u64::from(packet.payload_bytes);
+            match direction {
+                Direction::In => (*counters).dependency_rx_payload_bytes += bytes,
+                Direction::Out => (*counters).dependency_tx_payload_bytes += bytes,
+            }
+        }
+        let asks = serves == (direction == Direction::In);
+        if !asks && (*socket).pending == 0 {
+            return;
+        }
+        let tcp = bpf_tcp_sock(sk);
+        if !tcp.is_null() && is_repeated(tcp, packet, direction) {
+            return;
+        }
+        if asks {
+            (*socket).since_ns = bpf_ktime_get_ns();
+            (*socket).pending = 1;
+            return;
+        }
+        if serves && !tcp.is_null() && count_status(skb, packet, counters) == Status::Interim {
+            return;
+        }
+        (*socket).pending = 0;
+        let took_ns = bpf_ktime_get_ns().saturating_sub((*socket).since_ns);
+        // In microseconds, times 8; 0 before the first sample.
+        let rtt_ns = if tcp.is_null() { 0 } else { u64::from(field!(tcp.srtt_us)) * 125 };
+        let rtt_samples = u64::from(rtt_ns != 0);
+        if serves {
+            (*counters).turnarounds += 1;
+            (*counters).turnaround_ns += took_ns;
+            (*counters).rtt_ns += rtt_ns;
+            (*counters).rtt_samples += rtt_samples;
+            observe(&TURNAROUND, slot, took_ns);
+        } else {
+            (*counters).dependency_turnarounds += 1;
+            (*counters).dependency_turnaround_ns += took_ns;
+            (*counters).dependency_rtt_ns += rtt_ns;
+            (*counters).dependency_rtt_samples += rtt_samples;
+            observe(&DEPENDENCY, slot, took_ns);
+        }
+    }
+}
+
+/// Whether TCP has seen all of this payload before: it is sent, or arrives, again. Payload that is sent for the first
+/// time begins at `snd_nxt`, which moves on after this hook.
+#[inline(always)]
+unsafe fn is_repeated(tcp: *mut bpf_tcp_sock, packet: &Packet, direction: Direction) -> bool {
+    // SAFETY: `tcp` is what the helper returned, and not null.
+    let next = unsafe { if direction == Direction::In { field!(tcp.rcv_nxt) } else { field!(tcp.snd_nxt) } };
+    let end = packet.sequence.wrapping_add(packet.payload_bytes);
+    (end.wrapping_sub(next) as i32) <= 0
+}
+
+#[derive(PartialEq)]
+enum Status {
+    /// "100 Continue" and its like: the response is still to come.
+    Interim,
+    /// The response, or what is no plain HTTP/1.
+    Final,
+}
+
+/// Counts the class of the status that a response begins with, where it is one of HTTP/1.
+#[inline(always)]
+unsafe fn count_status(skb: *mut __sk_buff, packet: &Packet, counters: *mut Counters) -> Status {
+    // "HTTP/1.1 200", and the rest of a word.
+    let mut head = [0u32; 3];
+    if packet.payload_bytes < 12 {
+        return Status::Final;
+    }
+    // SAFETY: a buffer of 12 bytes on the stack; the payload may lie in another page, so that it has to be copied.
+    unsafe {
+        if bpf_skb_load_bytes(skb.cast(), packet.header_bytes, head.as_mut_ptr().cast(), 12) != 0 {
+            return Status::Final;
+        }
+        const HTTP: u32 = u32::from_ne_bytes(*b"HTTP");
+        let [slash, one, dot, _] = head[1].to_ne_bytes();
+        let [space, class, tens, units] = head[2].to_ne_bytes();
+        if head[0] != HTTP || slash != b'/' || one != b'1' || dot != b'.' || space != b' ' {
+            return Status::Final;
+        }
+        match class {
+            b'1' => {
+                (*counters).responses_1xx += 1;
+                // After "101 Switching Protocols" there is no other response.
+                return if tens == b'0' && units == b'1' { Status::Final } else { Status::Interim };
+            }
+            b'2' => (*counters).responses_2xx += 1,
+            b'3' => (*counters).responses_3xx += 1,
+            b'4' => (*counters).responses_4xx += 1,
+            b'5' => (*counters).responses_5xx += 1,
+            _ => {}
+        }
+        Status::Final
+    }
+}
+
+/// Once per socket, at its first payload: decides the side where the socket was there before the guard, and fetches a
+/// request that the listening socket saw.
+#[inline(always)]
+unsafe fn begin(skb: *mut __sk_buff, sk: *mut bpf_sock, socket: *mut Socket, direction: Direction) {
+    // SAFETY: as the caller of `turn` promises.
+    unsafe {
+        (*socket).spoken = 1;
+        if (*socket).side == UNKNOWN {
+            let serves = if field!(sk.protocol) == TCP { is_listened_on(skb, sk) } else { direction == Direction::In };
+            (*socket).side = if serves { SERVER } else { CLIENT };
+        }
+        if (*socket).side == SERVER
+            && direction == Direction::Out
+            && let Some(connection) = connection(skb, direction)
+            && let Some(at_ns) = EARLY.get(connection).copied()
+        {
+            let _ = EARLY.remove(connection);
+            (*socket).since_ns = at_ns;
+            (*socket).pending = 1;
+        }
+    }
+}
+
+/// Whether there is a listening socket on the local address and port. With 0 as the peer's port no connection fits.
+#[inline(always)]
+unsafe fn is_listened_on(skb: *mut __sk_buff, sk: *mut bpf_sock) -> bool {
+    // SAFETY: `sk` is a full socket; what the lookup returns is given back at once.
+    unsafe {
+        // The peer's address, the local one, the peer's port, the local one. Words and not the binding's union: what a
+        // union leaves open is garbage to the verifier.
+        let mut tuple = [0u32; 9];
+        let ports = u32::from((field!(sk.src_port) as u16).to_be()) << 16;
+        let words = match field!(sk.family) {
+            AF_INET => {
+                (tuple[0], tuple[1], tuple[2]) = (field!(sk.dst_ip4), field!(sk.src_ip4), ports);
+                3
+            }
+            AF_INET6 => {
+                tuple[0] = field!(sk.dst_ip6[0]);
+                tuple[1] = field!(sk.dst_ip6[1]);
+                tuple[2] = field!(sk.dst_ip6[2]);
+                tuple[3] = field!(sk.dst_ip6[3]);
+                tuple[4] = field!(sk.src_ip6[0]);
+                tuple[5] = field!(sk.src_ip6[1]);
+                tuple[6] = field!(sk.src_ip6[2]);
+                tuple[7] = field!(sk.src_ip6[3]);
+                tuple[8] = ports;
+                9
+            }
+            _ => return false,
+        };
+        let netns = BPF_F_CURRENT_NETNS as i64 as u64;
+        let found = bpf_sk_lookup_tcp(skb.cast(), tuple.as_mut_ptr().cast(), words * 4, netns, 0);
+        if found.is_null() {
+            return false;
+        }
+        let listens = listens(found);
+        bpf_sk_release(found.cast());
+        listens
+    }
+}
+
+/// The peer's address and port and the local port of a TCP packet, as one number (IPv6 addresses folded).
+#[inline(always)]
+fn connection(skb: *mut __sk_buff, direction: Direction) -> Option<u64> {
+    // SAFETY: every access is checked against `data_end` first, as the verifier demands.
+    unsafe {
+        let data = (*skb).data as usize;
+        let end = (*skb).data_end as usize;
+        if data + 40 > end {
+            return None;
+        }
+        let first = *(data as *const u8);
+        let word = |at: usize| *((data + at) as *const u32);
+        let incoming = direction == Direction::In;
+        let (address, header) = match first >> 4 {
+            4 => (if incoming { word(12) } else { word(16) }, (first as usize & 0xf) * 4),
+            6 if incoming => (word(8) ^ word(12) ^ word(16) ^ word(20), 40),
+            6 => (word(24) ^ word(28) ^ word(32) ^ word(36), 40),
+            _ => return None,
+        };
+        let ports = data + header;
+        if ports + 4 > end {
+            return None;
+        }
+        let (source, destination) = (*(ports as *const u16), *((ports + 2) as *const u16));
+        let (remote, local) = if incoming { (source, destination) } else { (destination, source) };
+        Some(u64::from(address) << 32 | u64::from(remote) << 16 | u64::from(local))
+    }
+}

@@ -1,0 +1,78 @@
+//! `canary approve`, `rollback` and `undo`: what a person has the running guard do to a canary.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::guard::ToGuard;
+use crate::control::client::segment;
+
+const APPROVE_NOTES: &str = "\
+Where the configuration says approval = \"required\", a decision is planned and waits; `canary status` shows its ID. All gates are
+asked again when it is approved. No answer within approval_timeout is a no, and these instances are left alone from then on.
+Exit code: 0 approved and begun, 1 not.
+
+Examples:
+  canary approve shop-1795000000000-0001";
+
+const ROLLBACK_NOTES: &str = "\
+Takes the canary away through the deployment's orchestrator, in any mode and whatever the verdict. Asked all the same are the gates that
+protect stable and the record: pause, owner, incarnation, capacity, rollback_possible, the journal, leadership.
+Exit code: 0 begun, 1 not.
+
+Examples:
+  canary rollback shop --reason 'wrong prices'";
+
+const UNDO_NOTES: &str = "\
+Applies the inverse that was recorded with the action, where the orchestrator can do that; else it says how a person gets back. What
+comes back is left alone from then on. Also while paused.
+Exit code: 0 begun, 1 not.
+
+Examples:
+  canary undo shop-1795000000000-0001";
+
+/// Let the decision that waits for approval be carried out.
+#[derive(Debug, clap::Args)]
+#[command(after_help = APPROVE_NOTES)]
+pub struct ApproveArgs {
+    /// ID of the decision
+    pub id: String,
+    #[command(flatten)]
+    pub guard: ToGuard,
+}
+
+/// Take the canary of a deployment away, whatever the verdict.
+#[derive(Debug, clap::Args)]
+#[command(after_help = ROLLBACK_NOTES)]
+pub struct RollbackArgs {
+    /// Name of the deployment
+    pub deployment: String,
+    /// Why, for those who look later [default: none]
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    #[command(flatten)]
+    pub guard: ToGuard,
+}
+
+/// Take an action back, as was recorded with it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = UNDO_NOTES)]
+pub struct UndoArgs {
+    /// ID of the decision
+    pub id: String,
+    #[command(flatten)]
+    pub guard: ToGuard,
+}
+
+pub fn approve(args: &ApproveArgs) -> anyhow::Result<ExitCode> {
+    args.guard.command(&format!("/api/v1/approve/{}", segment(&args.id)), &json!({}))
+}
+
+pub fn rollback(args: &RollbackArgs) -> anyhow::Result<ExitCode> {
+    let path = format!("/api/v1/rollback/{}", segment(&args.deployment));
+    args.guard.command(&path, &json!({ "reason": args.reason }))
+}
+
+pub fn undo(args: &UndoArgs) -> anyhow::Result<ExitCode> {
+    args.guard.command(&format!("/api/v1/undo/{}", segment(&args.id)), &json!({}))
+}

@@ -1,0 +1,81 @@
+//! `canary report`: what happened in one rollout, as a file for the ticket or as text for the chat.
+
+use std::{fs, path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::{Context as _, ensure};
+use clap::ValueEnum;
+
+use crate::{
+    journal::Journal,
+    watch::{
+        api::DecisionLife,
+        report::{self, Evidence, Report},
+    },
+};
+
+const NOTES: &str = "\
+The journal may be read while the guard runs. It keeps the windows of the latest 50 decisions; a report of an older one is
+without charts. With 'reports' in the configuration the guard writes each report by itself.
+
+Examples:
+  canary report --out rollback.html
+  canary report shop-1795550412-1 --format markdown
+  canary report --format json";
+
+/// Write the report of a decision: verdict, evidence, charts, causes, gates, and the action's life.
+#[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
+pub struct Args {
+    /// The decision, as `canary history` names it [default: the latest one]
+    pub id: Option<String>,
+    /// The guard's journal; the configuration names it as journal
+    #[arg(long, default_value = "/var/lib/canary/journal.db")]
+    pub journal: PathBuf,
+    /// html: one file that needs nothing else; markdown: for a chat; json: what both are made from
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Write to this file [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    #[default]
+    Html,
+    Markdown,
+    Json,
+}
+
+/// # Errors
+/// Where there is no such journal or decision.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    // Opening would make an empty journal, which is not the answer to a mistyped path.
+    ensure!(args.journal.exists(), "there is no journal at {}: name it with --journal", args.journal.display());
+    let journal = Journal::open_to_read(&args.journal)?;
+    let entry = journal.decision(args.id.as_deref())?;
+    let entry = entry.with_context(|| match &args.id {
+        Some(id) => format!("there is no decision {id}: `canary history` lists them"),
+        None => "nothing was decided yet".to_owned(),
+    })?;
+    let life: Arc<DecisionLife> = Arc::new(entry.into());
+    let id = &life.decision.id;
+    let evidence: Option<Evidence> = match journal.evidence(id)? {
+        Some(json) => Some(serde_json::from_str(&json).with_context(|| format!("read the evidence of {id}"))?),
+        None => None,
+    };
+    let report = Report { life: &life, evidence: evidence.as_ref() };
+    let text = match args.format {
+        Format::Html => report::html(&report),
+        Format::Markdown => report::markdown(&report),
+        Format::Json => {
+            let all = serde_json::json!({ "decision": &*life, "evidence": evidence });
+            serde_json::to_string_pretty(&all).context("write JSON")? + "\n"
+        }
+    };
+    match &args.out {
+        Some(file) => fs::write(file, text).with_context(|| format!("write {}", file.display()))?,
+        None => print!("{text}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,456 @@
+//! The life of an action: planned, approved, applying, applied, verified or failed or reverted, recovered or not, closed.
+//! Each stage is on disk before the next begins; the orchestrator is called once, and asked as often as needed.
+
+use super::*;
+use crate::guard::{Approval, recovery};
+
+/// What an orchestrator may take beyond what its plan says, or the grace of the canary.
+const CALL_MARGIN: Duration = Duration::from_secs(30);
+/// What the counts may take to fall quiet beyond the grace of the canary.
+const SETTLE: Duration = Duration::from_secs(60);
+/// How long a verified action is watched for someone who brings the canary back: longer than any usual reconciler.
+const WATCH: Duration = Duration::from_secs(600);
+
+/// An action that was begun.
+#[derive(Debug)]
+pub(super) struct InHand {
+    pub decision: Decision,
+    pub plan: Plan,
+    pub step: Step,
+    /// The service before it.
+    before: Before,
+}
+
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A person has to approve it before this moment.
+    Awaiting { until: Moment },
+    /// The orchestrator was called and has not answered.
+    Applying,
+    /// Both sides have to agree: our counts (in words once quiet), and the orchestrator, which is being asked.
+    Verifying { verification: Verification, quiet: Option<String>, asking: bool, said: String },
+    /// A canary in quarantine goes on working: the orchestrator's word has to do.
+    Confirming { deadline_t_ns: u64, asking: bool, said: String },
+    /// Done; watched until this moment for someone who brings the canary back, and for whether it helped.
+    Watching { verification: Verification, until_t_ns: u64, recovery: Option<recovery::Watch> },
+    /// A person undid it: until this moment, what comes back is theirs.
+    Returning { verification: Verification, until_t_ns: u64 },
+}
+
+impl Step {
+    /// Whether another canary may be acted on meanwhile.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Step::Watching { .. } | Step::Returning { .. })
+    }
+}
+
+/// What one tick made of the action in hand.
+enum Next {
+    Go,
+    /// No longer in hand, and nothing to tell.
+    Drop,
+    End(Stage, String),
+    CameBack(String, Vec<Target>),
+}
+
+impl Line {
+    /// Whether an orchestrator's answer is waited for before the guard may end.
+    pub fn is_waiting(&self) -> bool {
+        self.being_described.is_some() || self.in_hand.as_ref().is_some_and(|a| matches!(a.step, Step::Applying))
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.being_described.is_some() || self.in_hand.as_ref().is_some_and(|a| !a.step.is_done())
+    }
+
+    /// Intent on disk, approval where it is required, the last look, the mark that the call is made, the call. In this order.
+    pub(super) fn carry_out(&mut self, decision: Decision, plan: Plan, desk: &mut Desk) {
+        let blocking = decision.blocked_by().filter(|gate| gate.gate != gates::APPROVAL);
+        if let Some(gate) = blocking {
+            let detail = format!("{}: {}", gate.gate, gate.reason);
+            let recorded = desk.ledger.decision(&decision, &plan, Stage::Blocked, &detail, self.now);
+            self.show(decision, Stage::Blocked, with_failure(detail, recorded));
+            return;
+        }
+        let steps = plan.steps.join("; ");
+        if let Err(why) = desk.ledger.decision(&decision, &plan, Stage::Planned, &steps, self.now) {
+            self.show(decision, Stage::Blocked, format!("no action, for the intent is not on disk: {why}"));
+            return;
+        }
+        if self.watched.orchestrator.name() == dry_run::NAME {
+            self.stop(decision, format!("dry run, nothing was done: {steps}"), &mut desk.ledger);
+            return;
+        }
+        match decision.blocked_by() {
+            Some(_) => {
+                let until = self.now.after(self.watched.config.approval_timeout);
+                self.await_approval(decision, plan, until);
+            }
+            None => self.begin(decision, plan, desk),
+        }
+    }
+
+    fn await_approval(&mut self, decision: Decision, plan: Plan, until: Moment) {
+        let detail =
+            format!("waits for `canary approve {}` until {}; no answer is a no", decision.id, until.wall_clock());
+        self.show(decision.clone(), Stage::Planned, detail);
+        self.take_in_hand(decision, plan, Step::Awaiting { until });
+    }
+
+    /// The last look, and the call.
+    fn begin(&mut self, decision: Decision, plan: Plan, desk: &mut Desk) {
+        if desk.is_stopping {
+            self.stop(decision, "the guard was asked to stop before it called".into(), &mut desk.ledger);
+            return;
+        }
+        if let Some(why) = desk.paused_for(&decision.deployment) {
+            self.guard.not_carried_out(&decision, "pause");
+            self.stop(decision, format!("pause: {why}"), &mut desk.ledger);
+            return;
+        }
+        if let Some(target) = decision.canary.iter().find(|t| (desk.incarnation_now)(t) != Some(t.incarnation)) {
+            let detail = format!("incarnation: {} was replaced or removed just now", target.cgroup);
+            self.stop(decision, detail, &mut desk.ledger);
+            return;
+        }
+        if let Err(why) = self.caller.orchestrator.leader() {
+            self.guard.not_carried_out(&decision, "leadership");
+            self.stop(decision, format!("leadership: {why}"), &mut desk.ledger);
+            return;
+        }
+        let calls = format!("{} is called", plan.orchestrator);
+        if let Err(why) = desk.ledger.stage(&decision.id, Stage::Applying, &calls, self.now) {
+            self.show(decision, Stage::Blocked, format!("no action, for the call is not on disk: {why}"));
+            return;
+        }
+        self.caller.apply(&decision, plan.clone(), self.longest_call(&plan));
+        self.show(decision.clone(), Stage::Applying, calls);
+        if decision.action == Action::Quarantine {
+            // From here on it may be in effect, whatever comes of the call.
+            self.hold(decision.clone(), plan.clone(), self.now);
+        }
+        self.take_in_hand(decision, plan, Step::Applying);
+    }
+
+    /// How long the orchestrator may take to carry a plan out.
+    pub(super) fn longest_call(&self, plan: &Plan) -> Duration {
+        plan.takes_at_most(self.watched.config.grace) + CALL_MARGIN
+    }
+
+    /// In the place of an action that is only watched any more.
+    fn take_in_hand(&mut self, decision: Decision, plan: Plan, step: Step) {
+        let verdict = self.current.as_ref().map(|(_, verdict)| verdict);
+        let levels = self.levels.means(&verdict.map_or(Vec::new(), facts::condemning_indicators));
+        let before = self.memory.before(verdict.and_then(|v| v.p_canary), levels);
+        self.in_hand = Some(InHand { decision, plan, step, before });
+    }
+
+    /// A planned decision that is not carried out after all.
+    fn stop(&mut self, decision: Decision, detail: String, ledger: &mut Ledger) {
+        let recorded = ledger.stage(&decision.id, Stage::Blocked, &detail, self.now);
+        self.show(decision, Stage::Blocked, with_failure(detail, recorded));
+    }
+
+    /// A person approves the decision that waits; `Err` = not as things stand.
+    pub fn approve(&mut self, by: &str, tick: &Tick, desk: &mut Desk) -> Result<String, String> {
+        let waits = |a: &mut InHand| matches!(a.step, Step::Awaiting { .. });
+        let Some(action) = self.in_hand.take_if(waits) else { return Err("nothing waits for approval".into()) };
+        let Some((_, verdict)) = &self.current else { return Err("no window was judged yet".into()) };
+        let mut facts = self.facts(tick, verdict, desk);
+        facts.described = Some(Ok(action.plan.clone()));
+        facts.approval = Approval::Given(by.to_owned());
+        let regressed_windows = self.guard.regressed_windows();
+        let case = Case { verdict, regressed_windows, facts: &facts, action: action.decision.action };
+        if let Some(gate) = gates::evaluate(case).into_iter().find(|gate| !gate.passed) {
+            let why = format!("not as things stand: {}: {}; it goes on waiting", gate.gate, gate.reason);
+            self.in_hand = Some(action);
+            return Err(why);
+        }
+        let InHand { decision, plan, .. } = action;
+        let detail = format!("by {by}");
+        if let Err(why) = desk.ledger.stage(&decision.id, Stage::Approved, &detail, self.now) {
+            self.show(decision, Stage::Blocked, format!("no action, for the approval is not on disk: {why}"));
+            return Err(format!("the approval is not on disk, nothing is done: {why}"));
+        }
+        self.show(decision.clone(), Stage::Approved, detail);
+        let id = decision.id.clone();
+        self.begin(decision, plan, desk);
+        let shown = self.view.as_ref().map_or(String::new(), |v| format!("{}: {}", v.stage.name(), v.detail));
+        Ok(format!("Approved {id}; {shown}. `canary explain {id}` follows it."))
+    }
+
+    /// What this tick's counts say about the action in hand.
+    pub(super) fn progress(&mut self, tick: &Tick, ledger: &mut Ledger) {
+        let Some(mut action) = self.in_hand.take() else { return };
+        let next = match &mut action.step {
+            Step::Applying => Next::Go,
+            Step::Awaiting { until } if tick.t_ns >= until.t_ns => {
+                let waited = humantime::format_duration(self.watched.config.approval_timeout);
+                Next::End(Stage::Declined, format!("nobody approved it within {waited}"))
+            }
+            Step::Awaiting { .. } => {
+                match facts::targets(tick, &self.watched.config.name, Role::Canary) == action.decision.canary {
+                    true => Next::Go,
+                    false => {
+                        self.guard.not_carried_out(&action.decision, "incarnation");
+                        let detail = "incarnation: the canary was replaced or removed while it waited for approval";
+                        Next::End(Stage::Blocked, detail.into())
+                    }
+                }
+            }
+            Step::Verifying { verification, quiet, asking, said } => match verification.observe(tick) {
+                Progress::Quiet(words) => {
+                    let overdue = verification.is_overdue(tick.t_ns) && !*asking && !said.is_empty();
+                    let failed = format!("the counts are quiet ({words}), but {said}");
+                    *quiet = Some(words);
+                    if !overdue && !std::mem::replace(asking, true) {
+                        self.caller.ask(&action.decision);
+                    }
+                    if overdue { Next::End(Stage::Failed, failed) } else { Next::Go }
+                }
+                Progress::CameBack(words, targets) => Next::CameBack(words, targets),
+                Progress::Overdue(words) => Next::End(Stage::Failed, words),
+                Progress::Watching => Next::Go,
+            },
+            Step::Confirming { deadline_t_ns, asking, said } => {
+                if tick.t_ns >= *deadline_t_ns && !*asking {
+                    Next::End(Stage::Failed, format!("it did not take effect: {said}"))
+                } else {
+                    if !std::mem::replace(asking, true) {
+                        self.caller.ask(&action.decision);
+                    }
+                    Next::Go
+                }
+            }
+            Step::Watching { verification, until_t_ns, recovery } => {
+                let until_t_ns = *until_t_ns;
+                match verification.observe(tick) {
+                    Progress::CameBack(words, targets) => Next::CameBack(words, targets),
+                    _ => {
+                        let look = self.look(tick);
+                        let answer = recovery.as_mut().and_then(|watch| watch.observe(look));
+                        if answer.is_some() {
+                            *recovery = None;
+                        }
+                        match answer {
+                            Some(Recovery::Recovered(w)) => self.step(&action.decision, Stage::Recovered, w, ledger),
+                            Some(Recovery::NotRecovered(w)) => {
+                                self.step(&action.decision, Stage::NotRecovered, w, ledger);
+                            }
+                            Some(Recovery::Unknown(w)) => tracing::warn!(decision = %action.decision.id, "{w}"),
+                            None => {}
+                        }
+                        match tick.t_ns >= until_t_ns {
+                            true => Next::End(Stage::Closed, "nobody brought the canary back".into()),
+                            false => Next::Go,
+                        }
+                    }
+                }
+            }
+            Step::Returning { verification, until_t_ns } => {
+                if let Progress::CameBack(_, targets) = verification.observe(tick) {
+                    self.guard.mark_acted(&targets);
+                    let _ = ledger.mark_acted(&action.decision, &targets);
+                }
+                if tick.t_ns >= *until_t_ns { Next::Drop } else { Next::Go }
+            }
+        };
+        match next {
+            Next::Go => self.in_hand = Some(action),
+            Next::Drop => {}
+            Next::End(stage, detail) => self.step(&action.decision, stage, detail, ledger),
+            Next::CameBack(words, targets) => {
+                // Whoever brought it back wants it: never fight over it.
+                self.guard.mark_acted(&targets);
+                let _ = ledger.mark_acted(&action.decision, &targets);
+                self.step(&action.decision, Stage::Reverted, words, ledger);
+            }
+        }
+    }
+
+    /// Stable in this window.
+    fn look(&self, tick: &Tick) -> Look {
+        let verdict = self.current.as_ref().map(|(_, verdict)| verdict);
+        Look {
+            p_stable: verdict.and_then(|v| v.p_stable),
+            levels: verdict.map_or(Vec::new(), |v| v.indicators.iter().map(|i| (i.indicator, i.stable)).collect()),
+            ..facts::look(tick, &self.watched.config.name)
+        }
+    }
+
+    /// An orchestrator's answer.
+    pub fn answered(&mut self, answer: Answer, tick: Option<&Tick>, desk: &mut Desk) {
+        if let What::Described(described) = answer.what {
+            if let Some(proposal) = self.being_described.take_if(|p| p.decision.id == answer.decision_id) {
+                self.described(proposal, described, tick, desk);
+            }
+            return;
+        }
+        let Some(mut action) =
+            self.in_hand.take_if(|a| a.decision.id == answer.decision_id && a.step.asks(&answer.what))
+        else {
+            return self.temporary_answered(answer, &mut desk.ledger);
+        };
+        let ledger = &mut desk.ledger;
+        let name = self.caller.orchestrator.name();
+        match (answer.what, &mut action.step) {
+            (What::Applied(Ok(said)), Step::Applying) => {
+                self.step(&action.decision, Stage::Applied, format!("{said}; the canary's counts are watched"), ledger);
+                self.verify(action);
+            }
+            (What::Applied(Err(why)), Step::Applying) => {
+                self.step(&action.decision, Stage::Failed, format!("{name}: {why}; not tried again"), ledger);
+            }
+            (What::State(found), Step::Verifying { quiet, asking, said, .. }) => {
+                *asking = false;
+                *said = calls::in_words(name, &found);
+                if let (Some(State::InEffect), Some(words)) = (found.map(|f| f.state).ok(), quiet) {
+                    let detail = format!("{words}; {said}");
+                    self.step(&action.decision, Stage::Verified, detail, ledger);
+                    let Step::Verifying { verification, .. } = action.step else { return };
+                    let recovery = Some(recovery::Watch::new(action.before.clone()));
+                    let until_t_ns = self.now.after(WATCH).t_ns;
+                    action.step = Step::Watching { verification, until_t_ns, recovery };
+                }
+                self.in_hand = Some(action);
+            }
+            (What::State(found), Step::Confirming { asking, said, .. }) => {
+                *asking = false;
+                *said = calls::in_words(name, &found);
+                if found.is_ok_and(|f| f.state == State::InEffect) {
+                    let detail = said.clone();
+                    self.step(&action.decision, Stage::Verified, detail, ledger);
+                } else {
+                    self.in_hand = Some(action);
+                }
+            }
+            _ => self.in_hand = Some(action),
+        }
+    }
+
+    fn verify(&mut self, mut action: InHand) {
+        let deadline_t_ns = self.now.after(self.watched.config.grace + SETTLE).t_ns;
+        action.step = match action.decision.action {
+            Action::Quarantine => Step::Confirming { deadline_t_ns, asking: false, said: "it was not asked".into() },
+            _ => {
+                let verification = Verification::new(&action.decision.canary, deadline_t_ns);
+                Step::Verifying { verification, quiet: None, asking: false, said: String::new() }
+            }
+        };
+        self.in_hand = Some(action);
+    }
+
+    /// From now on, what comes back was wanted by a person.
+    pub(super) fn let_return(&mut self, decision: Decision, plan: Plan) {
+        let until_t_ns = self.now.after(WATCH).t_ns;
+        let verification = Verification::new(&decision.canary, until_t_ns);
+        self.guard.mark_acted(&decision.canary);
+        if self.in_hand.as_ref().is_none_or(|a| a.step.is_done()) {
+            self.take_in_hand(decision, plan, Step::Returning { verification, until_t_ns });
+        }
+    }
+
+    /// Takes up an action that an earlier run left unfinished, by what the orchestrator finds. Never sends it again.
+    pub async fn reconcile(&mut self, entry: HistoryEntry, ledger: &mut Ledger) {
+        let HistoryEntry { decision, plan, stages } = entry;
+        let Some(last) = stages.last() else { return };
+        let now = self.now;
+        let at = |s: &StageEntry| Moment { unix_ms: s.unix_ms, t_ns: 0 }.rebooted(now);
+        // A clock that was set in between does not make anything last longer than it should have.
+        let until = |from: Moment, span: Duration| from.after(span).t_ns.min(now.after(span).t_ns);
+        let called = stages.iter().find(|s| s.stage == Stage::Applying);
+        if let Some(called) = called {
+            self.guard.mark_acted(&decision.canary);
+            if decision.action == Action::Quarantine && !stages.iter().any(|s| s.stage == Stage::Undone) {
+                self.hold(decision.clone(), plan.clone(), at(called));
+            }
+        }
+        match last.stage {
+            Stage::Verified | Stage::Recovered | Stage::NotRecovered if decision.action != Action::Quarantine => {
+                let verified = stages.iter().find(|s| s.stage == Stage::Verified).unwrap_or(last);
+                let until_t_ns = until(at(verified), WATCH);
+                if until_t_ns <= self.now.t_ns {
+                    let detail = "the guard was not running when its watch over it ended".into();
+                    return self.step(&decision, Stage::Closed, detail, ledger);
+                }
+                let verification = Verification::new(&decision.canary, until_t_ns);
+                let recovery = (last.stage == Stage::Verified).then(|| recovery::Watch::new(Before::default()));
+                self.take_in_hand(decision, plan, Step::Watching { verification, until_t_ns, recovery });
+            }
+            Stage::Planned if self.still_waits(&decision) => {
+                let t_ns = until(at(last), self.watched.config.approval_timeout);
+                let until = Moment { t_ns, ..at(last).after(self.watched.config.approval_timeout) };
+                self.await_approval(decision, plan, until);
+            }
+            Stage::Planned | Stage::Approved | Stage::Applying | Stage::Applied => {
+                self.take_up(decision, plan, last.stage, ledger).await;
+            }
+            Stage::Undoing if decision.action != Action::Quarantine => {
+                let found = calls::state(&self.caller.orchestrator, &decision).await;
+                let said = calls::in_words(self.caller.orchestrator.name(), &found);
+                let (stage, detail) = match found.map(|f| f.state) {
+                    Ok(State::NotInEffect) => (Stage::Undone, format!("found after a restart, {said}")),
+                    _ => (Stage::Failed, format!("undo: found unfinished after a restart, {said}; not sent again")),
+                };
+                self.step(&decision, stage, detail, ledger);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a planned decision of an earlier run may still be approved.
+    fn still_waits(&self, decision: &Decision) -> bool {
+        let required = self.watched.config.approval == ApprovalMode::Required;
+        required && decision.blocked_by().is_some_and(|gate| gate.gate == gates::APPROVAL)
+    }
+
+    async fn take_up(&mut self, decision: Decision, plan: Plan, was: Stage, ledger: &mut Ledger) {
+        let found = calls::state(&self.caller.orchestrator, &decision).await;
+        let said = calls::in_words(self.caller.orchestrator.name(), &found);
+        let (stage, detail) = match (was, found.map(|f| f.state)) {
+            (Stage::Planned | Stage::Approved, _) => {
+                (Stage::Failed, format!("the guard stopped before it called, nothing was done; {said}"))
+            }
+            (_, Ok(State::InEffect | State::InProgress)) => {
+                (Stage::Applied, format!("found unfinished after a restart, {said}; the canary's counts are watched"))
+            }
+            (_, Ok(State::NotInEffect) | Err(_)) => {
+                (Stage::Failed, format!("found unfinished after a restart, {said}; not sent again"))
+            }
+        };
+        tracing::warn!(decision = %decision.id, "{detail}");
+        self.step(&decision, stage, detail, ledger);
+        if stage == Stage::Applied {
+            self.verify(InHand { decision, plan, step: Step::Applying, before: Before::default() });
+        }
+    }
+
+    /// A change of stage, on disk and for the watchers. What happened has happened, recorded or not.
+    pub(super) fn step(&mut self, decision: &Decision, stage: Stage, detail: String, ledger: &mut Ledger) {
+        let recorded = ledger.stage(&decision.id, stage, &detail, self.now);
+        self.show(decision.clone(), stage, with_failure(detail, recorded));
+    }
+
+    pub(super) fn show(&mut self, decision: Decision, stage: Stage, detail: String) {
+        let name = stage.name();
+        match stage {
+            // These need a person.
+            Stage::Failed | Stage::Reverted | Stage::NotRecovered => {
+                tracing::error!(decision = %decision.id, action = %decision.action, stage = name, "{detail}");
+            }
+            _ => tracing::info!(decision = %decision.id, action = %decision.action, stage = name, "{detail}"),
+        }
+        self.view = Some(DecisionView { decision, stage, detail, t_ns: self.now.t_ns });
+    }
+}
+
+impl Step {
+    /// Whether this is what the step waits for.
+    fn asks(&self, what: &What) -> bool {
+        match what {
+            What::Applied(_) => matches!(self, Step::Applying),
+            What::State(_) => matches!(self, Step::Verifying { .. } | Step::Confirming { .. }),
+            What::Described(_) | What::Undone(_) => false,
+        }
+    }
+}

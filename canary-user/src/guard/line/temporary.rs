@@ -1,0 +1,173 @@
+//! What is only for a time: a quarantine ends, and what a person takes back is taken back.
+//!
+//! A backend ends a quarantine by itself. The guard looks whether it did, and where it did not it applies the recorded
+//! inverse: again and again, each time after a look that found it still in effect, until two looks in a row found it gone.
+//! They are further apart than any call may take: one that nobody saw the end of may still bring what was taken back.
+
+use super::*;
+
+/// What a backend's own timer may take beyond its time.
+const MARGIN: Duration = Duration::from_secs(5);
+/// Between two looks at what has not ended.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How long taking it back may last.
+const UNDO_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Something that has to be taken back.
+#[derive(Debug)]
+pub(super) struct Temporary {
+    decision: Decision,
+    plan: Plan,
+    /// When the guard looks next.
+    look_t_ns: u64,
+    doing: Doing,
+    /// Why it has to end, in words.
+    why: String,
+    /// A look has found it gone. A call that is late may still bring it.
+    was_gone: bool,
+    /// The last trouble that is on record.
+    told: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    Waiting,
+    Looking,
+    Undoing,
+    /// Undoing because a person asked: once, with its end told.
+    UndoingForAPerson,
+}
+
+impl Line {
+    /// A quarantine that was called for at a moment: it may be in effect, and has to end.
+    pub(super) fn hold(&mut self, decision: Decision, plan: Plan, called: Moment) {
+        let lasts = Duration::from_millis(plan.ends_after_ms.unwrap_or(0)) + MARGIN;
+        // A clock that was set in between does not make it last longer.
+        let look_t_ns = called.after(lasts).t_ns.min(self.now.after(lasts).t_ns);
+        self.temporary.push(Temporary {
+            decision,
+            plan,
+            look_t_ns,
+            doing: Doing::Waiting,
+            why: "its time is over".into(),
+            was_gone: false,
+            told: String::new(),
+        });
+    }
+
+    /// Looks after what should have ended.
+    pub(super) fn end_temporary(&mut self) {
+        let calling = self.in_hand.as_ref().filter(|a| matches!(a.step, Step::Applying)).map(|a| &a.decision.id);
+        for held in self.temporary.iter_mut().filter(|held| Some(&held.decision.id) != calling) {
+            if held.doing == Doing::Waiting && self.now.t_ns >= held.look_t_ns {
+                held.doing = Doing::Looking;
+                self.caller.ask(&held.decision);
+            }
+        }
+    }
+
+    /// Takes an action back because a person asked.
+    pub fn undo(&mut self, entry: HistoryEntry, by: &str, ledger: &mut Ledger) -> Result<String, String> {
+        let HistoryEntry { decision, plan, stages } = entry;
+        let has = |stage| stages.iter().any(|s: &StageEntry| s.stage == stage);
+        let id = &decision.id;
+        if !has(Stage::Applying) {
+            return Err(format!("{id} was not carried out: there is nothing to undo"));
+        }
+        if has(Stage::Undone) {
+            return Err(format!("{id} is undone already"));
+        }
+        if self.in_hand.as_ref().is_some_and(|a| a.decision.id == *id && !a.step.is_done()) {
+            return Err(format!("{id} is under way: ask again once it is verified or failed"));
+        }
+        if plan.undo.is_none() {
+            let way = plan.inverse.as_deref().unwrap_or("none is known");
+            return Err(format!("{} cannot undo {id} by itself; the way back: {way}", plan.orchestrator));
+        }
+        let at = self.temporary.iter().position(|t| t.decision.id == *id);
+        if at.is_some_and(|at| matches!(self.temporary[at].doing, Doing::Undoing | Doing::UndoingForAPerson)) {
+            return Err(format!("{id} is being undone"));
+        }
+        let said = format!(
+            "Undoing {id}: {}. `canary explain {id}` follows it.",
+            plan.inverse.as_deref().unwrap_or("as recorded")
+        );
+        let why = format!("asked for by {by}");
+        if let Err(error) = ledger.stage(id, Stage::Undoing, &why, self.now) {
+            return Err(format!("nothing is done, for it is not on disk: {error}"));
+        }
+        self.caller.undo(&decision, plan.clone(), UNDO_DEADLINE);
+        self.show(decision.clone(), Stage::Undoing, why.clone());
+        // What comes back from now on is wanted; whoever watched for it stops.
+        self.drop_in_hand(&decision);
+        let (look_t_ns, told) = (self.now.after(LOOK_AGAIN).t_ns, String::new());
+        let held = Temporary { decision, plan, look_t_ns, doing: Doing::UndoingForAPerson, why, was_gone: false, told };
+        match at {
+            Some(at) => self.temporary[at] = held,
+            None => self.temporary.push(held),
+        }
+        Ok(said)
+    }
+
+    pub(super) fn temporary_answered(&mut self, answer: Answer, ledger: &mut Ledger) {
+        let Some(at) = self.temporary.iter().position(|t| t.decision.id == answer.decision_id) else { return };
+        let name = self.caller.orchestrator.name();
+        let mut held = self.temporary.remove(at);
+        let is_quarantine = held.decision.action == Action::Quarantine;
+        match (answer.what, held.doing) {
+            (What::State(found), Doing::Looking) => {
+                let said = calls::in_words(name, &found);
+                match found.map(|f| f.state) {
+                    Ok(State::NotInEffect) if !std::mem::replace(&mut held.was_gone, true) => {
+                        let apart = LOOK_AGAIN.max(self.longest_call(&held.plan));
+                        (held.doing, held.look_t_ns) = (Doing::Waiting, self.now.after(apart).t_ns);
+                    }
+                    Ok(State::NotInEffect) => {
+                        self.drop_in_hand(&held.decision);
+                        return self.step(&held.decision, Stage::Undone, format!("{}; {said}", held.why), ledger);
+                    }
+                    Ok(State::InEffect) => {
+                        let detail = format!("{} and {said}: the recorded inverse is applied", held.why);
+                        // Ending it is safe whether or not this is on disk.
+                        self.step(&held.decision, Stage::Undoing, detail, ledger);
+                        self.caller.undo(&held.decision, held.plan.clone(), UNDO_DEADLINE);
+                        (held.doing, held.was_gone) = (Doing::Undoing, false);
+                    }
+                    Ok(State::InProgress) | Err(_) => self.look_later(&mut held, said, ledger),
+                }
+            }
+            (What::Undone(Ok(())), Doing::Undoing | Doing::UndoingForAPerson) if is_quarantine => {
+                self.drop_in_hand(&held.decision);
+                let detail = format!("{name} says that it is undone; looked at until that is certain");
+                self.step(&held.decision, Stage::Undoing, detail, ledger);
+                (held.doing, held.was_gone) = (Doing::Looking, false);
+                self.caller.ask(&held.decision);
+            }
+            (What::Undone(Ok(())), Doing::Undoing | Doing::UndoingForAPerson) => {
+                self.drop_in_hand(&held.decision);
+                self.step(&held.decision, Stage::Undone, format!("{name} says that it is undone"), ledger);
+                return self.let_return(held.decision, held.plan);
+            }
+            (What::Undone(Err(why)), Doing::UndoingForAPerson) if !is_quarantine => {
+                return self.step(&held.decision, Stage::Failed, format!("undo: {name}: {why}"), ledger);
+            }
+            (What::Undone(Err(why)), _) => self.look_later(&mut held, format!("{name}: {why}"), ledger),
+            // An answer to an earlier question.
+            _ => {}
+        }
+        self.temporary.push(held);
+    }
+
+    /// What is undone is neither confirmed nor watched any more.
+    fn drop_in_hand(&mut self, decision: &Decision) {
+        self.in_hand.take_if(|a| a.decision.id == decision.id);
+    }
+
+    fn look_later(&mut self, held: &mut Temporary, why: String, ledger: &mut Ledger) {
+        (held.doing, held.look_t_ns) = (Doing::Waiting, self.now.after(LOOK_AGAIN).t_ns);
+        if held.told != why {
+            held.told.clone_from(&why);
+            self.step(&held.decision, Stage::Failed, format!("undo: {why}; looked at again every minute"), ledger);
+        }
+    }
+}

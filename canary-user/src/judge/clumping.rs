@@ -1,0 +1,83 @@
+//! How far events clump: whether stable's counts vary from window to window by more than chance alone.
+//!
+//! Of two windows with exposures e1 and e2, n events fall on the first by a binomial of share p = e1/(e1 + e2) if their
+//! rate is fixed. Where the rate itself varies with squared coefficient of variation a, the variance of the first count is
+//! n p q (1 + 2 a p q n) to first order, which gives a by moments. The same factor then holds for canary against stable.
+
+/// Windows in the longer of the two kinds of pair: clumps may last.
+const LONG: u32 = 8;
+
+/// Stable's events of one kind.
+#[derive(Clone, Debug, Default)]
+pub struct Clumping {
+    short: Pairs,
+    long: Pairs,
+    /// Windows, events and exposure of the long block under way.
+    windows: u32,
+    events: f64,
+    exposure: f64,
+}
+
+/// Neighbouring blocks of one length.
+#[derive(Clone, Debug, Default)]
+struct Pairs {
+    /// Events and exposure of the block that waits for its neighbour.
+    first: Option<(f64, f64)>,
+    /// Sum of (chi square - 1), of 2 p q n, and their number.
+    excess: f64,
+    weight: f64,
+    pairs: f64,
+}
+
+impl Clumping {
+    /// Learns from one window of stable.
+    pub fn learn(&mut self, events: f64, exposure: f64) {
+        if exposure <= 0.0 {
+            return;
+        }
+        self.short.add(events, exposure);
+        self.windows += 1;
+        self.events += events;
+        self.exposure += exposure;
+        if self.windows == LONG {
+            self.long.add(self.events, self.exposure);
+            (self.windows, self.events, self.exposure) = (0, 0.0, 0.0);
+        }
+    }
+
+    /// By how much the variance of the canary's count exceeds a binomial's, as a share of it, given a window's total
+    /// of both sides and the canary's share of it.
+    pub fn excess_variance(&self, share: f64, total: f64) -> f64 {
+        // A long block holds as many windows' events, which enter the formula as its n.
+        // Of the few long ones, what exceeds their standard error.
+        let variation = self.short.variation(0.0).max(f64::from(LONG) * self.long.variation(1.0));
+        2.0 * share * (1.0 - share) * total * variation
+    }
+}
+
+impl Pairs {
+    fn add(&mut self, events: f64, exposure: f64) {
+        let Some((first, exposed)) = self.first.take() else {
+            self.first = Some((events, exposure));
+            return;
+        };
+        let n = first + events;
+        if n == 0.0 {
+            return;
+        }
+        let p = exposed / (exposed + exposure);
+        let spread = n * p * (1.0 - p);
+        self.excess += (first - n * p) * (first - n * p) / spread - 1.0;
+        self.weight += 2.0 * spread;
+        self.pairs += 1.0;
+    }
+
+    /// Squared coefficient of variation of the rate, so many standard errors below what the pairs say.
+    fn variation(&self, errors: f64) -> f64 {
+        if self.pairs == 0.0 {
+            return 0.0;
+        }
+        // A chi square of one degree has variance 2.
+        ((self.excess - errors * (2.0 * self.pairs).sqrt()) / self.weight).max(0.0)
+    }
+}

@@ -1,0 +1,84 @@
+//! Changes that a mean does not show, one stable instance, and events that clump.
+
+use std::cell::RefCell;
+
+use super::{super::clumping::Clumping, *};
+
+/// Up and down by turns: the mean of the logarithm is what it was.
+fn by_turns(t: u64, window: &mut Window) {
+    if t >= 300 {
+        scale(window, Indicator::CpuPerWork, if t.is_multiple_of(2) { 1.25 } else { 1.0 / 1.25 });
+    }
+}
+
+#[test]
+fn a_canary_that_varies_more_at_the_same_mean_is_found_and_named() {
+    for seed in 1..=4 {
+        let verdict = run(&mut new_judge(), &mut Service::new(seed, 3, 0.3), 900, 1000, by_turns);
+        assert_eq!(verdict.outcome, Outcome::Regressed, "seed {seed}: {:?}", verdict.reasons);
+        assert!((1200..1500).contains(&verdict.window), "found at {}", verdict.window);
+        assert_eq!(verdict.causes[0].signal, "cpu_per_work");
+        assert!(verdict.causes[0].mechanism.contains("spikes or varies"), "{:?}", verdict.causes[0]);
+        assert!(verdict.reasons[0].contains("jumps more from window to window"), "{}", verdict.reasons[0]);
+        assert!(verdict.onset.is_some_and(|w| w.abs_diff(1200) <= 20), "onset {:?}", verdict.onset);
+    }
+}
+
+/// A canary with a quarter of the requests has readings that are twice as noisy, whatever its version.
+#[test]
+fn fewer_requests_are_no_reason_to_vary_more() {
+    let verdict = |turnarounds: u64| {
+        let random = RefCell::new(Random(99));
+        run(&mut new_judge(), &mut Service::new(3, 3, 0.0), 900, 2000, |_, window| {
+            let canary = &mut window.canary[0];
+            canary.turnarounds = turnarounds;
+            for (value, noise) in canary.values.iter_mut().zip(NOISE) {
+                *value *= (3f64.sqrt() * noise * random.borrow_mut().normal()).exp();
+            }
+        })
+    };
+    let (few, as_many) = (verdict(25), verdict(100));
+    assert_ne!(few.outcome, Outcome::Regressed, "{:?}", few.reasons);
+    assert_eq!(as_many.outcome, Outcome::Regressed, "{:?}", as_many.reasons);
+}
+
+#[test]
+fn with_one_stable_instance_a_large_change_is_found_from_the_first_window_on() {
+    let verdict = run(&mut new_judge(), &mut Service::new(41, 1, 0.3), 60, 0, |_, _| {});
+    assert_eq!(verdict.outcome, Outcome::InsufficientData);
+    let steady = |_: u64, window: &mut Window| {
+        // The service's wave of load is not the noise of one instance.
+        let load = 1.0 + 0.5 * (window.index as f64 / 200.0).sin();
+        window.stable.iter_mut().chain(&mut window.canary).for_each(|r| r.values.iter_mut().for_each(|v| *v /= load));
+    };
+    let (mut judge, mut service) = (new_judge(), Service::new(41, 1, 0.3));
+    for _ in 0..400 {
+        let mut window = service.next();
+        steady(0, &mut window);
+        judge.observe(&window);
+    }
+    let verdict = run(&mut judge, &mut service, 0, 360, |t, window| {
+        steady(t, window);
+        scale(window, Indicator::CpuPerWork, 1.5);
+    });
+    assert_eq!(verdict.outcome, Outcome::Regressed, "{:?}", verdict.reasons);
+    assert!(verdict.window < 400 + 60 + 60, "found at {}", verdict.window);
+}
+
+#[test]
+fn events_that_clump_are_told_from_those_that_do_not() {
+    let excess = |clumped: bool| {
+        let (mut random, mut clumping) = (Random(5), Clumping::default());
+        for _ in 0..900 {
+            // By the square of a normal deviate the rate itself varies: squared coefficient of variation 2.
+            let rate = if clumped { random.normal().powi(2) } else { 1.0 };
+            let events = random.poisson(4.0 * rate);
+            clumping.learn(events as f64, 1000.0);
+        }
+        clumping.excess_variance(0.5, 8.0)
+    };
+    let (clumped, not) = (excess(true), excess(false));
+    // 2 p q n a = 2 x 1/4 x 8 x 2 = 8.
+    assert!((4.0..14.0).contains(&clumped), "{clumped}");
+    assert!(not < 0.6, "{not}");
+}

@@ -1,0 +1,348 @@
+//! Containers of Docker, and of Podman through the same interface, over a unix socket.
+//!
+//! Goes in: a decision on targets that are containers. Rollback: the stable sibling is started where none runs, and only once it
+//! has settled the canary is stopped. Drain: the canary is stopped while a healthy stable sibling runs. Before it is stopped
+//! its restart policy is set to `no`. Refused: what would be deleted by the stop, and what somebody else looks after.
+//!
+//! Before the first change every step is worked out anew and has to be what the plan in the journal says.
+
+pub mod container;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use bollard::{
+    errors::Error as ApiError,
+    models::{ContainerUpdateBody, RestartPolicy},
+    query_parameters::{StartContainerOptions, StopContainerOptionsBuilder},
+};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use self::container::{Api, Container};
+use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
+use crate::{
+    config::{DeploymentConfig, Selector},
+    guard::{Action, Decision},
+    targets::Target,
+};
+
+pub const NAME: &str = "docker";
+/// How often a container that has to settle is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// What Docker may take beyond the grace: to kill, to unmount, to answer.
+const MARGIN: Duration = Duration::from_secs(20);
+
+/// Starts and stops containers.
+pub struct Docker {
+    socket: PathBuf,
+    grace: Duration,
+    settle: Duration,
+    stable: Selector,
+}
+
+/// One thing to do. Containers are named by their ids: a name may come to mean another.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    Start { name: String, id: String },
+    Settle { name: String, id: String, settle: Duration },
+    NoRestart { name: String, id: String },
+    Stop { name: String, run: String, id: String, grace: Duration },
+}
+
+/// What [`Docker::go_back`] needs.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Undo {
+    /// Restart policies that were there before, by container id.
+    restart_policies: Vec<(String, RestartPolicy)>,
+    start: Vec<String>,
+}
+
+impl Docker {
+    /// `socket` is Docker's, or Podman's.
+    pub fn new(socket: &Path, deployment: &DeploymentConfig) -> Self {
+        Self {
+            socket: socket.to_owned(),
+            grace: deployment.grace,
+            settle: deployment.settle,
+            stable: deployment.stable.selector.clone(),
+        }
+    }
+
+    async fn open(&self) -> anyhow::Result<Api> {
+        // A stop is answered only when it is done.
+        Api::open(&self.socket, self.grace + MARGIN).await
+    }
+
+    async fn steps(&self, api: &Api, decision: &Decision) -> Result<(Vec<Step>, Undo), Error> {
+        match decision.action {
+            Action::Drain | Action::Rollback => {}
+            Action::Quarantine => {
+                return Err(Error::refused(
+                    "Docker cannot end a quarantine by itself, should the guard die: use mode drain or rollback",
+                ));
+            }
+            Action::Hold | Action::Promote => {
+                return Err(Error::refused(format!("Docker has nothing that means '{}'", decision.action)));
+            }
+        }
+        let mut steps = self.stable_steps(api, decision).await?;
+        let mut undo = Undo::default();
+        for target in &decision.canary {
+            let (name, run) = named(target)?;
+            let id = container::id_of(run);
+            let now = api.container(id).await.map_err(Error::refused)?;
+            let Some(now) = now else {
+                return Err(Error::refused(format!("container {name} ({}) is gone", short(id))));
+            };
+            if let Some(why) = now.obstacle(run) {
+                return Err(Error::Refused(why));
+            }
+            if let Some(policy) = now.restarts() {
+                undo.restart_policies.push((id.to_owned(), policy));
+                steps.push(Step::NoRestart { name: now.name.clone(), id: id.to_owned() });
+            }
+            undo.start.push(id.to_owned());
+            let (name, run, id) = (now.name, run.to_owned(), id.to_owned());
+            steps.push(Step::Stop { name, run, id, grace: self.grace });
+        }
+        Ok((steps, undo))
+    }
+
+    /// A healthy stable sibling has to run when the canary is taken away: started where none does, for a rollback.
+    async fn stable_steps(&self, api: &Api, decision: &Decision) -> Result<Vec<Step>, Error> {
+        let all = api.select(&self.stable, true).await.map_err(Error::refused)?;
+        if let Some(sick) = all.iter().find(|c| c.is_running() && c.is_unhealthy()) {
+            return Err(Error::refused(format!("stable container {} is not healthy", sick.name)));
+        }
+        if all.iter().any(|c| c.is_running() && c.is_healthy()) {
+            return Ok(Vec::new());
+        }
+        if decision.action == Action::Drain {
+            return Err(Error::refused(format!(
+                "no stable container of {} runs to take the load",
+                decision.deployment
+            )));
+        }
+        match all.as_slice() {
+            [] => Err(Error::refused(format!("there is no stable container of {} to start", decision.deployment))),
+            [one] => {
+                if let Some(why) = one.owner() {
+                    return Err(Error::Refused(why));
+                }
+                let (name, id) = (one.name.clone(), one.id.clone());
+                let settle = Step::Settle { name: name.clone(), id: id.clone(), settle: self.settle };
+                Ok(vec![Step::Start { name, id }, settle])
+            }
+            [one, other, ..] => Err(Error::refused(format!(
+                "no stable container runs, and which to start is not known: {} or {}",
+                one.name, other.name
+            ))),
+        }
+    }
+
+    async fn plan(&self, decision: &Decision) -> Result<Plan, Error> {
+        let api = self.open().await.map_err(Error::refused)?;
+        let (steps, undo) = self.steps(&api, decision).await?;
+        let ids: Vec<&str> = undo.start.iter().map(|id| short(id)).collect();
+        let policies = undo.restart_policies.iter().map(|(id, policy)| {
+            let name = policy.name.map(|n| n.to_string()).unwrap_or_default();
+            format!("docker update --restart {name} {}; ", short(id))
+        });
+        Ok(Plan {
+            orchestrator: NAME.into(),
+            steps: steps.iter().map(Step::to_string).collect(),
+            inverse: Some(format!("{}docker start {}", policies.collect::<String>(), ids.join(" "))),
+            undo: Some(serde_json::to_value(&undo).context("write the way back")?),
+            takes_at_most_ms: Some(steps.iter().map(Step::takes_at_most).sum::<Duration>().as_millis() as u64),
+            ends_after_ms: None,
+        })
+    }
+
+    async fn carry_out(&self, decision: &Decision, plan: &Plan) -> Result<(), Error> {
+        let api = self.open().await.map_err(Error::refused)?;
+        let (steps, _) = self.steps(&api, decision).await?;
+        let now: Vec<String> = steps.iter().map(Step::to_string).collect();
+        if now != plan.steps {
+            return Err(Error::refused(format!(
+                "what there is to do has changed since it was planned; now: {}",
+                now.join("; ")
+            )));
+        }
+        for (done, step) in steps.iter().enumerate() {
+            step.run(&api).await.map_err(|e| match e {
+                Error::Refused(why) if done > 0 => anyhow!("after a part was done: {why}").into(),
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn found(&self, decision: &Decision) -> anyhow::Result<Found> {
+        let api = self.open().await?;
+        let mut said = Vec::new();
+        for target in &decision.canary {
+            let (name, run) = named(target)?;
+            match api.container(container::id_of(run)).await? {
+                None => said.push(format!("{name} is gone")),
+                Some(now) if now.is_running() || now.is_restarting() => {
+                    let again = if now.run() == run { "" } else { ", started again since the decision" };
+                    return Ok(Found { state: State::NotInEffect, detail: format!("{now}{again}") });
+                }
+                Some(now) => said.push(now.to_string()),
+            }
+        }
+        Ok(Found { state: State::InEffect, detail: said.join(", ") })
+    }
+
+    async fn go_back(&self, plan: &Plan) -> Result<(), Error> {
+        let undo = plan.undo.clone().ok_or_else(|| Error::refused("the journal has no way back for it"))?;
+        let undo: Undo = serde_json::from_value(undo).map_err(|e| Error::refused(format!("read the way back: {e}")))?;
+        let api = self.open().await.map_err(Error::refused)?;
+        for (id, policy) in undo.restart_policies {
+            restart_policy(&api, &id, policy).await?;
+        }
+        for id in undo.start {
+            let started = api.client.start_container(&id, None::<StartContainerOptions>).await;
+            started.map_err(|e| answered("start", short(&id), e))?;
+        }
+        Ok(())
+    }
+}
+
+async fn restart_policy(api: &Api, id: &str, policy: RestartPolicy) -> Result<(), Error> {
+    let update = ContainerUpdateBody { restart_policy: Some(policy), ..Default::default() };
+    api.client.update_container(id, update).await.map_err(|e| answered("update", short(id), e))
+}
+
+/// What the daemon answers with an error it has not done; silence proves nothing.
+fn answered(verb: &str, name: &str, error: ApiError) -> Error {
+    match error {
+        ApiError::DockerResponseServerError { status_code, message } => {
+            Error::Refused(format!("Docker does not {verb} {name}: {message} (status {status_code})"))
+        }
+        other => anyhow!(other).context(format!("have Docker {verb} {name}")).into(),
+    }
+}
+
+/// The container, and the run of it that was decided on.
+fn named(target: &Target) -> Result<(&str, &str), Error> {
+    let identity = target.identity.as_ref().filter(|i| i.run.contains(' ')).ok_or_else(|| {
+        Error::refused(format!(
+            "{} was not found as a container: name the versions by container, label or image to have Docker act on them",
+            target.cgroup
+        ))
+    })?;
+    Ok((&identity.name, &identity.run))
+}
+
+/// As `docker ps` shows them.
+fn short(id: &str) -> &str {
+    &id[..id.len().min(12)]
+}
+
+impl Step {
+    fn takes_at_most(&self) -> Duration {
+        match self {
+            Step::Start { .. } | Step::NoRestart { .. } => MARGIN,
+            Step::Settle { settle, .. } => *settle + MARGIN,
+            Step::Stop { grace, .. } => *grace + MARGIN,
+        }
+    }
+
+    async fn run(&self, api: &Api) -> Result<(), Error> {
+        match self {
+            Step::Start { id, name } => {
+                let started = api.client.start_container(id, None::<StartContainerOptions>).await;
+                started.map_err(|e| answered("start", name, e))
+            }
+            Step::Settle { id, settle, .. } => settled(api, id, *settle).await,
+            Step::NoRestart { id, .. } => {
+                let name = Some(bollard::models::RestartPolicyNameEnum::NO);
+                restart_policy(api, id, RestartPolicy { name, maximum_retry_count: None }).await
+            }
+            Step::Stop { id, run, name, grace } => {
+                match api.container(id).await? {
+                    Some(now) if now.run() == *run => {}
+                    _ => {
+                        return Err(Error::refused(format!(
+                            "{name} was started again or removed just now: it is not touched"
+                        )));
+                    }
+                }
+                let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+                let options = StopContainerOptionsBuilder::new().t(seconds).build();
+                api.client.stop_container(id, Some(options)).await.map_err(|e| answered("stop", name, e))
+            }
+        }
+    }
+}
+
+/// Waits until a container has been up, and healthy where it says so, for `settle` without having been restarted.
+async fn settled(api: &Api, id: &str, settle: Duration) -> Result<(), Error> {
+    let gone = || Error::from(anyhow!("the stable container is gone: the canary was not stopped"));
+    let run = api.container(id).await?.ok_or_else(gone)?.run();
+    let (mut since, until) = (Instant::now(), Instant::now() + settle + MARGIN);
+    loop {
+        let now: Container = api.container(id).await?.ok_or_else(gone)?;
+        if !now.is_running() || now.run() != run || now.is_unhealthy() || Instant::now() > until {
+            return Err(anyhow!("stable does not stay up ({now}): the canary was not stopped").into());
+        }
+        if !now.is_healthy() {
+            since = Instant::now();
+        } else if since.elapsed() >= settle {
+            return Ok(());
+        }
+        sleep(LOOK).await;
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = humantime::format_duration;
+        match self {
+            Step::Start { name, id } => write!(f, "start container {name} ({}), for no stable one runs", short(id)),
+            Step::Settle { name, settle, .. } => {
+                write!(
+                    f,
+                    "wait until {name} has been up for {} without a restart, and healthy if it has a check",
+                    time(*settle)
+                )
+            }
+            Step::NoRestart { name, id } => write!(f, "set the restart policy of {name} ({}) to no", short(id)),
+            Step::Stop { name, run, id, grace } => write!(
+                f,
+                "stop container {name} ({}), if it still runs since {}; killed after {}",
+                short(id),
+                container::started_of(run),
+                time(*grace)
+            ),
+        }
+    }
+}
+
+impl Orchestrator for Docker {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
+        Box::pin(self.plan(decision))
+    }
+
+    fn apply<'a>(&'a self, decision: &'a Decision, plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.carry_out(decision, plan))
+    }
+
+    fn state<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, anyhow::Result<Found>> {
+        Box::pin(self.found(decision))
+    }
+
+    fn undo<'a>(&'a self, _decision: &'a Decision, plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.go_back(plan))
+    }
+}

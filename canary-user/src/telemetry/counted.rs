@@ -1,0 +1,91 @@
+//! What the kernel programs counted, by groups of a sample.
+
+use canary_common::Counters;
+
+use super::{Connections, Cpu, Dependency, Http, Lifecycle, Network, RoundTrip, WaitedFor, kernel_maps::Counted};
+
+pub fn cpu(c: &Counted) -> Cpu {
+    let waited_for = WaitedFor {
+        own_ns: c.counters.wait_own_ns,
+        other_role_ns: c.counters.wait_other_role_ns,
+        other_cgroup_ns: c.counters.wait_other_ns,
+        kernel_ns: c.counters.wait_kernel_ns,
+        idle_ns: c.counters.wait_idle_ns,
+    };
+    Cpu {
+        on_cpu_ns: c.counters.on_cpu_ns,
+        runq_wait_ns: waited_for.sum_ns(),
+        runq_waits: c.counters.runq_waits,
+        switches_voluntary: c.counters.switches_voluntary,
+        switches_involuntary: c.counters.switches_involuntary,
+        runq_wait: c.runq_wait.clone(),
+        waited_for: Some(waited_for),
+    }
+}
+
+pub fn network(c: &Counted) -> Network {
+    Network {
+        rx_bytes: c.counters.rx_bytes,
+        rx_packets: c.counters.rx_packets,
+        rx_payload_bytes: c.counters.rx_payload_bytes,
+        tx_bytes: c.counters.tx_bytes,
+        tx_packets: c.counters.tx_packets,
+        tx_payload_bytes: c.counters.tx_payload_bytes,
+        turnarounds: c.counters.turnarounds,
+        turnaround_ns: c.counters.turnaround_ns,
+        resets_in: c.counters.resets_in,
+        resets_out: c.counters.resets_out,
+        turnaround: c.turnaround.clone(),
+    }
+}
+
+pub fn lifecycle(c: &Counters) -> Lifecycle {
+    Lifecycle {
+        exits: c.exits,
+        exits_error: c.exits_error,
+        crashes: c.crashes,
+        exits_killed: c.exits_killed,
+        core_dumps: Some(c.core_dumps),
+    }
+}
+
+/// `None` where no response began with a status line: nothing is known about any.
+pub fn http(c: &Counters) -> Option<Http> {
+    let http = Http {
+        responses_1xx: c.responses_1xx,
+        responses_2xx: c.responses_2xx,
+        responses_3xx: c.responses_3xx,
+        responses_4xx: c.responses_4xx,
+        responses_5xx: c.responses_5xx,
+    };
+    (http != Http::default()).then_some(http)
+}
+
+pub fn dependency(c: &Counted) -> Dependency {
+    Dependency {
+        turnarounds: c.counters.dependency_turnarounds,
+        turnaround_ns: c.counters.dependency_turnaround_ns,
+        rx_payload_bytes: c.counters.dependency_rx_payload_bytes,
+        tx_payload_bytes: c.counters.dependency_tx_payload_bytes,
+        turnaround: c.dependency.clone(),
+    }
+}
+
+pub fn round_trip(c: &Counters) -> RoundTrip {
+    RoundTrip {
+        sum_ns: c.rtt_ns,
+        samples: c.rtt_samples,
+        dependency_sum_ns: c.dependency_rtt_ns,
+        dependency_samples: c.dependency_rtt_samples,
+    }
+}
+
+pub fn connections(c: &Counters) -> Connections {
+    Connections {
+        accepted: c.accepts,
+        opened: c.connects,
+        open_ns: c.connect_ns,
+        failed: c.connects_failed,
+        refused: c.connects_refused,
+    }
+}

@@ -1,0 +1,108 @@
+//! Overflows of listen queues. The kernel counts them by network namespace, so that they are known only of targets that
+//! have one to themselves.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
+
+use super::{ListenQueue, cgroupfs::read};
+
+/// Looking through all processes takes some milliseconds: new targets wait this long at most, and …
+const LOOK_EVERY_NS: u64 = 5_000_000_000;
+/// … all are looked at again after this.
+const LOOK_AGAIN_NS: u64 = 60_000_000_000;
+
+/// Who is in which network namespace, as of the last look.
+#[derive(Debug, Default)]
+pub struct Namespaces {
+    looked_ns: Option<u64>,
+    /// Pids by the namespace's inode.
+    pids: BTreeMap<u64, Vec<u32>>,
+}
+
+/// What is known of one target's namespace.
+#[derive(Debug, Default)]
+pub struct ListenQueueFile {
+    file: Option<File>,
+    before: Option<ListenQueue>,
+    decided_ns: Option<u64>,
+}
+
+impl Namespaces {
+    /// Looks through all processes where it is time to, for a target that is not `decided` or long ago.
+    fn look(&mut self, now_ns: u64) {
+        if self.looked_ns.is_some_and(|at| now_ns.saturating_sub(at) < LOOK_EVERY_NS) {
+            return;
+        }
+        self.looked_ns = Some(now_ns);
+        self.pids.clear();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if let Some(namespace) = of(pid) {
+                self.pids.entry(namespace).or_default().push(pid);
+            }
+        }
+    }
+}
+
+/// A process that cannot be seen into is in no namespace that is known.
+fn of(pid: u32) -> Option<u64> {
+    Some(fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino())
+}
+
+impl ListenQueueFile {
+    /// What was counted since the last reading; `None` at the first, and where the namespace is shared.
+    pub fn read(&mut self, dir: &Path, namespaces: &mut Namespaces, now_ns: u64) -> Option<ListenQueue> {
+        if self.decided_ns.is_none_or(|at| now_ns.saturating_sub(at) >= LOOK_AGAIN_NS) {
+            self.decide(dir, namespaces, now_ns);
+        }
+        let now = read(self.file.as_ref()).ok().flatten().as_deref().and_then(parse);
+        let before = std::mem::replace(&mut self.before, now);
+        before.zip(now).map(|(before, now)| ListenQueue {
+            overflows: now.overflows.saturating_sub(before.overflows),
+            drops: now.drops.saturating_sub(before.drops),
+        })
+    }
+
+    fn decide(&mut self, dir: &Path, namespaces: &mut Namespaces, now_ns: u64) {
+        let mut own = Vec::new();
+        super::memory_files::collect_pids(dir, &mut own);
+        let Some((pid, namespace)) = own.iter().find_map(|pid| Some((*pid, of(*pid)?))) else { return };
+        namespaces.look(now_ns);
+        // Not yet in the last look: the next one decides.
+        let Some(pids) = namespaces.pids.get(&namespace).filter(|pids| pids.contains(&pid)) else { return };
+        self.decided_ns = Some(now_ns);
+        let alone = pids.iter().all(|pid| own.contains(pid) || of(*pid) != Some(namespace));
+        if !alone {
+            (self.file, self.before) = (None, None);
+        } else if self.file.is_none() {
+            self.file = File::open(format!("/proc/{pid}/net/netstat")).ok();
+        }
+    }
+}
+
+/// The file has pairs of lines: names, then values, each with its group in front.
+fn parse(text: &str) -> Option<ListenQueue> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let value = |name: &str| {
+        let i = names.split_whitespace().position(|n| n == name)?;
+        values.split_whitespace().nth(i)?.parse().ok()
+    };
+    Some(ListenQueue { overflows: value("ListenOverflows")?, drops: value("ListenDrops")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_values_by_their_names() {
+        let text = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 22 333\nIpExt: InOctets\nIpExt: 9\n";
+        assert_eq!(parse(text), Some(ListenQueue { overflows: 22, drops: 333 }));
+        assert_eq!(parse("TcpExt: A\nTcpExt: 1\n"), None);
+    }
+}

@@ -1,0 +1,291 @@
+//! What a target's memory is by the kernel's books: cgroup v2's controller, else v1's, else the sum of its processes.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Memory, MemoryEvents, MemorySource,
+    cgroupfs::{field, open, read, since},
+};
+
+/// How often a target's processes are looked for in cgroup v1.
+const LOOKS: u32 = 10;
+/// v1 writes "no limit" as the largest number of whole pages.
+const NO_LIMIT_BYTES: u64 = 1 << 60;
+
+/// What one reading brings; `None` where there is no such file.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reading {
+    pub memory: Option<Memory>,
+    pub major_faults: Option<u64>,
+    pub events: Option<MemoryEvents>,
+}
+
+/// The open files of one cgroup, and what differences are taken from.
+#[derive(Debug)]
+pub struct MemoryFiles {
+    dir: PathBuf,
+    /// Of the v1 controller, where the cgroup of the same path would lie; until that is decided.
+    v1: Option<PathBuf>,
+    /// How often the processes were not found there.
+    elsewhere: u32,
+    controller: Option<Controller>,
+    events: Option<File>,
+    in_use_before: Option<u64>,
+    faults_before: Option<u64>,
+    events_before: Option<MemoryEvents>,
+    /// Of the last time that memory.stat was read.
+    anon_and_file: (Option<u64>, Option<u64>),
+}
+
+#[derive(Debug)]
+struct Controller {
+    source: MemorySource,
+    in_use: File,
+    limit: Option<File>,
+    stat: Option<File>,
+}
+
+impl MemoryFiles {
+    /// `v1` is the root of cgroup v1's memory controller, if it is mounted, and `cgroup` the path below it.
+    pub fn open(dir: &Path, v1: Option<&Path>, cgroup: &str) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            v1: v1.map(|root| root.join(cgroup.trim_start_matches('/'))),
+            elsewhere: 0,
+            controller: open(dir, "memory.current").map(|in_use| Controller {
+                source: MemorySource::MemoryCurrent,
+                in_use,
+                limit: open(dir, "memory.max"),
+                stat: open(dir, "memory.stat"),
+            }),
+            events: open(dir, "memory.events"),
+            in_use_before: None,
+            faults_before: None,
+            events_before: None,
+            anon_and_file: (None, None),
+        }
+    }
+
+    /// Reads what is there. `memory.stat` makes the kernel add up its CPUs, so that it is read `with_stat` only; without,
+    /// the parts of memory stay as they were. Where nobody lives there is nothing to add up.
+    pub fn read(&mut self, with_stat: bool, populated: bool) -> io::Result<Reading> {
+        if populated && self.controller.is_none() {
+            self.controller = self.v1_controller();
+        }
+        let mut reading = Reading { events: self.events()?, ..Reading::default() };
+        match &self.controller {
+            Some(controller) => {
+                let stat = if with_stat { read(controller.stat.as_ref())? } else { None };
+                if let Some(stat) = stat {
+                    let (anon, file, faults) = controller.source.fields();
+                    self.anon_and_file = (field(&stat, anon), field(&stat, file));
+                    reading.major_faults = since(&mut self.faults_before, field(&stat, faults));
+                }
+                let in_use_bytes = read(Some(&controller.in_use))?.and_then(|t| t.trim().parse().ok());
+                let limit = read(controller.limit.as_ref())?.and_then(|t| t.trim().parse().ok());
+                reading.memory = in_use_bytes.map(|in_use_bytes| Memory {
+                    in_use_bytes,
+                    limit_bytes: limit.filter(|bytes| *bytes < NO_LIMIT_BYTES),
+                    growth_bytes: None,
+                    anon_bytes: self.anon_and_file.0,
+                    file_bytes: self.anon_and_file.1,
+                    source: controller.source,
+                });
+            }
+            None if populated => {
+                reading.memory = resident(&self.dir).map(|pages| pages.memory());
+            }
+            None => {}
+        }
+        if let Some(memory) = &mut reading.memory {
+            let before = self.in_use_before.replace(memory.in_use_bytes);
+            memory.growth_bytes = before.map(|before| memory.in_use_bytes.wrapping_sub(before) as i64);
+        }
+        Ok(reading)
+    }
+
+    fn events(&mut self) -> io::Result<Option<MemoryEvents>> {
+        let now = read(self.events.as_ref())?.and_then(|text| {
+            let count = |name: &str| field(&text, name);
+            Some(MemoryEvents {
+                high: count("high")?,
+                max: count("max")?,
+                oom: count("oom")?,
+                oom_kill: count("oom_kill")?,
+            })
+        });
+        let before = std::mem::replace(&mut self.events_before, now);
+        Ok(before.zip(now).map(|(before, now)| MemoryEvents {
+            high: now.high.saturating_sub(before.high),
+            max: now.max.saturating_sub(before.max),
+            oom: now.oom.saturating_sub(before.oom),
+            oom_kill: now.oom_kill.saturating_sub(before.oom_kill),
+        }))
+    }
+
+    /// The v1 cgroup of the same path, if the target's processes are in it or below it: then it counts the same.
+    fn v1_controller(&mut self) -> Option<Controller> {
+        // A process that starts is put into one cgroup after the other.
+        if self.elsewhere == LOOKS {
+            return None;
+        }
+        self.elsewhere += 1;
+        let dir = self.v1.as_deref()?;
+        let in_use = open(dir, "memory.usage_in_bytes")?;
+        let pids = |dir: &Path| {
+            let mut pids = Vec::new();
+            collect_pids(dir, &mut pids);
+            pids.sort_unstable();
+            pids
+        };
+        let ours = pids(&self.dir);
+        (ours == pids(dir)).then(|| Controller {
+            source: MemorySource::UsageInBytes,
+            in_use,
+            limit: open(dir, "memory.limit_in_bytes"),
+            stat: open(dir, "memory.stat"),
+        })
+    }
+}
+
+impl MemorySource {
+    /// Names in memory.stat: anonymous memory, that of files, major faults.
+    fn fields(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            MemorySource::UsageInBytes => ("total_rss", "total_cache", "total_pgmajfault"),
+            MemorySource::MemoryCurrent | MemorySource::ResidentSum => ("anon", "file", "pgmajfault"),
+        }
+    }
+}
+
+/// Where cgroup v1's memory controller is mounted whole, if it is.
+pub fn v1_root() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(v1_mount).map(PathBuf::from)
+}
+
+/// Fields of a line: id, parent, device, root, mount point, …, "-", type, source, options of the file system.
+fn v1_mount(line: &str) -> Option<&str> {
+    let (mount, system) = line.split_once(" - ")?;
+    let (kind, rest) = system.split_once(' ')?;
+    let has_memory = rest.split([' ', ',']).any(|option| option == "memory");
+    let mut fields = mount.split(' ').skip(3);
+    let (root, point) = (fields.next()?, fields.next()?);
+    (kind == "cgroup" && has_memory && root == "/").then_some(point)
+}
+
+/// The processes of a cgroup and below.
+pub fn collect_pids(dir: &Path, pids: &mut Vec<u32>) {
+    let listed = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    pids.extend(listed.lines().flat_map(str::parse::<u32>));
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            collect_pids(&entry.path(), pids);
+        }
+    }
+}
+
+/// Pages of processes: resident ones, and of these the ones of files and shared memory.
+#[derive(Clone, Copy, Default)]
+struct Pages {
+    resident: u64,
+    shared: u64,
+}
+
+impl Pages {
+    fn memory(self) -> Memory {
+        let bytes = |pages: u64| pages * rustix::param::page_size() as u64;
+        Memory {
+            in_use_bytes: bytes(self.resident),
+            limit_bytes: None,
+            growth_bytes: None,
+            anon_bytes: Some(bytes(self.resident.saturating_sub(self.shared))),
+            file_bytes: Some(bytes(self.shared)),
+            source: MemorySource::ResidentSum,
+        }
+    }
+}
+
+/// Sum over a cgroup's processes and those of its descendants; `None` where there is no process, or one that this
+/// process cannot see (pid 0 in a foreign pid namespace).
+fn resident(dir: &Path) -> Option<Pages> {
+    let mut sum: Option<Pages> = None;
+    for pid in fs::read_to_string(dir.join("cgroup.procs")).ok()?.lines() {
+        if pid == "0" {
+            return None;
+        }
+        // A process that ended in between holds no memory any more.
+        let Ok(statm) = fs::read_to_string(format!("/proc/{pid}/statm")) else { continue };
+        let mut fields = statm.split(' ').skip(1).map(str::parse::<u64>);
+        let (resident, shared) = (fields.next()?.ok()?, fields.next()?.ok()?);
+        let sum = sum.get_or_insert_default();
+        sum.resident += resident;
+        sum.shared += shared;
+    }
+    for entry in fs::read_dir(dir).ok()?.flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir())
+            && let Some(below) = resident(&entry.path())
+        {
+            let sum = sum.get_or_insert_default();
+            sum.resident += below.resident;
+            sum.shared += below.shared;
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(dir: &Path, name: &str, text: &str) {
+        fs::write(dir.join(name), text).expect("write");
+    }
+
+    #[test]
+    fn differences_and_parts_are_taken_from_the_files_of_v2() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let dir = dir.path();
+        write(dir, "memory.current", "1000\n");
+        write(dir, "memory.max", "max\n");
+        write(dir, "memory.stat", "anon 600\nfile 300\npgmajfault 5\n");
+        write(dir, "memory.events", "low 0\nhigh 0\nmax 3\noom 0\noom_kill 0\noom_group_kill 0\n");
+        let mut files = MemoryFiles::open(dir, None, "/x");
+        let first = files.read(true, true).expect("read");
+        assert_eq!((first.major_faults, first.events), (None, None), "a difference needs two");
+        let memory = first.memory.expect("memory");
+        assert_eq!((memory.in_use_bytes, memory.limit_bytes, memory.growth_bytes), (1000, None, None));
+        assert_eq!((memory.anon_bytes, memory.file_bytes), (Some(600), Some(300)));
+
+        write(dir, "memory.current", "400\n");
+        write(dir, "memory.max", "4096\n");
+        write(dir, "memory.stat", "anon 100\nfile 200\npgmajfault 7\n");
+        write(dir, "memory.events", "low 0\nhigh 1\nmax 9\noom 2\noom_kill 2\noom_group_kill 0\n");
+        let without = files.read(false, true).expect("read");
+        assert_eq!(without.major_faults, None, "not read, not zero");
+        assert_eq!(without.events, Some(MemoryEvents { high: 1, max: 6, oom: 2, oom_kill: 2 }));
+        let memory = without.memory.expect("memory");
+        assert_eq!((memory.limit_bytes, memory.growth_bytes, memory.anon_bytes), (Some(4096), Some(-600), Some(600)));
+        assert_eq!(files.read(true, true).expect("read").major_faults, Some(2), "since the last time that it was read");
+    }
+
+    #[test]
+    fn the_controller_of_v1_is_found_among_mounts() {
+        let lines = "30 24 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+                     33 24 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                     35 24 0:31 / /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memory\n";
+        assert_eq!(lines.lines().find_map(v1_mount), Some("/sys/fs/cgroup/memory"));
+        assert_eq!(v1_mount("35 24 0:31 /docker/x /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"), None);
+    }
+
+    #[test]
+    fn without_files_and_processes_nothing_is_known() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut files = MemoryFiles::open(dir.path(), None, "/x");
+        assert_eq!(files.read(true, true).expect("nothing to read"), Reading::default());
+    }
+}

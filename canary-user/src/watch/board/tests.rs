@@ -1,0 +1,85 @@
+//! What is kept is bounded, what is missing stays missing, and listeners hear each stage once.
+
+use super::*;
+use crate::{
+    guard::Stage,
+    orchestrator::Plan,
+    watch::story::{self, DEPLOYMENT},
+};
+
+fn decided(n: u64) -> Entry {
+    let mut decision =
+        story::snapshot(story::DECIDED).deployments[DEPLOYMENT].decision.clone().expect("decided").decision;
+    decision.id = format!("{DEPLOYMENT}-{n}");
+    let plan = Plan {
+        orchestrator: "fake".into(),
+        steps: vec!["stop it".into()],
+        inverse: Some("start it".into()),
+        ..Plan::default()
+    };
+    Entry::Decided { decision, plan, stage: Stage::Planned, detail: "stop it".into() }
+}
+
+#[test]
+fn windows_are_kept_within_their_bound_and_missing_stays_missing() {
+    let board = Board::default();
+    for index in 0..story::WINDOWS {
+        board.record(&story::snapshot(index));
+    }
+    let all = board.windows(DEPLOYMENT, 0, usize::MAX).expect("known");
+    assert_eq!(all.len() as u64, story::WINDOWS);
+    assert!(!all[30].indicators.contains_key("memory_stall"), "what is not measured has no number");
+    assert_eq!(all[0].indicators["cpu_per_work"].margin, None, "not learned yet");
+    assert!(all[70].indicators["cpu_per_work"].effect.is_some_and(|e| e > 0.2));
+    assert_eq!(all[story::WINDOWS as usize - 1].p_canary, None, "the canary is gone: no number, not zero");
+    assert_eq!(board.windows(DEPLOYMENT, 90, usize::MAX).expect("known").len(), 10);
+    let newest = board.windows(DEPLOYMENT, 0, 3).expect("known");
+    assert_eq!(newest.iter().map(|w| w.window).collect::<Vec<_>>(), [97, 98, 99]);
+    assert_eq!(board.windows("other", 0, 3), None);
+
+    let mut snapshot = story::snapshot(0);
+    for index in 0..2 * WINDOWS_KEPT as u64 {
+        snapshot.deployments.get_mut(DEPLOYMENT).expect("the story's deployment").window.index = index;
+        board.record(&snapshot);
+    }
+    assert_eq!(board.windows(DEPLOYMENT, 0, usize::MAX).expect("known").len(), WINDOWS_KEPT);
+    snapshot.deployments.clear();
+    board.record(&snapshot);
+    assert_eq!(board.windows(DEPLOYMENT, 0, 1), None, "a deployment that is gone takes no memory");
+}
+
+#[test]
+fn decisions_keep_their_whole_life_within_the_bound() {
+    let board = Board::default();
+    let mut news = board.listen();
+    for n in 0..2 * DECISIONS_KEPT as u64 {
+        board.tell(decided(n));
+        let id = format!("{DEPLOYMENT}-{n}");
+        board.tell(Entry::Stage { decision_id: id, stage: Stage::Applying, detail: "called".into(), unix_ms: n });
+        for stage in [Stage::Planned, Stage::Applying] {
+            let Ok(News::Decision(life)) = news.try_recv() else { panic!("each stage is news") };
+            assert_eq!(life.stage(), Some(stage));
+        }
+    }
+    let kept = board.decisions(Some(DEPLOYMENT), usize::MAX);
+    assert_eq!(kept.len(), DECISIONS_KEPT);
+    assert_eq!(kept[0].decision.id, format!("{DEPLOYMENT}-{}", 2 * DECISIONS_KEPT - 1), "newest first");
+    assert_eq!(kept[0].stages.len(), 2);
+    assert!(board.decision(&kept[3].decision.id).is_some() && board.decision("none").is_none());
+    assert!(board.decisions(Some("other"), 5).is_empty());
+    board.tell(Entry::Stage { decision_id: "none".into(), stage: Stage::Failed, detail: String::new(), unix_ms: 0 });
+    assert!(news.try_recv().is_err(), "a stage of a decision that nobody knows is no news");
+}
+
+#[test]
+fn a_change_of_verdict_knows_the_one_before_it() {
+    let board = Board::default();
+    let mut news = board.listen();
+    for index in [30, 50, story::DECIDED] {
+        let verdict = story::snapshot(index).deployments[DEPLOYMENT].verdict.clone();
+        board.tell(Entry::Verdict { deployment: DEPLOYMENT.into(), unix_ms: index, verdict });
+    }
+    let before: Vec<_> = board.verdicts(None, 10).iter().map(|v| v.before).collect();
+    assert_eq!(before, [Some(Outcome::Healthy), Some(Outcome::Inconclusive), None]);
+    assert!(matches!(news.try_recv(), Ok(News::Verdict(_))));
+}

@@ -1,0 +1,145 @@
+//! A chart as one `<svg>` element, to stand in a page or in a file of its own.
+
+use plotters::{
+    chart::{ChartBuilder, SeriesLabelPosition},
+    coord::Shift,
+    drawing::{DrawingArea, IntoDrawingArea},
+    element::{PathElement, Polygon, Text},
+    prelude::SVGBackend,
+    series::LineSeries,
+    style::{Color as _, IntoFont as _, RGBColor, ShapeStyle},
+};
+
+use super::{Chart, Panel, Scale, Tone};
+
+const WHITE: RGBColor = RGBColor(255, 255, 255);
+const INK: RGBColor = RGBColor(40, 44, 52);
+const FONT: &str = "sans-serif";
+/// Panels that are lower than this many pixels have no room for a legend.
+const SMALL: u32 = 160;
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Draws the chart in `width` by `height` pixels. Colours are legible on white, and it brings its own white ground.
+pub fn svg(chart: &Chart, width: u32, height: u32) -> String {
+    let mut text = String::new();
+    // Drawing into memory fails only where a coordinate is not a number; those are gaps and left out.
+    if let Err(error) = draw(chart, &mut text, (width.max(200), height.max(120))) {
+        tracing::warn!("chart {}: {error}", chart.title);
+    }
+    text
+}
+
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+fn draw(chart: &Chart, text: &mut String, size: (u32, u32)) -> Drawn {
+    let root = SVGBackend::with_string(text, size).into_drawing_area();
+    root.fill(&WHITE)?;
+    let root =
+        if chart.title.is_empty() { root } else { root.titled(&chart.title, (FONT, 18).into_font().color(&INK))? };
+    let (from, to) = chart.x_range().unwrap_or((0.0, 1.0));
+    let to = if to > from { to } else { from + 1.0 };
+    for (area, panel) in root.split_evenly((chart.panels.len().max(1), 1)).iter().zip(&chart.panels) {
+        draw_panel(chart, panel, (from, to), area)?;
+    }
+    root.present()?;
+    Ok(())
+}
+
+fn draw_panel(chart: &Chart, panel: &Panel, (from, to): (f64, f64), area: &Area<'_>) -> Drawn {
+    let (low, high) = panel.y_range();
+    let (width, height) = area.dim_in_pixel();
+    let small = height < SMALL;
+    let mut builder = ChartBuilder::on(area);
+    builder.margin(if small { 4 } else { 10 }).x_label_area_size(if small { 20 } else { 36 });
+    builder.y_label_area_size(if width < 500 { 56 } else { 64 });
+    if !panel.label.is_empty() {
+        builder.caption(fitting(&panel.label, width), (FONT, 14).into_font().color(&INK));
+    }
+    let mut axes = builder.build_cartesian_2d(from..to, low..high)?;
+    axes.configure_mesh()
+        .disable_x_mesh()
+        .max_light_lines(0)
+        .light_line_style(WHITE)
+        .bold_line_style(INK.mix(0.12))
+        .axis_style(INK.mix(0.5))
+        .label_style((FONT, if small { 11_u32 } else { 12 }).into_font().color(&INK))
+        .x_desc(if small { "" } else { &chart.x_label })
+        .x_labels((width / 110).clamp(2, 8) as usize)
+        .x_label_formatter(&|x| chart.x_axis.tick(*x))
+        .y_labels(if small { 4 } else { y_labels(panel, (low, high)) })
+        .y_label_formatter(&|y| panel.tick(*y))
+        .draw()?;
+    for band in &panel.bands {
+        for part in band.points.split(|(x, low, high)| !(x + low + high).is_finite()).filter(|s| s.len() > 1) {
+            let edge = part.iter().map(|(x, _, high)| (*x, *high));
+            let outline: Vec<_> = edge.chain(part.iter().rev().map(|(x, low, _)| (*x, *low))).collect();
+            axes.draw_series([Polygon::new(outline, colour(band.tone).mix(0.15).filled())])?;
+        }
+    }
+    if let Some((at, name)) = &panel.limit {
+        axes.draw_series([PathElement::new(vec![(from, *at), (to, *at)], stroke(Tone::Faint, 1))])?;
+        axes.draw_series([label(name, (from, *at), Tone::Faint)])?;
+    }
+    for line in &panel.lines {
+        let tone = line.tone;
+        let stretches = line.points.split(|(x, y)| !x.is_finite() || !y.is_finite()).filter(|s| !s.is_empty());
+        for (i, points) in stretches.enumerate() {
+            let series = axes.draw_series(LineSeries::new(points.iter().copied(), stroke(tone, 2)))?;
+            if i == 0 && !small {
+                series
+                    .label(&line.name)
+                    .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], stroke(tone, 2)));
+            }
+        }
+    }
+    for (i, mark) in chart.marks.iter().enumerate() {
+        axes.draw_series([PathElement::new(vec![(mark.at, low), (mark.at, high)], stroke(mark.tone, 1))])?;
+        // One below the other, where several are near.
+        let down = 0.11 * (i % 4) as f64 * (high - low);
+        let text = format!("{} ({})", mark.name, chart.x_axis.tick(mark.at));
+        // To the left of its line, where there is no room to the right; a character takes about 6 pixels.
+        let room = 6.2 * text.chars().count() as f64 * (to - from) / f64::from(width.max(200) - 90);
+        let at = if mark.at + room > to { (mark.at - room).max(from) } else { mark.at };
+        axes.draw_series([label(&text, (at, high - down), mark.tone)])?;
+    }
+    if !small {
+        axes.configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .background_style(WHITE.mix(0.8))
+            .label_font((FONT, 12).into_font().color(&INK))
+            .draw()?;
+    }
+    Ok(())
+}
+
+fn label(text: &str, at: (f64, f64), tone: Tone) -> Text<'static, (f64, f64), String> {
+    Text::new(text.to_owned(), at, (FONT, 11_u32).into_font().color(&colour(tone)))
+}
+
+/// Cut where there is no room for it; a character takes about 7 pixels.
+fn fitting(text: &str, width: u32) -> String {
+    crate::watch::text::pad(text, (width.saturating_sub(80) / 7) as usize).trim_end().to_owned()
+}
+
+fn y_labels(panel: &Panel, (low, high): (f64, f64)) -> usize {
+    match panel.scale {
+        Scale::Log10 => ((high - low) as usize + 1).clamp(2, 8),
+        Scale::Linear | Scale::Of(_) => 6,
+    }
+}
+
+fn stroke(tone: Tone, width: u32) -> ShapeStyle {
+    colour(tone).stroke_width(width)
+}
+
+/// Told apart by people who do not tell red from green, too (Okabe and Ito's palette).
+fn colour(tone: Tone) -> RGBColor {
+    match tone {
+        Tone::Stable => RGBColor(0, 114, 178),
+        Tone::Canary => RGBColor(230, 159, 0),
+        Tone::Evidence => RGBColor(120, 60, 140),
+        Tone::Bad => RGBColor(213, 94, 0),
+        Tone::Faint => RGBColor(120, 120, 120),
+    }
+}

@@ -1,0 +1,221 @@
+//! The five answers: is a canary running, is it worse, how sure are we, what was done, what is to be done next.
+
+use maud::{Markup, html};
+
+use super::{View, class};
+use crate::{
+    guard::{Mode, Stage},
+    judge::{HardFact, Outcome, Verdict},
+    targets::Role,
+    watch::{
+        api::{DecisionLife, Deployment},
+        units,
+    },
+};
+
+/// All five, the most important one first and largest.
+pub fn answers(view: &View) -> Markup {
+    let verdict = &view.deployment.verdict;
+    let worse = html! {
+        p.answer { (headline(verdict)) }
+        @for reason in verdict.reasons.iter().take(2) { p.more { (reason) } }
+    };
+    let (did, detail) = done(view);
+    let next = next(view);
+    html! {
+        div.answers {
+            section.wide.(class(verdict.outcome)) aria-live="polite" { p.question { "Is it worse?" } (worse) }
+            section { p.question { "Is a canary running?" } p.answer { (running(view.deployment)) } p.more { (stable(view.deployment)) } }
+            section { p.question { "How sure are we?" } (sure(verdict)) }
+            section { p.question { "What did we do?" } p.answer { (did) } @if !detail.is_empty() { p.more { (detail) } } }
+            section { p.question { "What to do next?" } p.answer { (next.what) } @if !next.why.is_empty() { p.more { (next.why) } }
+                @for command in &next.commands { pre { (command) } } }
+        }
+    }
+}
+
+/// The verdict in one sentence.
+pub fn headline(verdict: &Verdict) -> String {
+    match (verdict.outcome, verdict.hard) {
+        (Outcome::Regressed, Some(fact)) => format!("Yes: {}", fact_in_words(fact)),
+        (Outcome::Regressed, None) => {
+            let mechanism = verdict.causes.first().map(|c| format!(": {}", c.mechanism)).unwrap_or_default();
+            format!("Yes, it is worse{mechanism}")
+        }
+        (Outcome::Healthy, _) => "No: it is as good as stable so far".to_owned(),
+        (Outcome::Inconclusive, _) if verdict.evidence_share() >= 0.5 => {
+            "Not proven, but the evidence grows".to_owned()
+        }
+        (Outcome::Inconclusive, _) => "Not known yet".to_owned(),
+        (Outcome::InsufficientData, _) => "Cannot be told: too little data".to_owned(),
+    }
+}
+
+pub fn fact_in_words(fact: HardFact) -> &'static str {
+    match fact {
+        HardFact::OomKill => "it ran out of memory and was killed",
+        HardFact::CrashLoop => "it keeps crashing",
+        HardFact::Silent => "it went silent while stable did not",
+    }
+}
+
+fn versions(deployment: &Deployment, role: Role) -> Vec<String> {
+    let of_role = deployment.versions.iter().filter(|v| v.role == role && v.instances > 0);
+    of_role.map(|v| format!("{}, {}", v.version, counted(v.instances, "instance"))).collect()
+}
+
+fn running(deployment: &Deployment) -> String {
+    match versions(deployment, Role::Canary).as_slice() {
+        [] => "No".to_owned(),
+        all => format!("Yes: {}", all.join("; ")),
+    }
+}
+
+fn stable(deployment: &Deployment) -> String {
+    match versions(deployment, Role::Stable).as_slice() {
+        [] => "No stable instance runs either.".to_owned(),
+        all => format!("Stable: {}. {}", all.join("; "), mode(deployment.mode)),
+    }
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Observe => "The guard only watches (mode observe).",
+        Mode::Advise => "The guard only advises (mode advise).",
+        Mode::Quarantine => "The guard may restrict the canary (mode quarantine).",
+        Mode::Drain => "The guard may stop the canary (mode drain).",
+        Mode::Rollback => "The guard may roll back (mode rollback).",
+    }
+}
+
+fn sure(verdict: &Verdict) -> Markup {
+    let share = verdict.evidence_share();
+    let share = if share.is_finite() { share } else { 0.0 };
+    let (evidence, needed) = (units::evidence(verdict.evidence_ln), units::evidence(verdict.threshold_ln));
+    let windows = format!("{} of the canary judged", counted(verdict.judged_windows as usize, "window"));
+    html! {
+        p.answer { (evidence) " of " (needed) }
+        div.meter.full[share >= 1.0] role="meter" aria-valuemin="0" aria-valuemax="1" aria-valuenow={ (format!("{share:.2}")) }
+            aria-label={ "evidence that the canary is worse: " (evidence) " of " (needed) " needed" } {
+            i style={ "width:" (format!("{:.1}%", share * 100.0)) } {}
+        }
+        p.more {
+            @if verdict.hard.is_some() { "A fact condemned it, whatever the evidence. " }
+            @else { "Evidence that it is worse; at " (needed) " it counts. A good canary gets there at most once in " (needed) " rollouts. " }
+            (windows) "."
+        }
+    }
+}
+
+/// What was done about this canary, and the detail.
+fn done(view: &View) -> (String, String) {
+    let Some(state) = &view.deployment.decision else { return ("Nothing".to_owned(), String::new()) };
+    let at = units::clock(life(view).and_then(|l| l.stages.last()).map_or(state.decision.unix_ms, |s| s.unix_ms));
+    let gate = state.decision.blocked_by();
+    let detail = gate.map_or_else(|| state.detail.clone(), |g| g.reason.clone());
+    let action = state.decision.action;
+    let said = match state.stage {
+        Stage::Blocked => match gate {
+            Some(gate) if gate.gate == "mode" => format!("Nothing: would {}", action.verb()),
+            Some(gate) => format!("Nothing: gate {} holds it back", gate.gate.replace('_', " ")),
+            None => "Nothing was carried out".to_owned(),
+        },
+        Stage::Planned => format!("Planned: {action}"),
+        Stage::Applying => format!("Under way: {action}"),
+        Stage::Applied => format!("Done, being verified: {action}"),
+        Stage::Verified => format!("Done and verified: {action}"),
+        Stage::Reverted => format!("{action} was undone by someone else"),
+        Stage::Failed => format!("{action} failed"),
+        #[allow(unreachable_patterns)]
+        other => format!("{action}: {}", other.name()),
+    };
+    (capital(&said), format!("{at} UTC: {detail}"))
+}
+
+fn life<'a>(view: &View<'a>) -> Option<&'a DecisionLife> {
+    let id = &view.deployment.decision.as_ref()?.decision.id;
+    view.decisions.iter().find(|d| d.decision.id == *id).map(|d| &**d)
+}
+
+/// What a person should do now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Next {
+    pub what: String,
+    pub why: String,
+    pub commands: Vec<String>,
+}
+
+/// The next step, from the verdict and from where the action stands.
+pub fn next(view: &View) -> Next {
+    let say = |what: &str, why: String, commands: &[&str]| Next {
+        what: what.to_owned(),
+        why,
+        commands: commands.iter().map(|c| (*c).to_owned()).collect(),
+    };
+    let first = view.deployment.verdict.reasons.first().cloned().unwrap_or_default();
+    let name = &view.deployment.name;
+    let state = view.deployment.decision.as_ref();
+    match (view.deployment.verdict.outcome, state) {
+        (_, Some(state)) if state.stage == Stage::Failed => say(
+            "Take the canary back by hand",
+            "The guard's action failed, and is not tried again.".to_owned(),
+            &["canary history --limit 1"],
+        ),
+        (_, Some(state)) if state.stage == Stage::Reverted => say(
+            "Find out who brought the canary back",
+            "The guard does not act on this canary again.".to_owned(),
+            &["canary history --limit 1"],
+        ),
+        (_, Some(state)) if matches!(state.stage, Stage::Planned | Stage::Applying | Stage::Applied) => {
+            say("Wait: the guard verifies that the canary is quiet", String::new(), &[])
+        }
+        (_, Some(state)) if state.stage == Stage::Verified => {
+            say("Nothing: mend it before the next rollout", "The report has what an incident needs.".to_owned(), &[])
+        }
+        (Outcome::Regressed, Some(state)) => blocked(view, state),
+        (Outcome::Regressed, None) => say("Wait: the guard decides in the next window", String::new(), &[]),
+        (Outcome::Healthy, _) => {
+            say("Go on with the rollout", "The guard goes on watching; it never promotes by itself.".to_owned(), &[])
+        }
+        (Outcome::Inconclusive, _) => say("Wait", first, &[]),
+        (Outcome::InsufficientData, _) if running(view.deployment) == "No" => say(
+            "Nothing: the guard waits for a canary",
+            format!("It is compared with stable of {name} as soon as it is there."),
+            &[],
+        ),
+        (Outcome::InsufficientData, _) => say("Wait, and see that the canary gets traffic", first, &[]),
+    }
+}
+
+fn blocked(view: &View, state: &crate::watch::api::DecisionState) -> Next {
+    let steps = life(view).map(|l| l.plan.steps.clone()).unwrap_or_default();
+    let gate = state.decision.blocked_by();
+    match gate.map(|g| g.gate.as_str()) {
+        Some("mode") => Next {
+            what: "Take the canary back".to_owned(),
+            why: "The guard may not do it in this mode. It would:".to_owned(),
+            commands: steps,
+        },
+        Some("pause") => Next {
+            what: "Resume the guard, or take the canary back".to_owned(),
+            why: view.paused.unwrap_or("It is paused.").to_owned(),
+            commands: vec!["canary resume".to_owned()],
+        },
+        Some(gate) => Next {
+            what: "Look at what holds the guard back".to_owned(),
+            why: format!("Gate {}; once it lets through, the guard decides anew.", gate.replace('_', " ")),
+            commands: vec!["canary history --limit 1".to_owned()],
+        },
+        None => Next { what: "Take the canary back".to_owned(), why: state.detail.clone(), commands: steps },
+    }
+}
+
+/// "1 instance", "3 instances".
+pub fn counted(n: usize, what: &str) -> String {
+    format!("{} {what}{}", units::count(n as u64), if n == 1 { "" } else { "s" })
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}

@@ -1,0 +1,140 @@
+//! The charts' data: from windows to lines. More windows than pixels are drawn together, several to a point.
+
+use super::View;
+use crate::{
+    watch::{
+        api::{IndicatorPoint, WindowPoint},
+        chart::{Axis, Band, Chart, Line, Mark, Panel, Scale, Tone},
+    },
+    window::Indicator,
+};
+
+/// Pixels of a point: closer ones cannot be told apart.
+const PIXELS_PER_POINT: u32 = 3;
+/// The evidence axis, in powers of ten: less is no evidence, and more than this beyond what is needed tells nothing more.
+const LEAST_LOG10: f64 = -1.0;
+const MOST_BEYOND_LOG10: f64 = 3.0;
+
+/// Evidence against its threshold and P(t) of both roles over time, with onset and actions marked; `None` before there
+/// is anything to draw.
+pub fn course(view: &View, width: u32) -> Option<Chart> {
+    let groups = groups(view.windows, width);
+    let threshold = view.windows.iter().rev().find_map(|w| w.threshold_ln).map(|ln| log10(f64::from(ln)));
+    let line = |name: &str, tone, read: &dyn Fn(&WindowPoint) -> Option<f32>| Line {
+        name: name.to_owned(),
+        tone,
+        points: groups.iter().map(|g| (x(g), mean(g, read))).collect(),
+    };
+    let most = threshold.unwrap_or(3.0).max(0.0) + MOST_BEYOND_LOG10;
+    let strongest = |g: &[WindowPoint]| {
+        let all = g.iter().filter_map(|w| w.evidence_ln).map(|ln| log10(f64::from(ln)).clamp(LEAST_LOG10, most));
+        all.reduce(f64::max).unwrap_or(f64::NAN)
+    };
+    let evidence = Line {
+        name: "evidence".to_owned(),
+        tone: Tone::Evidence,
+        points: groups.iter().map(|g| (x(g), strongest(g))).collect(),
+    };
+    (!groups.is_empty()).then(|| Chart {
+        title: String::new(),
+        x_label: "UTC".to_owned(),
+        x_axis: Axis::Clock,
+        panels: vec![
+            Panel {
+                label: "P(t), share of the allowed change in use: 0 is as usual, 1 is all of it".to_owned(),
+                scale: Scale::Linear,
+                bands: Vec::new(),
+                lines: vec![
+                    line("stable", Tone::Stable, &|w| w.p_stable),
+                    line("canary", Tone::Canary, &|w| w.p_canary),
+                ],
+                limit: Some((1.0, "all of it".to_owned())),
+            },
+            Panel {
+                label: "evidence that the canary is worse".to_owned(),
+                scale: Scale::Log10,
+                bands: Vec::new(),
+                lines: vec![evidence],
+                limit: threshold.filter(|t| t.is_finite()).map(|t| (t, "needed".to_owned())),
+            },
+        ],
+        marks: marks(view),
+    })
+}
+
+/// Stable, canary and the band that is allowed to the canary: stable's value within its margin. `None` where neither side
+/// has a reading.
+pub fn indicator(indicator: Indicator, windows: &[WindowPoint], width: u32) -> Option<Chart> {
+    let groups = groups(windows, width);
+    let line = |name: &str, tone, read: fn(&IndicatorPoint) -> Option<f32>| Line {
+        name: name.to_owned(),
+        tone,
+        points: groups.iter().map(|g| (x(g), mean(g, &|w| read(&w.indicator(indicator))))).collect(),
+    };
+    let lines = vec![line("stable", Tone::Stable, |i| i.stable), line("canary", Tone::Canary, |i| i.canary)];
+    if lines.iter().flat_map(|l| &l.points).all(|(_, y)| !y.is_finite()) {
+        return None;
+    }
+    let allowed = |(group, (x, stable)): (&&[WindowPoint], &(f64, f64))| {
+        let margin = mean(group, &|w| w.indicator(indicator).margin);
+        (*x, stable / (1.0 + margin), stable * (1.0 + margin))
+    };
+    let band = Band { tone: Tone::Stable, points: groups.iter().zip(&lines[0].points).map(allowed).collect() };
+    Some(Chart {
+        title: String::new(),
+        x_label: String::new(),
+        x_axis: Axis::Clock,
+        panels: vec![Panel {
+            label: String::new(),
+            scale: Scale::Of(indicator),
+            bands: vec![band],
+            lines,
+            limit: None,
+        }],
+        marks: Vec::new(),
+    })
+}
+
+/// When the change began and what was done, as far as the windows reach.
+fn marks(view: &View) -> Vec<Mark> {
+    let (Some(first), Some(last)) = (view.windows.first(), view.windows.last()) else { return Vec::new() };
+    let mut marks = Vec::new();
+    let verdict = &view.deployment.verdict;
+    let onset = verdict.onset.and_then(|onset| view.windows.iter().find(|w| w.window == onset));
+    marks.extend(onset.map(|w| Mark { at: seconds(w.unix_ms), name: "onset".to_owned(), tone: Tone::Bad }));
+    for life in view.decisions {
+        let end = life.stages.last();
+        let both = [life.stages.first(), end.filter(|_| life.stages.len() > 1)];
+        for stage in both.into_iter().flatten() {
+            let name = stage.stage.name().to_owned();
+            marks.push(Mark { at: seconds(stage.unix_ms), name, tone: Tone::Faint });
+        }
+    }
+    marks.retain(|m| m.at >= seconds(first.unix_ms) && m.at <= seconds(last.unix_ms) + 60.0);
+    marks
+}
+
+/// Windows in groups of the same size, so that a point has some pixels. The groups do not move as windows are added.
+fn groups(windows: &[WindowPoint], width: u32) -> Vec<&[WindowPoint]> {
+    let points = (width / PIXELS_PER_POINT).max(20) as usize;
+    let size = windows.len().div_ceil(points).next_power_of_two() as u64;
+    windows.chunk_by(|a, b| a.window / size == b.window / size).collect()
+}
+
+fn x(group: &[WindowPoint]) -> f64 {
+    group.last().map_or(f64::NAN, |w| seconds(w.unix_ms))
+}
+
+/// NaN, a gap, where none of the group has a value.
+fn mean(group: &[WindowPoint], read: &dyn Fn(&WindowPoint) -> Option<f32>) -> f64 {
+    let (sum, n) = group.iter().filter_map(read).fold((0.0, 0.0), |(sum, n), v| (sum + f64::from(v), n + 1.0));
+    sum / n
+}
+
+fn seconds(unix_ms: u64) -> f64 {
+    unix_ms as f64 / 1000.0
+}
+
+fn log10(ln: f64) -> f64 {
+    ln / std::f64::consts::LN_10
+}

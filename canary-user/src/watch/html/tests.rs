@@ -1,0 +1,108 @@
+//! The five answers in each situation, and that a name is text and no markup.
+
+use std::sync::Arc;
+
+use super::{
+    answers::{Next, headline, next},
+    *,
+};
+use crate::{
+    guard::{GateResult, Stage},
+    orchestrator::Plan,
+    watch::{
+        Board, api,
+        story::{self, DEPLOYMENT},
+    },
+};
+
+struct Seen {
+    state: api::State,
+    windows: Vec<WindowPoint>,
+    decisions: Vec<Arc<DecisionLife>>,
+}
+
+/// The story up to a window.
+fn seen(index: u64) -> Seen {
+    let board = Board::default();
+    (0..=index).for_each(|i| board.record(&story::snapshot(i)));
+    let state = api::State::from(&story::snapshot(index));
+    let life = |d: &api::DecisionState| {
+        let steps = vec!["systemctl stop checkout-canary-1.service".to_owned()];
+        let plan = Plan { orchestrator: "fake".into(), steps, inverse: None, ..Plan::default() };
+        let stage = crate::journal::StageEntry { stage: d.stage, detail: d.detail.clone(), unix_ms: state.unix_ms };
+        Arc::new(DecisionLife { decision: d.decision.clone(), plan, stages: vec![stage] })
+    };
+    let decisions = state.deployments[0].decision.iter().map(life).collect();
+    Seen { windows: board.windows(DEPLOYMENT, 0, usize::MAX).expect("known"), decisions, state }
+}
+
+impl Seen {
+    fn view(&self) -> View<'_> {
+        let deployment = &self.state.deployments[0];
+        View { deployment, windows: &self.windows, decisions: &self.decisions, verdicts: &[], paused: None }
+    }
+
+    fn blocked_by(mut self, gate: &str) -> Self {
+        let decision = self.state.deployments[0].decision.as_mut().expect("decided");
+        decision.stage = Stage::Blocked;
+        let blocked = GateResult { gate: gate.into(), passed: false, reason: format!("{gate} says no") };
+        decision.decision.gates.push(blocked);
+        self
+    }
+}
+
+#[test]
+fn each_situation_has_its_answers() {
+    let told = |seen: &Seen| {
+        let Next { what, commands, .. } = next(&seen.view());
+        (headline(&seen.state.deployments[0].verdict), what, commands.join("; "))
+    };
+    let (worse, what, _) = told(&seen(10));
+    assert_eq!((&*worse, &*what), ("Cannot be told: too little data", "Wait, and see that the canary gets traffic"));
+    assert_eq!(told(&seen(30)).1, "Wait");
+    let (worse, what, _) = told(&seen(50));
+    assert_eq!((&*worse, &*what), ("No: it is as good as stable so far", "Go on with the rollout"));
+    let (worse, what, _) = told(&seen(story::DECIDED + 2));
+    assert_eq!(worse, "Yes, it is worse: more work per request");
+    assert!(what.starts_with("Wait: the guard verifies"), "{what}");
+    assert!(told(&seen(story::DECIDED + 9)).1.starts_with("Nothing: mend it"));
+    let (_, what, commands) = told(&seen(story::DECIDED).blocked_by("mode"));
+    assert_eq!((&*what, &*commands), ("Take the canary back", "systemctl stop checkout-canary-1.service"));
+    assert_eq!(told(&seen(story::DECIDED).blocked_by("pause")).2, "canary resume");
+    assert!(told(&seen(story::DECIDED).blocked_by("budget")).1.contains("what holds the guard back"));
+}
+
+#[test]
+fn the_blocks_say_what_they_draw_in_words_too() {
+    let seen = seen(story::DECIDED + 1);
+    let text = answers::answers(&seen.view()).into_string();
+    for part in [
+        "Is it worse?",
+        "Is a canary running?",
+        "Yes: v1.5.0, 1 instance",
+        "How sure are we?",
+        "of 1\u{202f}000",
+        "What did we do?",
+        "What to do next?",
+    ] {
+        assert!(text.contains(part), "'{part}' is missing in {text}");
+    }
+    let text = indicators(&seen.view(), 1000).into_string();
+    assert!(text.contains("not measured: this kernel has no memory.pressure file"), "{text}");
+    assert!(text.find("CPU per turnaround") < text.find("memory in use"), "what is worse comes first");
+    assert_eq!(text.matches("<svg").count(), 7, "one each, but for what is not measured");
+    assert!(!text.contains("NaN"));
+    let text = causes(&seen.state.deployments[0].verdict).into_string();
+    assert!(text.contains("more work per request") && text.contains("Not compared: memory stall"), "{text}");
+    let chart = figures::course(&seen.view(), 900).expect("windows");
+    let marks: Vec<&str> = chart.marks.iter().map(|m| &*m.name).collect();
+    assert_eq!(marks, ["onset", "planned"]);
+}
+
+#[test]
+fn names_are_text_and_no_markup() {
+    let mut seen = seen(story::DECIDED);
+    seen.state.deployments[0].verdict.reasons = vec!["<script>alert(1)</script>".to_owned()];
+    let text = answers::answers(&seen.view()).into_string();
+    assert!(!text.contains("<script>") && text.contains("&lt;script&gt;"), "{text}");
+}

@@ -1,0 +1,166 @@
+//! One message: what happened, in words and as data, and its form for each kind of receiver.
+
+use serde_json::{Value, json};
+
+use crate::{
+    config::{NotifyKind, Occasion},
+    guard::Stage,
+    judge::Outcome,
+    watch::{News, units},
+};
+
+/// How long an alert stands that nothing ends: one that needs a person, and one that only tells.
+const STANDS_MS: u64 = 24 * 3_600_000;
+const TELLS_MS: u64 = 10 * 60_000;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub occasion: Occasion,
+    pub deployment: String,
+    pub unix_ms: u64,
+    /// One line.
+    pub title: String,
+    /// Why, in a sentence or two.
+    pub text: String,
+    pub severity: Severity,
+    /// Id of the decision that it is about.
+    pub decision: Option<String>,
+    /// Whether it ends the alert that an earlier message of this occasion raised.
+    pub is_over: bool,
+    /// The object of the API that it is about.
+    data: Value,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    Info,
+    Warning,
+    Critical,
+}
+
+impl Severity {
+    fn name(self) -> &'static str {
+        match self {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
+        }
+    }
+
+    /// As in syslog(3).
+    pub fn priority(self) -> u8 {
+        match self {
+            Severity::Info => 6,
+            Severity::Warning => 4,
+            Severity::Critical => 3,
+        }
+    }
+}
+
+impl Message {
+    /// `None` for what nobody is told of: the first verdict after a start, and steps between two stages.
+    pub fn of(news: &News) -> Option<Self> {
+        match news {
+            News::Verdict(change) => {
+                let (before, verdict) = (change.before?, &change.verdict);
+                let regressed = verdict.outcome == Outcome::Regressed;
+                let why = verdict.reasons.first().cloned().unwrap_or_default();
+                Some(Self {
+                    occasion: Occasion::Verdict,
+                    deployment: change.deployment.clone(),
+                    unix_ms: change.unix_ms,
+                    title: format!("{}: canary {} (was {})", change.deployment, verdict.outcome.name(), before.name()),
+                    text: why,
+                    severity: if regressed { Severity::Critical } else { Severity::Info },
+                    decision: None,
+                    is_over: before == Outcome::Regressed,
+                    data: json!({ "verdict": &**change }),
+                })
+            }
+            News::Decision(life) => {
+                let last = life.stages.last()?;
+                let (occasion, severity) = match last.stage {
+                    Stage::Blocked => (Occasion::Blocked, Severity::Warning),
+                    Stage::Planned => (Occasion::Planned, Severity::Warning),
+                    Stage::Applied => (Occasion::Applied, Severity::Warning),
+                    Stage::Verified => (Occasion::Verified, Severity::Info),
+                    Stage::Reverted => (Occasion::Reverted, Severity::Critical),
+                    Stage::Failed => (Occasion::Failed, Severity::Critical),
+                    #[allow(unreachable_patterns)]
+                    _ => return None,
+                };
+                let decision = &life.decision;
+                Some(Self {
+                    occasion,
+                    deployment: decision.deployment.to_string(),
+                    unix_ms: last.unix_ms,
+                    title: format!("{}: {} {}", decision.deployment, decision.action, last.stage.name()),
+                    text: format!("{}. {}", decision.reason, last.detail),
+                    severity,
+                    decision: Some(decision.id.clone()),
+                    is_over: false,
+                    data: json!({ "decision": &**life }),
+                })
+            }
+        }
+    }
+
+    /// The body for a receiver that takes JSON.
+    pub fn body(&self, kind: NotifyKind) -> Value {
+        match kind {
+            NotifyKind::Slack => json!({ "text": format!("*{}*\n{}", escaped(&self.title), escaped(&self.text)) }),
+            NotifyKind::Alertmanager => json!([self.alert()]),
+            NotifyKind::Webhook | NotifyKind::Journald => json!({
+                "version": 1,
+                "occasion": self.occasion.name(),
+                "deployment": self.deployment,
+                "severity": self.severity.name(),
+                "unix_ms": self.unix_ms,
+                "title": self.title,
+                "text": self.text,
+                "data": self.data,
+            }),
+        }
+    }
+
+    /// Of the type `postableAlert`. The labels are the alert's identity: no numbers, no times.
+    fn alert(&self) -> Value {
+        let name = match self.occasion {
+            Occasion::Verdict => "CanaryRegressed".to_owned(),
+            other => format!("CanaryAction{}", capital(other.name())),
+        };
+        let is_alert = self.occasion != Occasion::Verdict || self.severity == Severity::Critical;
+        let stands = if self.severity == Severity::Critical { STANDS_MS } else { TELLS_MS };
+        let ends = if is_alert { self.unix_ms + stands } else { self.unix_ms };
+        // What ends an alert has to carry the labels of what raised it.
+        let severity = if self.occasion == Occasion::Verdict { Severity::Critical } else { self.severity };
+        json!({
+            "labels": {
+                "alertname": name,
+                "deployment": self.deployment,
+                "severity": severity.name(),
+                "source": "canary",
+            },
+            "annotations": { "summary": self.title, "description": self.text },
+            "startsAt": units::when(self.unix_ms),
+            "endsAt": units::when(ends),
+        })
+    }
+
+    /// Whether this receiver is told at all: Alertmanager knows alerts only, not that all is well.
+    pub fn is_for(&self, kind: NotifyKind) -> bool {
+        let all_well = self.occasion == Occasion::Verdict && self.severity != Severity::Critical && !self.is_over;
+        kind != NotifyKind::Alertmanager || !all_well
+    }
+}
+
+fn capital(word: &str) -> String {
+    let (first, rest) = word.split_at(1);
+    first.to_uppercase() + rest
+}
+
+/// Slack's three control characters.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

@@ -1,0 +1,228 @@
+//! Real HTTP: what receivers get, in which order, and what becomes of it when they fail.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{Router, extract::State, http::StatusCode, routing::any};
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    config::{NotifyKind, Occasion, Url},
+    guard::{Entry, Stage},
+    orchestrator::Plan,
+    watch::story::{self, DEPLOYMENT},
+};
+
+/// A receiver that answers by the list, and with 200 after it.
+#[derive(Clone, Default)]
+struct Inbox {
+    got: Arc<Mutex<Vec<(String, Value)>>>,
+    answers: Arc<Mutex<Vec<u16>>>,
+}
+
+async fn inbox(answers: &[u16]) -> (SocketAddr, Inbox) {
+    let inbox = Inbox { answers: Arc::new(Mutex::new(answers.to_vec())), ..Inbox::default() };
+    let take = |State(inbox): State<Inbox>, uri: axum::http::Uri, body: String| async move {
+        let mut answers = inbox.answers.lock().expect("no panic");
+        let status = if answers.is_empty() { 200 } else { answers.remove(0) };
+        inbox.got.lock().expect("no panic").push((uri.path().to_owned(), serde_json::from_str(&body).expect("JSON")));
+        StatusCode::from_u16(status).expect("a status")
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    let router = Router::new().fallback(any(take)).with_state(inbox.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (addr, inbox)
+}
+
+fn config(kind: NotifyKind, addr: SocketAddr, on: &[Occasion]) -> NotifyConfig {
+    NotifyConfig { kind, url: Some(Url::Written(format!("http://{addr}/hook"))), on: on.to_vec() }
+}
+
+/// What the guard writes when a canary is condemned and rolled back.
+fn story_of(board: &Board) {
+    let view = |index| story::snapshot(index).deployments[DEPLOYMENT].clone();
+    for index in [50, story::DECIDED] {
+        let verdict = view(index).verdict;
+        board.tell(Entry::Verdict { deployment: DEPLOYMENT.into(), unix_ms: index, verdict });
+    }
+    let decision = view(story::DECIDED).decision.expect("decided").decision;
+    let id = decision.id.clone();
+    let plan = Plan { orchestrator: "fake".into(), steps: Vec::new(), inverse: None, ..Plan::default() };
+    board.tell(Entry::Decided { decision, plan, stage: Stage::Planned, detail: "stop it".into() });
+    for stage in [Stage::Applying, Stage::Applied, Stage::Verified] {
+        board.tell(Entry::Stage { decision_id: id.clone(), stage, detail: "so it is".into(), unix_ms: 2 });
+    }
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..6000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}: not within a minute");
+}
+
+#[tokio::test]
+async fn every_occasion_reaches_each_kind_of_receiver_in_order() {
+    let (addr, inbox) = inbox(&[]).await;
+    let board = Board::default();
+    let deliveries = Deliveries::default();
+    let kinds = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Alertmanager];
+    let receivers = kinds.map(|kind| config(kind, addr, &Occasion::ALL));
+    let notifier = Notifier::start(&receivers, &board, &deliveries).expect("valid");
+    story_of(&board);
+    notifier.finish().await;
+    let got = inbox.got.lock().expect("no panic").clone();
+    let webhook: Vec<&Value> = got.iter().map(|(_, body)| body).filter(|b| b["version"] == 1).collect();
+    let occasions: Vec<&str> = webhook.iter().filter_map(|b| b["occasion"].as_str()).collect();
+    assert_eq!(occasions, ["verdict", "planned", "applied", "verified"], "the first verdict is no change");
+    assert_eq!(webhook[0]["title"], "checkout: canary regressed (was healthy)");
+    assert_eq!(webhook[0]["data"]["verdict"]["verdict"]["outcome"], "regressed");
+    assert_eq!(webhook[3]["data"]["decision"]["stages"].as_array().map(Vec::len), Some(4));
+    let slack: Vec<&str> = got.iter().filter_map(|(_, body)| body["text"].as_str()).collect();
+    assert!(
+        slack.iter().any(|t| t.starts_with("*checkout: canary regressed (was healthy)*\nCPU per turnaround")),
+        "{slack:?}"
+    );
+    let alerts: Vec<&Value> =
+        got.iter().filter(|(path, _)| path == "/hook/api/v2/alerts").map(|(_, b)| &b[0]).collect();
+    let names: Vec<&str> = alerts.iter().filter_map(|a| a["labels"]["alertname"].as_str()).collect();
+    assert_eq!(names, ["CanaryRegressed", "CanaryActionPlanned", "CanaryActionApplied", "CanaryActionVerified"]);
+    assert_eq!(alerts[0]["labels"]["severity"], "critical");
+    let counts = deliveries.counts();
+    assert!(counts.contains(&("webhook", "sent", 4)) && counts.contains(&("alertmanager", "sent", 4)), "{counts:?}");
+}
+
+#[tokio::test]
+async fn an_alert_ends_with_the_verdict() {
+    let (addr, inbox) = inbox(&[]).await;
+    let board = Board::default();
+    let receivers = [config(NotifyKind::Alertmanager, addr, &[Occasion::Verdict])];
+    let notifier = Notifier::start(&receivers, &board, &Deliveries::default()).expect("valid");
+    for (index, unix_ms) in [(30, 0), (50, 1_000), (story::DECIDED, 2_000), (10, 3_000)] {
+        let verdict = story::snapshot(index).deployments[DEPLOYMENT].verdict.clone();
+        board.tell(Entry::Verdict { deployment: DEPLOYMENT.into(), unix_ms, verdict });
+    }
+    notifier.finish().await;
+    let got = inbox.got.lock().expect("no panic").clone();
+    let labels: Vec<&Value> = got.iter().map(|(_, b)| &b[0]["labels"]).collect();
+    assert_eq!(got.len(), 2, "that all is well is no alert: {got:?}");
+    assert_eq!(labels[0], labels[1], "it ends the same alert");
+    assert_eq!(got[1].1[0]["endsAt"], "1970-01-01T00:00:03Z");
+}
+
+#[tokio::test]
+async fn a_failing_receiver_is_tried_again_and_holds_up_nobody() {
+    let (addr, slow) = inbox(&[503, 429]).await;
+    let (other, quick) = inbox(&[]).await;
+    let board = Board::default();
+    let deliveries = Deliveries::default();
+    let planned = [Occasion::Planned];
+    let receivers = [config(NotifyKind::Webhook, addr, &planned), config(NotifyKind::Slack, other, &planned)];
+    let notifier = Notifier::start(&receivers, &board, &deliveries).expect("valid");
+    story_of(&board);
+    until("the other receiver is told", || quick.got.lock().expect("no panic").len() == 1).await;
+    until("the third attempt", || slow.got.lock().expect("no panic").len() == 3).await;
+    notifier.finish().await;
+    assert!(deliveries.counts().contains(&("webhook", "sent", 1)), "{:?}", deliveries.counts());
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_tried_again_and_is_counted() {
+    let (addr, inbox) = inbox(&[404]).await;
+    let board = Board::default();
+    let deliveries = Deliveries::default();
+    let receivers = [config(NotifyKind::Webhook, addr, &[Occasion::Planned])];
+    let notifier = Notifier::start(&receivers, &board, &deliveries).expect("valid");
+    story_of(&board);
+    notifier.finish().await;
+    assert_eq!(inbox.got.lock().expect("no panic").len(), 1);
+    assert_eq!(deliveries.counts(), [("webhook", "failed", 1)]);
+}
+
+#[test]
+fn journald_gets_fields_that_survive_line_breaks() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("socket");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+    let board = Board::default();
+    let mut news = board.listen();
+    story_of(&board);
+    let planned = std::iter::from_fn(|| news.try_recv().ok()).filter_map(|n| Message::of(&n)).nth(1).expect("news");
+    journald::send(&path, &planned).expect("sent");
+    let mut datagram = [0; 4096];
+    let n = socket.recv(&mut datagram).expect("received");
+    let text = String::from_utf8_lossy(&datagram[..n]).into_owned();
+    for part in ["MESSAGE\n", "checkout: rollback planned", "CANARY_OCCASION\n", "planned\n", "CANARY_DECISION\n"] {
+        assert!(text.contains(part), "{part:?} is missing in {text:?}");
+    }
+}
+
+/// Ends with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_real_alertmanager_takes_the_alerts() {
+    let test = "a_real_alertmanager_takes_the_alerts";
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("alertmanager.yml");
+    std::fs::write(&file, "route: { receiver: nobody }\nreceivers: [{ name: nobody }]\n").expect("writable");
+    // Free when asked.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let started = std::process::Command::new("prometheus-alertmanager")
+        .arg(format!("--config.file={}", file.display()))
+        .arg(format!("--storage.path={}", dir.path().display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .arg("--cluster.listen-address=")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let _running = match started {
+        Ok(child) => Running(child),
+        Err(error) => {
+            println!("SKIP {test}: prometheus-alertmanager: {error}: apt-get install prometheus-alertmanager");
+            return;
+        }
+    };
+    let address = format!("127.0.0.1:{port}");
+    let client = crate::watch::top::Client::new(&address, None).expect("an address");
+    for attempt in 0.. {
+        match client.get::<Value>("/api/v2/status").await {
+            Ok(_) => break,
+            Err(error) => assert!(attempt < 600, "it does not come up: {error:#}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let board = Board::default();
+    let deliveries = Deliveries::default();
+    let url = Some(Url::Written(format!("http://{address}")));
+    let receivers = [NotifyConfig { kind: NotifyKind::Alertmanager, url, on: Occasion::ALL.to_vec() }];
+    let notifier = Notifier::start(&receivers, &board, &deliveries).expect("valid");
+    // Alerts of now: what ended in 1970 is not kept.
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+    for (index, unix_ms) in [(50, now), (story::DECIDED, now)] {
+        let verdict = story::snapshot(index).deployments[DEPLOYMENT].verdict.clone();
+        board.tell(Entry::Verdict { deployment: DEPLOYMENT.into(), unix_ms, verdict });
+    }
+    notifier.finish().await;
+    assert_eq!(deliveries.counts(), [("alertmanager", "sent", 1)]);
+    let alerts: Value = client.get("/api/v2/alerts").await.expect("alerts");
+    assert_eq!(alerts[0]["labels"]["alertname"], "CanaryRegressed", "{alerts:#}");
+    assert_eq!(alerts[0]["labels"]["deployment"], DEPLOYMENT);
+    assert!(alerts[0]["annotations"]["description"].as_str().is_some_and(|d| d.starts_with("CPU per turnaround")));
+}

@@ -1,0 +1,148 @@
+//! Keeps the evidence of each decision when it is made, and writes its report when it has come to an end.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use tokio::sync::{broadcast::error::RecvError, watch};
+
+use super::{Evidence, Report};
+use crate::{
+    guard::Stage,
+    journal::archive::Archive,
+    watch::{
+        Board, News, Snapshot,
+        api::{self, DecisionLife, WindowPoint},
+    },
+};
+
+/// Windows that are kept in full before the end, and how many of those before them.
+const FULL: usize = 300;
+const THIN: usize = 300;
+/// Decisions whose state is remembered until they end.
+const OPEN: usize = 50;
+
+/// Follows the news on decisions, beside the line.
+#[derive(Debug)]
+pub struct Reporter {
+    board: Board,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Where evidence is kept over restarts; `None` = nowhere.
+    archive: Option<Archive>,
+    /// Where reports are written; `None` = nowhere.
+    directory: Option<PathBuf>,
+    made: BTreeMap<String, Evidence>,
+}
+
+impl Reporter {
+    pub fn new(
+        board: Board,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        archive: Option<Archive>,
+        directory: Option<PathBuf>,
+    ) -> Self {
+        Self { board, snapshots, archive, directory, made: BTreeMap::new() }
+    }
+
+    /// Runs until the guard ends, and finishes what it heard of until then.
+    pub async fn run(mut self) {
+        let mut news = self.board.listen();
+        loop {
+            let heard = tokio::select! {
+                biased;
+                heard = news.recv() => heard,
+                // News come before the snapshot of their tick.
+                closed = async { while self.snapshots.changed().await.is_ok() {} } => { let () = closed; break }
+            };
+            match heard {
+                Ok(News::Decision(life)) => self = self.stage(life).await,
+                Ok(News::Verdict(_)) => {}
+                Err(RecvError::Lagged(missed)) => tracing::warn!("{missed} news came too fast for the reports"),
+                Err(RecvError::Closed) => return,
+            }
+        }
+        while let Ok(heard) = news.try_recv() {
+            if let News::Decision(life) = heard {
+                self = self.stage(life).await;
+            }
+        }
+    }
+
+    async fn stage(mut self, life: Arc<DecisionLife>) -> Self {
+        // The snapshot of the tick in which this happened; where the guard ends instead, the one before it.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), self.snapshots.changed()).await;
+        let snapshot = self.snapshots.borrow_and_update().clone();
+        let Some(evidence) = self.evidence(&life, &snapshot) else { return self };
+        // Disks may be slow, and the runtime has other things to do.
+        let wrote = tokio::task::spawn_blocking(move || {
+            if let Err(error) = self.write(&life, &evidence) {
+                tracing::warn!("{error:#}");
+            }
+            self
+        });
+        wrote.await.expect("writing a report does not panic")
+    }
+
+    /// The state at the decision, with the windows until now.
+    fn evidence(&mut self, life: &DecisionLife, snapshot: &Snapshot) -> Option<Evidence> {
+        let decision = &life.decision;
+        let windows = self.board.windows(&decision.deployment, 0, usize::MAX).unwrap_or_default();
+        if !self.made.contains_key(&decision.id) {
+            let state = api::State::from(snapshot);
+            let deployment = state.deployment(&decision.deployment)?.clone();
+            let api::State { span_ns, quality, machine, .. } = state;
+            let own = snapshot.own.clone();
+            let made = Evidence { deployment, span_ns, quality, machine, own, windows: Vec::new() };
+            if self.made.len() >= OPEN {
+                self.made.pop_first();
+            }
+            self.made.insert(decision.id.clone(), made);
+        }
+        let made = self.made.get_mut(&decision.id)?;
+        made.windows = thinned(windows);
+        Some(made.clone())
+    }
+
+    fn write(&mut self, life: &Arc<DecisionLife>, evidence: &Evidence) -> anyhow::Result<()> {
+        let id = &life.decision.id;
+        if let Some(archive) = &mut self.archive {
+            archive.keep(id, &serde_json::to_string(evidence).context("write the evidence as JSON")?)?;
+        }
+        let ended = matches!(life.stage(), Some(Stage::Blocked | Stage::Verified | Stage::Reverted | Stage::Failed));
+        match &self.directory {
+            Some(directory) if ended => write(directory, id, &super::html(&Report { life, evidence: Some(evidence) })),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Written beside its name first: nobody sees half a report.
+fn write(directory: &Path, id: &str, text: &str) -> anyhow::Result<()> {
+    let place = directory.join(format!("{}.html", file_name(id)));
+    let what = || format!("write the report {}: see 'reports' in the configuration", place.display());
+    fs::create_dir_all(directory).with_context(what)?;
+    let draft = place.with_extension("html.part");
+    fs::write(&draft, text).and_then(|()| fs::rename(&draft, &place)).with_context(what)
+}
+
+/// A name of a deployment may hold what a file's name may not.
+fn file_name(id: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    id.chars().map(safe).collect()
+}
+
+/// The latest windows in full, and some of those before them.
+pub fn thinned(windows: Vec<WindowPoint>) -> Vec<WindowPoint> {
+    let old = windows.len().saturating_sub(FULL);
+    let every = old.div_ceil(THIN).max(1) as u64;
+    windows
+        .into_iter()
+        .enumerate()
+        .filter(|(i, w)| *i >= old || w.window.is_multiple_of(every))
+        .map(|(_, w)| w)
+        .collect()
+}

@@ -1,0 +1,63 @@
+//! The report for a chat: short, and without pictures.
+
+use std::fmt::Write as _;
+
+use super::{GONE, Report, data, ending, outcome, since, sure};
+use crate::watch::{html::ruled_out, units};
+
+/// The report as Markdown.
+pub fn markdown(report: &Report) -> String {
+    let life = report.life;
+    let decision = &life.decision;
+    let mut text = format!("## {}: {}\n\n", decision.deployment, outcome(life));
+    let mut line = |written: std::fmt::Arguments| {
+        // Strings take every write.
+        let _ = writeln!(text, "{written}");
+    };
+    line(format_args!("**{}**\n", decision.reason));
+    line(format_args!("{}\n", ending(life)));
+    match report.evidence {
+        None => line(format_args!("{GONE}\n")),
+        Some(evidence) => {
+            let verdict = &evidence.deployment.verdict;
+            line(format_args!("### Verdict: {}\n\n{}", verdict.outcome.name(), sure(evidence)));
+            if let Some(since) = since(evidence, life) {
+                line(format_args!("{since}"));
+            }
+            line(format_args!("\n| indicator | stable | canary | difference | allowed | |\n|---|---|---|---|---|---|"));
+            for state in &verdict.indicators {
+                let value = |v| units::indicator(state.indicator, v);
+                let change = |v: Option<f64>| v.map_or(units::MISSING.to_owned(), units::change);
+                let proven = if state.confirmed { "proven" } else { state.missing.as_deref().unwrap_or("") };
+                line(format_args!(
+                    "| {} | {} | {} | {} | {} | {} |",
+                    state.indicator.title(),
+                    value(state.stable),
+                    value(state.canary),
+                    change(state.effect),
+                    change(state.margin),
+                    proven.replace('|', "\\|")
+                ));
+            }
+            line(format_args!("\n### Likely causes\n"));
+            for (n, cause) in verdict.causes.iter().enumerate() {
+                line(format_args!("{}. **{}**: {}", n + 1, cause.mechanism, cause.text));
+            }
+            let out = ruled_out(verdict);
+            if !out.is_empty() {
+                line(format_args!("\nRuled out, being no worse than allowed: {}.", out.join(", ")));
+            }
+        }
+    }
+    line(format_args!("\n### The action's life\n"));
+    for stage in &life.stages {
+        line(format_args!("- {} **{}** {}", units::when(stage.unix_ms), stage.stage.name(), stage.detail));
+    }
+    line(format_args!("\nWay back: {}", life.plan.inverse.as_deref().unwrap_or("there is none")));
+    if let Some(evidence) = report.evidence {
+        line(format_args!("\n### Quality of the data\n"));
+        data(evidence).iter().for_each(|d| line(format_args!("- {d}")));
+    }
+    line(format_args!("\n`{}`", decision.id));
+    text
+}

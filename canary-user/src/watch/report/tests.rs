@@ -1,0 +1,128 @@
+//! What a report says, and that it needs nothing else.
+
+use super::*;
+use crate::{
+    journal::StageEntry,
+    orchestrator::Plan,
+    watch::{
+        Board, api,
+        story::{self, DEPLOYMENT},
+    },
+};
+
+fn story_of() -> (Arc<DecisionLife>, Evidence) {
+    let board = Board::default();
+    (0..story::WINDOWS).for_each(|i| board.record(&story::snapshot(i)));
+    let at = |index| api::State::from(&story::snapshot(index));
+    let stages = [0, 2, 4, 8].map(|after| {
+        let state = at(story::DECIDED + after);
+        let decision = state.deployments[0].decision.clone().expect("decided");
+        StageEntry { stage: decision.stage, detail: decision.detail, unix_ms: state.unix_ms }
+    });
+    let api::State { span_ns, quality, machine, own, deployments, .. } = at(story::DECIDED);
+    let decision = deployments[0].decision.clone().expect("decided").decision;
+    let steps = vec!["systemctl stop checkout-canary-1.service".to_owned()];
+    let plan =
+        Plan { orchestrator: "fake".into(), steps, inverse: Some("systemctl start it".into()), ..Plan::default() };
+    let windows = board.windows(DEPLOYMENT, 0, usize::MAX).expect("known");
+    let deployment = deployments.into_iter().next().expect("one");
+    let life = Arc::new(DecisionLife { decision, plan, stages: stages.to_vec() });
+    (life, Evidence { deployment, span_ns, quality, machine, own, windows })
+}
+
+#[test]
+fn a_report_is_whole_and_needs_nothing_else() {
+    let (life, evidence) = story_of();
+    let text = html(&Report { life: &life, evidence: Some(&evidence) });
+    for part in [
+        "checkout: rollback verified",
+        "REGRESSED",
+        "of 1\u{202f}000 needed to call it worse",
+        "in window 60, 5.00 s before the decision",
+        "more work per request",
+        "Ruled out",
+        "systemctl stop checkout-canary-1.service",
+        "systemctl start it",
+        "verified",
+        "onset (",
+        "The guard itself used",
+        "Not compared: memory stall",
+        "mode passed",
+    ] {
+        assert!(text.contains(part), "'{part}' is missing in\n{text}");
+    }
+    for outside in ["<script", "src=", "href=\"http", "@import", "url("] {
+        assert!(!text.contains(outside), "{outside} would need something else");
+    }
+    assert!(text.matches("<svg").count() >= 6 && !text.contains("NaN"));
+}
+
+#[test]
+fn markdown_has_the_same_facts() {
+    let (life, evidence) = story_of();
+    let text = markdown(&Report { life: &life, evidence: Some(&evidence) });
+    for part in [
+        "## checkout: rollback verified",
+        "### Verdict: regressed",
+        "| CPU per turnaround |",
+        "proven",
+        "1. **more work per request**",
+        "**verified**",
+        "Way back: systemctl start it",
+    ] {
+        assert!(text.contains(part), "'{part}' is missing in\n{text}");
+    }
+}
+
+#[test]
+fn without_its_windows_a_report_says_so() {
+    let (life, _) = story_of();
+    let report = Report { life: &life, evidence: None };
+    assert!(html(&report).contains(GONE) && markdown(&report).contains(GONE));
+    assert!(!html(&report).contains("<svg"));
+}
+
+#[test]
+fn evidence_comes_back_from_json_as_it_was_and_long_histories_are_thinned() {
+    let (_, evidence) = story_of();
+    let json = serde_json::to_string(&evidence).expect("JSON");
+    assert_eq!(serde_json::from_str::<Evidence>(&json).expect("JSON"), evidence);
+    let windows = (0..3600).map(|window| WindowPoint { window, ..evidence.windows[0].clone() }).collect();
+    let kept = thinned(windows);
+    assert!(kept.len() <= 602 && kept.len() > 550, "{}", kept.len());
+    assert_eq!(kept.last().map(|w| w.window), Some(3599));
+}
+
+#[tokio::test]
+async fn the_report_writes_itself_when_an_action_ends() {
+    use crate::guard::{Entry, Stage};
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("journal.db");
+    let mut journal = crate::journal::Journal::open(&path).expect("a new journal");
+    let board = Board::default();
+    let (snapshots, receiver) = tokio::sync::watch::channel(Arc::default());
+    let archive = crate::journal::archive::Archive::open(&path).expect("a journal");
+    let reports = dir.path().join("reports");
+    let reporter = tokio::spawn(Reporter::new(board.clone(), receiver, Some(archive), Some(reports.clone())).run());
+    tokio::task::yield_now().await;
+
+    let (life, _) = story_of();
+    let (decision, plan) = (life.decision.clone(), life.plan.clone());
+    let snapshot = story::snapshot(story::DECIDED);
+    board.record(&snapshot);
+    journal
+        .record_decision(&decision, &plan, Stage::Planned, "planned", crate::guard::Moment::default())
+        .expect("writable");
+    board.tell(Entry::Decided { decision: decision.clone(), plan, stage: Stage::Planned, detail: "planned".into() });
+    snapshots.send_replace(Arc::new(snapshot));
+    let end =
+        Entry::Stage { decision_id: decision.id.clone(), stage: Stage::Verified, detail: "quiet".into(), unix_ms: 9 };
+    board.tell(end);
+    drop(snapshots);
+    reporter.await.expect("no panic");
+
+    let written = std::fs::read_to_string(reports.join(format!("{}.html", decision.id))).expect("a report");
+    assert!(written.contains("checkout: rollback verified") && written.contains("REGRESSED"), "{written}");
+    let kept = journal.evidence(&decision.id).expect("readable").expect("kept");
+    assert_eq!(serde_json::from_str::<Evidence>(&kept).expect("JSON").windows.len(), 1);
+}

@@ -1,0 +1,81 @@
+//! The page for people, and what belongs to it.
+
+use axum::{
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+
+use super::{Api, INDEX};
+use crate::{
+    control::Refusal,
+    watch::{
+        api,
+        html::STYLE,
+        page,
+        report::{self, Evidence, Report, thinned},
+    },
+};
+
+/// The page runs its own script and nothing else, and stands in no frame.
+const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'";
+
+#[derive(Debug, Deserialize)]
+pub struct Shown {
+    deployment: Option<String>,
+    width: Option<u32>,
+}
+
+/// The page for a browser; the list of paths as text for everything that does not ask for HTML.
+pub async fn root(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    shown: Result<Query<Shown>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let wanted = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or_default();
+    if !wanted.contains("text/html") {
+        return Ok(INDEX.into_response());
+    }
+    let Query(shown) = shown?;
+    let snapshot = api.snapshots.borrow().clone();
+    Ok(page(page::page(&snapshot, &api.board, shown.deployment.as_deref(), api.takes_commands).into_string()))
+}
+
+/// The part of the page that changes.
+pub async fn now(State(api): State<Api>, shown: Result<Query<Shown>, QueryRejection>) -> Result<Response, Refusal> {
+    let Query(Shown { deployment, width }) = shown?;
+    let snapshot = api.snapshots.borrow().clone();
+    Ok(page(page::now(&snapshot, &api.board, deployment.as_deref(), width.unwrap_or(page::WIDTH)).into_string()))
+}
+
+/// The report of a decision from what is in memory: the verdict of now, the windows until now.
+pub async fn report(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Refusal> {
+    let why = || format!("no decision {id:?} among the latest: see `canary report` for older ones");
+    let life = api.board.decision(&id).ok_or_else(|| Refusal::not_found(why()))?;
+    let api::State { span_ns, quality, machine, own, deployments, .. } = api::State::from(&**api.snapshots.borrow());
+    let name = &life.decision.deployment;
+    let windows = api.board.windows(name, 0, usize::MAX).map(thinned).unwrap_or_default();
+    let deployment = deployments.into_iter().find(|d| d.name == *name);
+    let evidence = deployment.map(|deployment| Evidence { deployment, span_ns, quality, machine, own, windows });
+    Ok(page(report::html(&Report { life: &life, evidence: evidence.as_ref() })))
+}
+
+fn page(html: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, html).into_response()
+}
+
+pub async fn style() -> Response {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")], STYLE).into_response()
+}
+
+pub async fn script() -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/javascript; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, page::SCRIPT).into_response()
+}

@@ -1,0 +1,227 @@
+//! The screen: tabs, one pane, what was said, and the keys.
+
+use ratatui::{
+    buffer::Buffer,
+    layout::{Constraint, Layout, Rect},
+    style::{Modifier, Style},
+    text::{Line, Span},
+    widgets::{Paragraph, Widget, Wrap},
+};
+
+use super::{Pane, Top};
+use crate::{
+    guard::Stage,
+    judge::{IndicatorState, Outcome},
+    watch::{
+        api::WindowPoint,
+        html::{not_measured, ruled_out},
+        terminal::frame::Frame,
+        text::pad,
+        units,
+    },
+};
+
+pub struct Screen<'a>(pub &'a Top);
+
+/// Columns of a name, and of a course beside it.
+const NAME: usize = 22;
+const COURSE: usize = 30;
+
+impl Widget for Screen<'_> {
+    fn render(self, area: Rect, buffer: &mut Buffer) {
+        let top = self.0;
+        let rows = [Constraint::Length(1), Constraint::Min(1), Constraint::Length(1), Constraint::Length(1)];
+        let [tabs, pane, said, keys] = Layout::vertical(rows).areas(area);
+        self.tabs().render(tabs, buffer);
+        match top.pane {
+            Pane::Overview => Frame { model: &top.model, palette: top.palette }.render(pane, buffer),
+            Pane::Detail => self.text(self.detail(pane.width.into()), pane, buffer),
+            Pane::Log => self.text(self.log(), pane, buffer),
+            Pane::Help => self.text(help(), pane, buffer),
+        }
+        self.said().render(said, buffer);
+        let hint = "q quit  Tab deployment  Enter causes  l log  p pause  a approve  ? help";
+        Line::styled(pad(hint, keys.width.into()), top.palette.faint().add_modifier(Modifier::REVERSED))
+            .render(keys, buffer);
+    }
+}
+
+impl Screen<'_> {
+    fn text(&self, lines: Vec<Line<'_>>, area: Rect, buffer: &mut Buffer) {
+        Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((self.0.scroll, 0)).render(area, buffer);
+    }
+
+    fn tabs(&self) -> Line<'_> {
+        let top = self.0;
+        let shown = top.model.shown.as_ref().map(|s| &*s.name);
+        let mut spans = Vec::new();
+        for deployment in &top.known.state.deployments {
+            let outcome = deployment.verdict.outcome;
+            let chosen = shown == Some(&*deployment.name);
+            let name =
+                if chosen { top.palette.strong().add_modifier(Modifier::UNDERLINED) } else { top.palette.faint() };
+            let mark = match outcome {
+                Outcome::Regressed => top.palette.bad(),
+                Outcome::Healthy => top.palette.good(),
+                _ => top.palette.faint(),
+            };
+            spans.push(Span::styled(deployment.name.to_string(), name));
+            spans.push(Span::styled(format!(" {}   ", outcome.name()), mark));
+        }
+        let alone = shown.and_then(|name| top.known.state.deployment(name)).is_some_and(|d| d.paused.is_some());
+        if alone || top.known.state.paused.is_some() {
+            spans.push(Span::styled(" PAUSED ", top.palette.warning().add_modifier(Modifier::REVERSED)));
+        }
+        Line::from(spans)
+    }
+
+    /// A question, what was said last, or the latest that happened.
+    fn said(&self) -> Line<'_> {
+        let top = self.0;
+        if let Some(command) = &top.asked {
+            return Line::styled(command.question(), top.palette.warning().add_modifier(Modifier::BOLD));
+        }
+        if let Some(said) = &top.said {
+            return Line::styled(said.clone(), top.palette.warning());
+        }
+        let latest = self.happened().into_iter().next();
+        latest.map_or_else(Line::default, |(at, what)| {
+            Line::styled(format!("{} {what}", units::clock(at)), top.palette.faint())
+        })
+    }
+
+    /// Changes of verdict and stages, newest first.
+    fn happened(&self) -> Vec<(u64, String)> {
+        let known = &self.0.known;
+        let verdict = |v: &std::sync::Arc<crate::watch::api::VerdictChange>| {
+            let why = v.verdict.reasons.first().map(|r| format!(": {r}")).unwrap_or_default();
+            (v.unix_ms, format!("{}{why}", v.verdict.outcome.name()))
+        };
+        let mut all: Vec<(u64, String)> = known.verdicts.iter().map(verdict).collect();
+        for life in &known.decisions {
+            let stage = |s: &crate::journal::StageEntry| {
+                (s.unix_ms, format!("{} {}: {}", life.decision.action, s.stage.name(), s.detail))
+            };
+            all.extend(life.stages.iter().map(stage));
+        }
+        all.sort_by_key(|(at, _)| *at);
+        all.reverse();
+        all
+    }
+
+    fn log(&self) -> Vec<Line<'_>> {
+        let palette = self.0.palette;
+        let lines = self.happened().into_iter().map(|(at, what)| {
+            Line::from(vec![Span::styled(format!("{}  ", units::clock(at)), palette.faint()), Span::raw(what)])
+        });
+        let lines: Vec<_> = lines.collect();
+        if lines.is_empty() { vec![Line::styled("Nothing happened yet.", palette.faint())] } else { lines }
+    }
+
+    fn detail(&self, width: usize) -> Vec<Line<'_>> {
+        let (top, palette) = (self.0, self.0.palette);
+        let Some(shown) = &top.model.shown else { return vec![Line::raw("No window yet.")] };
+        let verdict = &shown.verdict;
+        let heading = |text: &str| Line::styled(text.to_owned(), palette.strong());
+        let mut lines = vec![heading(
+            "Canary against stable, window by window: a dot is as stable, a full bar all that is allowed",
+        )];
+        let course = width.saturating_sub(NAME + 24).min(2 * COURSE);
+        lines.extend(verdict.indicators.iter().map(|i| self.course(i, course)));
+        lines.push(Line::default());
+        lines.push(heading("Likely causes"));
+        if verdict.causes.is_empty() {
+            lines.push(Line::styled("named once the canary is called worse", palette.faint()));
+        }
+        for (n, cause) in verdict.causes.iter().enumerate() {
+            lines.push(Line::from(vec![
+                Span::raw(format!("{}. ", n + 1)),
+                Span::styled(cause.mechanism.clone(), palette.strong()),
+                Span::raw(format!(": {}", cause.text)),
+            ]));
+        }
+        let out = ruled_out(verdict);
+        if !out.is_empty() {
+            lines.push(Line::styled(format!("ruled out: {}", out.join(", ")), palette.faint()));
+        }
+        lines.extend(
+            not_measured(verdict).into_iter().map(|m| Line::styled(format!("not known: {m}"), palette.faint())),
+        );
+        lines.push(Line::default());
+        lines.push(heading("Reasons"));
+        lines.extend(verdict.reasons.iter().map(|r| Line::raw(r.clone())));
+        let life =
+            shown.decision.as_ref().and_then(|d| top.known.decisions.iter().find(|l| l.decision.id == d.decision.id));
+        if let Some(life) = life {
+            lines.push(Line::default());
+            lines.push(heading(&format!("Decision {}", life.decision.id)));
+            for gate in &life.decision.gates {
+                let (word, style) = if gate.passed { ("passed", palette.good()) } else { ("blocked", palette.bad()) };
+                lines.push(Line::from(vec![
+                    Span::styled(format!("{:<8} {:<15}", word, gate.gate.replace('_', " ")), style),
+                    Span::raw(gate.reason.clone()),
+                ]));
+            }
+            lines.extend(life.plan.steps.iter().map(|s| Line::raw(format!("plan     {s}"))));
+            let back = life.plan.inverse.as_deref().unwrap_or("there is none");
+            lines.push(Line::raw(format!("way back {back}")));
+            for stage in &life.stages {
+                let style = match stage.stage {
+                    Stage::Verified => palette.good(),
+                    Stage::Failed | Stage::Reverted => palette.bad(),
+                    _ => Style::new(),
+                };
+                let at = units::clock(stage.unix_ms);
+                lines.push(Line::styled(format!("{at} {}: {}", stage.stage.name(), stage.detail), style));
+            }
+        }
+        lines
+    }
+
+    /// The share of its margin that an indicator used in each window, as bars.
+    fn course(&self, state: &IndicatorState, width: usize) -> Line<'static> {
+        let palette = self.0.palette;
+        let name = pad(state.indicator.title(), NAME);
+        if let Some(why) = &state.missing {
+            return Line::styled(format!("{name}not measured: {why}"), palette.faint());
+        }
+        let windows = &self.0.known.windows;
+        let skip = windows.len().saturating_sub(width);
+        let bars: String = windows.iter().skip(skip).map(|w| bar(w, state)).collect();
+        let style = if state.confirmed { palette.bad() } else { Style::new() };
+        let told = state.effect.map_or_else(|| "learning".to_owned(), units::change);
+        Line::from(vec![
+            Span::raw(name),
+            Span::styled(format!("{told:>9}  "), style),
+            Span::styled(bars, style),
+            Span::styled(if state.confirmed { " proven" } else { "" }, style),
+        ])
+    }
+}
+
+fn bar(window: &WindowPoint, state: &IndicatorState) -> char {
+    const BARS: [char; 9] = ['·', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let point = window.indicator(state.indicator);
+    match point.effect.zip(point.margin) {
+        Some((effect, margin)) if margin > 0.0 => BARS[((effect / margin).clamp(0.0, 1.0) * 8.0).round() as usize],
+        _ => ' ',
+    }
+}
+
+fn help() -> Vec<Line<'static>> {
+    [
+        "q, Esc       quit (Esc closes a pane first)",
+        "Tab, ← →     the next or previous deployment; without a choice, the one with most evidence is shown",
+        "Enter, d     causes, what was ruled out, reasons, gates, plan and the course of each indicator",
+        "l            what happened: changes of verdict and every stage of every decision, newest first",
+        "↑ ↓, j k     scroll",
+        "p            pause the guard, or resume it (asks first; needs --token-file)",
+        "a            approve the decision that waits for it (asks first; needs --token-file)",
+        "",
+        "P(t) is the share of the allowed change that a version's indicators use on average: 0 is as usual, 1 all of it.",
+        "Evidence says how surprising all this would be if the canary were no worse; where its bar is full, it counts as worse.",
+    ]
+    .into_iter()
+    .map(Line::raw)
+    .collect()
+}

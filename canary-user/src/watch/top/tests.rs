@@ -1,0 +1,121 @@
+//! The screen against a real server, at 80 by 24.
+
+use std::sync::Arc;
+
+use ratatui::backend::TestBackend;
+use tokio::sync::watch;
+
+use super::*;
+use crate::watch::{
+    Board, Snapshot, server,
+    story::{self, DEPLOYMENT},
+};
+
+/// A server on the story, and what feeds it.
+async fn guard() -> (String, watch::Sender<Arc<Snapshot>>, Board) {
+    let listener = server::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let (snapshots, receiver) = watch::channel(Arc::<Snapshot>::default());
+    let board = Board::default();
+    let sources = server::Sources {
+        registry: Arc::default(),
+        snapshots: receiver,
+        board: board.clone(),
+        tls: None,
+        commands: axum::Router::new(),
+        takes_commands: false,
+    };
+    tokio::spawn(server::serve(listener, sources, std::future::pending()));
+    (address, snapshots, board)
+}
+
+fn play(index: u64, snapshots: &watch::Sender<Arc<Snapshot>>, board: &Board) {
+    (0..=index).for_each(|i| board.record(&story::snapshot(i)));
+    let verdict = story::snapshot(index).deployments[DEPLOYMENT].verdict.clone();
+    board.tell(crate::guard::Entry::Verdict { deployment: DEPLOYMENT.into(), unix_ms: 1_800_000_020_000, verdict });
+    snapshots.send_replace(Arc::new(story::snapshot(index)));
+}
+
+fn screen(top: &Top, width: u16, rows: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, rows)).expect("a terminal");
+    top.draw(&mut terminal).expect("draws");
+    let buffer = terminal.backend().buffer();
+    let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+    (0..rows).map(|y| format!("{}\n", row(y).trim_end())).collect()
+}
+
+async fn press(top: &mut Top, code: KeyCode) -> bool {
+    top.key(KeyEvent::new(code, KeyModifiers::NONE)).await
+}
+
+#[track_caller]
+fn has(screen: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(screen.contains(part), "'{part}' is not on the screen:\n{screen}");
+    }
+}
+
+#[tokio::test]
+async fn every_pane_fits_80_by_24() {
+    let (address, snapshots, board) = guard().await;
+    play(story::DECIDED + 8, &snapshots, &board);
+    let mut top = Top::new(Client::new(&address, None).expect("valid"), None);
+    top.look().await;
+    let overview = screen(&top, 80, 24);
+    has(
+        &overview,
+        &[
+            "checkout regressed",
+            " REGRESSED ",
+            "evidence",
+            "CPU per turnaround",
+            "proven",
+            "rollback done and verified",
+            "canary v1.5.0 (none running)",
+            "q quit",
+            "? help",
+            "08:00:20 regressed",
+        ],
+    );
+    assert!(overview.contains("▁") && overview.contains("█"), "P(t) over time, from the server's memory:\n{overview}");
+    press(&mut top, KeyCode::Enter).await;
+    has(
+        &screen(&top, 80, 24),
+        &["Likely causes", "more work per request", "ruled out", "not known: memory stall", "█ proven"],
+    );
+    press(&mut top, KeyCode::Char('l')).await;
+    has(&screen(&top, 80, 24), &["regressed: CPU per turnaround"]);
+    press(&mut top, KeyCode::Char('?')).await;
+    has(&screen(&top, 80, 24), &["pause the guard", "scroll"]);
+    assert!(press(&mut top, KeyCode::Esc).await, "closes the pane first");
+    assert!(!press(&mut top, KeyCode::Esc).await, "and then ends");
+}
+
+#[tokio::test]
+async fn commands_are_asked_for_and_what_came_of_them_is_told() {
+    let (address, snapshots, board) = guard().await;
+    play(50, &snapshots, &board);
+    let mut top = Top::new(Client::new(&address, None).expect("valid"), None);
+    top.look().await;
+    press(&mut top, KeyCode::Char('p')).await;
+    has(&screen(&top, 100, 24), &["Pause the guard: no action is begun"]);
+    press(&mut top, KeyCode::Char('n')).await;
+    assert!(top.asked.is_none() && top.said.is_none(), "not said yes to");
+    press(&mut top, KeyCode::Char('a')).await;
+    has(&screen(&top, 80, 24), &["nothing waits for approval"]);
+    press(&mut top, KeyCode::Char('p')).await;
+    press(&mut top, KeyCode::Char('y')).await;
+    assert!(top.said.is_some(), "whatever the guard says of it is told");
+}
+
+#[tokio::test]
+async fn a_guard_that_does_not_answer_is_said_and_its_return_too() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = nobody.local_addr().expect("an address").to_string();
+    drop(nobody);
+    let mut top = Top::new(Client::new(&address, None).expect("valid"), None);
+    top.look().await;
+    let text = screen(&top, 100, 24);
+    has(&text, &["the guard does not answer", &address]);
+    assert!(Client::new("https://guard", None).is_err());
+}

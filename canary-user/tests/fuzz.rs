@@ -1,0 +1,118 @@
+//! Readers of files from outside, and the judge behind them, take anything: they read it or refuse it, and never panic.
+//!
+//! A longer run: `PROPTEST_CASES=1000000 cargo test --release -p canary-user --test fuzz`.
+
+use std::io::Write as _;
+
+use canary_user::{
+    daemon,
+    judge::Parameters,
+    telemetry::{recording::Reader, table::Table},
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const HEADER: &str = r#"{"kind":"canary-recording","format":1,"window_ns":1000000000,"program":"0.1.0"}"#;
+
+/// So many, unless the environment asks for more.
+fn cases(default: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(default), failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// Reads a recording and judges what can be read of it.
+fn judge(bytes: &[u8]) {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(bytes).expect("write");
+    let Ok(reader) = Reader::open(file.path()) else { return };
+    // Little baseline, so that a few ticks suffice to bet.
+    let parameters = Parameters { minimum_baseline: 4, initial_windows: 2, warmup_windows: 1, ..Parameters::default() };
+    let (mut windower, mut judge) = daemon::line("shop".into(), parameters);
+    for tick in reader.map_while(Result::ok) {
+        let verdict = judge.observe(&windower.push(&tick));
+        assert!(!verdict.evidence_ln.is_nan(), "evidence is a number: {tick:?}");
+        let text = serde_json::to_string(&verdict).expect("a verdict is JSON");
+        serde_json::from_str::<canary_user::judge::Verdict>(&text).expect("and is read back");
+    }
+}
+
+fn count() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), 1..1000u64, Just(u64::from(u32::MAX)), Just(u64::MAX / 2), Just(u64::MAX)]
+}
+
+/// A sample whose numbers may be anything that a 64-bit count may be, with parts missing.
+fn sample() -> impl Strategy<Value = Value> {
+    let numbers = proptest::collection::vec(count(), 16);
+    (0..5u64, any::<bool>(), numbers, any::<[bool; 8]>()).prop_map(|(instance, is_canary, n, there)| {
+        let role = if is_canary { "canary" } else { "stable" };
+        let bucket = |i: usize| json!([[n[i] % 300, n[i]], [5, n[i]]]);
+        let mut sample = json!({
+            "target": {"deployment": "shop", "role": role, "version": role, "cgroup": format!("/{role}-{instance}"), "incarnation": n[0] % 3},
+            "span_ns": n[1],
+        });
+        let parts = [
+            ("cpu", json!({"on_cpu_ns": n[2], "runq_wait_ns": n[3], "runq_waits": n[4], "switches_voluntary": n[5], "switches_involuntary": n[6], "runq_wait": bucket(4)})),
+            ("network", json!({"rx_bytes": n[7], "rx_packets": 1, "rx_payload_bytes": n[7], "tx_bytes": n[8], "tx_packets": 1, "tx_payload_bytes": n[8], "turnarounds": n[9], "turnaround_ns": n[10], "resets_in": 0, "resets_out": n[11], "turnaround": bucket(9)})),
+            ("lifecycle", json!({"exits": n[12], "exits_error": n[12], "crashes": n[13], "exits_killed": 0})),
+            ("oom_kills", json!(n[14])),
+            ("pressure", json!({"cpu_some_usec": 0, "memory_some_usec": n[15], "memory_full_usec": 0, "io_some_usec": 0, "io_full_usec": 0})),
+            ("throttling", json!({"periods": n[6], "throttled_periods": n[5], "throttled_usec": n[4]})),
+            ("memory", json!({"in_use_bytes": n[3], "limit_bytes": n[2], "source": "memory_current"})),
+            ("populated", json!(n[1] > 0)),
+        ];
+        for ((key, value), _) in parts.into_iter().zip(there).filter(|(_, there)| *there) {
+            sample[key] = value;
+        }
+        sample
+    })
+}
+
+fn tick() -> impl Strategy<Value = Value> {
+    (count(), proptest::collection::vec(sample(), 0..8), count(), any::<bool>()).prop_map(|(span, samples, n, machine)| {
+        let mut tick = json!({"unix_ms": n, "span_ns": span, "samples": samples, "quality": {"lost_events": n % 2, "targets_without_slot": 0}});
+        if machine {
+            tick["machine"] = json!({"cpu_busy": n as f64, "cpus": n % 9, "memory_total_bytes": n, "memory_available_bytes": span, "network_rx_bytes": 0, "network_tx_bytes": 0});
+        }
+        tick
+    })
+}
+
+proptest! {
+    #![proptest_config(cases(1500))]
+
+    #[test]
+    fn any_bytes_are_a_recording_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), whole in any::<bool>()) {
+        let start = if whole { format!("{HEADER}\n") } else { String::new() };
+        judge(&[start.as_bytes(), &bytes].concat());
+    }
+
+    #[test]
+    fn any_bytes_are_a_table_or_are_refused(
+        start in prop_oneof![Just(""), Just("t,role,target,x\n"), Just("t,role,target,x,y\n0,stable,a,1,2\n")],
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        lines in proptest::collection::vec("([0-9.]{0,3}|-1|1e400),(stable|canary|x)?,[a\",]{0,3},([0-9.e-]{0,5}|NaN)\n", 0..20),
+    ) {
+        for text in [[start.as_bytes(), &bytes].concat(), [start.as_bytes(), lines.concat().as_bytes()].concat()] {
+            if let Ok(table) = Table::read(&text[..], "t.csv") {
+                prop_assert!(table.moments.windows(2).all(|m| m[0].t_s < m[1].t_s));
+                prop_assert!(table.moments.iter().flat_map(|m| &m.stable).all(|r| r.values.len() == table.indicators.len()));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(300))]
+
+    #[test]
+    fn any_counts_are_judged(ticks in proptest::collection::vec(tick(), 0..30), steps in proptest::collection::vec(1..1u64 << 40, 30)) {
+        let mut text = format!("{HEADER}\n");
+        let mut t_ns = 0;
+        for (mut tick, step) in ticks.into_iter().zip(steps) {
+            t_ns += step;
+            tick["t_ns"] = t_ns.into();
+            text += &format!("{tick}\n");
+        }
+        judge(text.as_bytes());
+    }
+}

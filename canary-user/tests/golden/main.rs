@@ -1,0 +1,114 @@
+//! Golden replays: for each story a recording, made the same way in every run, goes through the real binary; what it says of
+//! outcome, onset, causes, environment and advice is pinned by a text in `tests/golden/expected/`.
+//!
+//! `CANARY_REWRITE_GOLDEN=1 cargo test -p canary-user --test golden` writes the texts anew: look at the difference before it
+//! is committed. A story is a service of three instances of stable and one of canary, 200 requests a second each, with 5 %
+//! of noise; the canary comes at window 130 and is judged from 190 on. Stories differ in what happens from window 400 on.
+
+mod stories;
+
+use std::{fmt::Write as _, path::Path, process::Command};
+
+use serde_json::Value;
+use stories::{STORIES, Story};
+
+/// What a replay says, without the numbers that every improvement of the judge moves.
+fn told(story: &Story, file: &Path) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_canary"))
+        .args(["replay", "--output", "json"])
+        .arg(file)
+        .output()
+        .expect("the binary starts");
+    assert!(output.stderr.is_empty(), "{}: {}", story.name, String::from_utf8_lossy(&output.stderr));
+    let line: Value = serde_json::from_slice(&output.stdout).expect("one object");
+    let verdict = &line["verdict"];
+    let word = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    let mut text = format!("# {}\n", story.about);
+    let _ = writeln!(text, "outcome: {}", word(&verdict["outcome"]));
+    let _ = writeln!(text, "exit code: {}", output.status.code().expect("it ends by itself"));
+    let _ = writeln!(text, "hard fact: {}", word(&verdict["hard"]));
+    let _ = writeln!(text, "onset: {}", word(&verdict["onset"]));
+    for cause in verdict["causes"].as_array().expect("a list") {
+        let _ = writeln!(text, "cause: {}: {}", word(&cause["signal"]), word(&cause["mechanism"]));
+    }
+    if verdict["forecast"].is_object() {
+        let _ = writeln!(text, "forecast: memory runs out, by its own limit: {}", verdict["forecast"]["own_limit"]);
+    }
+    let environment = &verdict["environment"];
+    for sign in environment["signs"].as_array().expect("a list") {
+        let holds = if environment["holds"] == true { "holds the verdict back" } else { "seen" };
+        let _ = writeln!(text, "environment: {} ({holds})", word(&sign["kind"]));
+    }
+    for step in verdict["recommendations"].as_array().expect("a list") {
+        let command = step["command"].as_str().map(|c| format!(": {c}")).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "advice: {} (risk {}, confidence {}){command}",
+            word(&step["step"]),
+            word(&step["risk"]),
+            word(&step["confidence"])
+        );
+    }
+    if story.tells_reason {
+        let _ = writeln!(text, "reason: {}", word(&verdict["reasons"][0]));
+    }
+    text
+}
+
+#[test]
+fn stories_are_judged_as_pinned() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let pinned = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/expected");
+    let rewrite = std::env::var_os("CANARY_REWRITE_GOLDEN").is_some();
+    let mut differences = String::new();
+    for story in STORIES {
+        let recording = dir.path().join(format!("{}.jsonl", story.name));
+        stories::record(story, &recording);
+        let now = told(story, &recording);
+        let path = pinned.join(format!("{}.txt", story.name));
+        if rewrite {
+            std::fs::write(&path, &now).expect("write the golden text");
+            continue;
+        }
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        if before != now {
+            let _ = writeln!(differences, "--- {}\n{before}\n+++ now\n{now}", path.display());
+        }
+    }
+    assert!(differences.is_empty(), "{differences}\nCANARY_REWRITE_GOLDEN=1 writes them anew, if this is meant");
+}
+
+#[test]
+fn every_golden_text_has_its_story() {
+    let pinned = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/expected");
+    for entry in std::fs::read_dir(pinned).expect("the directory is there") {
+        let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();
+        assert!(STORIES.iter().any(|s| format!("{}.txt", s.name) == name), "{name} belongs to no story");
+    }
+}
+
+#[test]
+fn calibrating_compares_equals_and_finds_smaller_changes_in_longer_time() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let recording = dir.path().join("worse.jsonl");
+    // The canary that is worse is left out.
+    let story = STORIES.iter().find(|s| s.name == "more-cpu").expect("the story is there");
+    stories::record(story, &recording);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_canary"));
+    let output =
+        command.arg("calibrate").arg(&recording).args(["--output", "json"]).output().expect("the binary starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let line: Value = serde_json::from_slice(&output.stdout).expect("one object");
+    assert_eq!((&line["deployment"], &line["comparisons"], &line["condemned"]), (&"shop".into(), &3.into(), &0.into()));
+    assert!(line["false_alarms_high"].as_f64().expect("a number") > 0.5, "three comparisons prove little: {line}");
+    let cpu = &line["indicators"][0];
+    assert_eq!(cpu["indicator"], "cpu_per_work");
+    let number = |key: &str| cpu[key].as_f64().unwrap_or_else(|| panic!("{key}: {cpu}"));
+    // Noise of 4 %, of 5 % in the number of requests that CPU follows, of a difference to the mean of two others.
+    assert!((0.03..0.08).contains(&number("noise")), "{cpu}");
+    assert!(number("found_in_1_min") > number("found_in_5_min"), "{cpu}");
+    assert!(
+        number("found_in_5_min") > number("found_in_30_min") && number("found_in_30_min") > number("margin"),
+        "{cpu}"
+    );
+}

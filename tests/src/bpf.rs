@@ -1,0 +1,176 @@
+//! What the kernel itself says of loaded and attached programs, and one program of the tests' own.
+
+use std::{
+    collections::BTreeSet,
+    ffi::CStr,
+    fs,
+    io::{Error, Result},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
+
+/// Ids of what a process holds. The kernel does not give an id again for a long time.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub programs: BTreeSet<u32>,
+    pub links: BTreeSet<u32>,
+    pub maps: BTreeSet<u32>,
+}
+
+impl Held {
+    /// What the open files of `pid` are.
+    pub fn by(pid: u32) -> Self {
+        let mut held = Self::default();
+        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten() {
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            let id = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u32>().ok());
+            held.programs.extend(id("prog_id:"));
+            held.links.extend(id("link_id:"));
+            held.maps.extend(id("map_id:"));
+        }
+        held
+    }
+
+    /// Those of them that the kernel still has, whoever keeps them.
+    pub fn that_are_left(&self) -> Self {
+        let programs = aya::programs::loaded_programs().flatten().map(|p| p.id());
+        let links = aya::programs::loaded_links().flatten().map(|l| l.id());
+        let maps = aya::maps::loaded_maps().flatten().map(|m| m.id());
+        Self {
+            programs: programs.filter(|id| self.programs.contains(id)).collect(),
+            links: links.filter(|id| self.links.contains(id)).collect(),
+            maps: maps.filter(|id| self.maps.contains(id)).collect(),
+        }
+    }
+}
+
+/// `enum bpf_attach_type`.
+#[derive(Clone, Copy, Debug)]
+pub enum Attach {
+    Ingress = 0,
+    Egress = 1,
+}
+
+/// How many programs are attached to a cgroup itself (`BPF_PROG_QUERY`).
+pub fn attached(cgroup: impl AsFd, direction: Attach) -> Result<u32> {
+    // target_fd, attach_type, query_flags, attach_flags, prog_ids (low, high), prog_cnt: a count of 0 asks for the number.
+    let mut attributes = [0u32; 8];
+    attributes[0] = number(cgroup.as_fd());
+    attributes[1] = direction as u32;
+    call(16, &mut attributes)?;
+    Ok(attributes[6])
+}
+
+/// Lets every packet through and is attached alone: no other program may join it, which is how a kernel refuses ours.
+/// It stays until the cgroup is removed.
+pub fn occupy(cgroup: impl AsFd, direction: Attach) -> Result<()> {
+    // 0 is exclusive.
+    attach(cgroup, &load_pass()?, direction, 0)
+}
+
+/// Drops one of 16 packets, whichever it is, until the cgroup is removed: a line that loses packets.
+pub fn lose_some(cgroup: impl AsFd, direction: Attach) -> Result<()> {
+    // call bpf_get_prandom_u32; r0 &= 15; if r0 == 0 goto the last but one; r0 = 1; exit; r0 = 0; exit
+    let instructions = [
+        0x0000_0007_0000_0085,
+        0x0000_000f_0000_0057,
+        0x0000_0000_0002_0015,
+        0x0000_0001_0000_00b7,
+        0x95,
+        0x0000_0000_0000_00b7,
+        0x95,
+    ];
+    // 2 is BPF_F_ALLOW_MULTI.
+    attach(cgroup, &load(CGROUP_SKB, &instructions)?, direction, 2)
+}
+
+fn attach(cgroup: impl AsFd, program: &OwnedFd, direction: Attach, flags: u32) -> Result<()> {
+    // target_fd, attach_bpf_fd, attach_type, attach_flags.
+    let mut attributes = [number(cgroup.as_fd()), number(program.as_fd()), direction as u32, flags];
+    call(8, &mut attributes)?;
+    Ok(())
+}
+
+fn load_pass() -> Result<OwnedFd> {
+    load_returning(CGROUP_SKB, 1)
+}
+
+const CGROUP_SKB: u32 = 8;
+const RAW_TRACEPOINT: u32 = 17;
+
+fn load_returning(program_type: u32, value: u32) -> Result<OwnedFd> {
+    // r0 = value; exit
+    load(program_type, &[u64::from(value) << 32 | 0xb7, 0x95])
+}
+
+fn load(program_type: u32, instructions: &[u64]) -> Result<OwnedFd> {
+    let license = c"GPL";
+    let halves = |address: usize| [address as u32, (address as u64 >> 32) as u32];
+    let [code_low, code_high] = halves(instructions.as_ptr() as usize);
+    let [license_low, license_high] = halves(license.as_ptr() as usize);
+    // prog_type, insn_cnt, insns, license, and zeros up to expected_attach_type.
+    let mut attributes = [0u32; 20];
+    let count = instructions.len() as u32;
+    attributes[..6].copy_from_slice(&[program_type, count, code_low, code_high, license_low, license_high]);
+    own(call(5, &mut attributes)?)
+}
+
+fn own(fd: i32) -> Result<OwnedFd> {
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A program that does nothing, attached: what a hook costs before anything is done in it.
+#[derive(Debug)]
+pub struct Empty {
+    program: OwnedFd,
+    _link: OwnedFd,
+}
+
+impl Empty {
+    pub fn raw_tracepoint(name: &CStr) -> Result<Self> {
+        let program = load_returning(RAW_TRACEPOINT, 0)?;
+        let address = name.as_ptr() as usize as u64;
+        // name, prog_fd.
+        let mut attributes = [address as u32, (address >> 32) as u32, number(program.as_fd()), 0];
+        let link = own(call(17, &mut attributes)?)?;
+        Ok(Self { program, _link: link })
+    }
+
+    /// Beside whatever else is attached there.
+    pub fn cgroup(cgroup: impl AsFd, direction: Attach) -> Result<Self> {
+        let program = load_pass()?;
+        // prog_fd, target_fd, attach_type, flags.
+        let mut attributes = [number(program.as_fd()), number(cgroup.as_fd()), direction as u32, 0];
+        let link = own(call(28, &mut attributes)?)?;
+        Ok(Self { program, _link: link })
+    }
+
+    /// Runs and nanoseconds, as counted while `kernel.bpf_stats` is on.
+    pub fn runs(&self) -> (u64, u64) {
+        let path = format!("/proc/self/fdinfo/{}", self.program.as_raw_fd());
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0);
+        (field("run_cnt:"), field("run_time_ns:"))
+    }
+}
+
+/// Nanoseconds per run between two readings; `None` where none ran.
+pub fn ns_per_run(before: (u64, u64), after: (u64, u64)) -> Option<f64> {
+    let runs = after.0.checked_sub(before.0).filter(|runs| *runs > 0)?;
+    Some(after.1.saturating_sub(before.1) as f64 / runs as f64)
+}
+
+fn number(fd: BorrowedFd) -> u32 {
+    fd.as_raw_fd() as u32
+}
+
+/// bpf(2). `attributes` is the beginning of `union bpf_attr`, little-endian machines only.
+fn call<const N: usize>(command: i32, attributes: &mut [u32; N]) -> Result<i32> {
+    #[repr(C, align(8))]
+    struct Aligned<const N: usize>([u32; N]);
+    let mut union = Aligned(*attributes);
+    // SAFETY: the kernel reads and writes at most the given size, and what the attributes point to outlives the call.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut union, size_of_val(attributes)) };
+    *attributes = union.0;
+    if done < 0 { Err(Error::last_os_error()) } else { Ok(done as i32) }
+}

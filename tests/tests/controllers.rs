@@ -1,0 +1,196 @@
+//! What needs cgroup v2's own controllers: a memory limit with its stalls and kills, and a CPU limit.
+//!
+//! On machines whose controllers are bound to cgroup v1 these skip; `cargo xtask vm` runs them.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use canary_e2e::{Sandbox, kernel_available};
+use canary_user::{
+    targets::Role,
+    telemetry::{MemorySource, Options, Sample, Sensor},
+};
+
+const LIMIT_BYTES: u64 = 24 << 20;
+
+/// A cgroup `one` whose parent hands it the controller; `None` where cgroup v2 does not have it.
+fn limited(test: &str, controller: &str, file: &str, value: &str) -> anyhow::Result<Option<(Sandbox, String)>> {
+    if !kernel_available(test) {
+        return Ok(None);
+    }
+    let sandbox = Sandbox::new()?;
+    let parent = sandbox.root.dir(&sandbox.base);
+    let offered = fs::read_to_string(parent.join("cgroup.controllers"))?;
+    if !offered.split_whitespace().any(|offer| offer == controller) {
+        println!("SKIP {test}: cgroup v2 has no {controller} controller here");
+        return Ok(None);
+    }
+    fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"))?;
+    let path = sandbox.cgroup("one")?;
+    fs::write(sandbox.root.dir(&path).join(file), value)?;
+    Ok(Some((sandbox, path)))
+}
+
+/// Ticks until `enough`, within a generous limit, and returns every sample.
+fn ticks(sensor: &mut Sensor, enough: impl Fn(&[Sample]) -> bool) -> anyhow::Result<Vec<Sample>> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut samples = Vec::new();
+    while !enough(&samples) {
+        anyhow::ensure!(Instant::now() < deadline, "not seen within a minute: {:?}", samples.last());
+        std::thread::sleep(Duration::from_millis(100));
+        samples.push(sensor.tick().samples.remove(0));
+    }
+    Ok(samples)
+}
+
+/// The file is on the disk of `/var/tmp`: only pages that can be written back or dropped can be reclaimed.
+#[test]
+fn reclaim_at_memory_max_is_a_stall_that_psi_sees_too() -> anyhow::Result<()> {
+    let test = "reclaim_at_memory_max_is_a_stall_that_psi_sees_too";
+    let Some((sandbox, path)) = limited(test, "memory", "memory.max", &LIMIT_BYTES.to_string())? else {
+        return Ok(());
+    };
+    let file = tempfile::NamedTempFile::new_in("/var/tmp")?;
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
+    sensor.tick();
+    // Written inside as well: a page is charged to whoever brought it into the cache.
+    let file_path = file.path().display();
+    let write = format!("head -c {} /dev/zero > {file_path}", 2 * LIMIT_BYTES);
+    let mut reader = sandbox.run(&path, &format!("{write}; while :; do cat {file_path} > /dev/null; done"))?;
+    let stalled = |samples: &[Sample]| {
+        let reclaims: u64 = samples.iter().filter_map(|s| Some(s.reclaim.as_ref()?.stalls)).sum();
+        let psi_usec: u64 = samples.iter().filter_map(|s| Some(s.pressure?.memory_some_usec)).sum();
+        reclaims > 0 && psi_usec > 0
+    };
+    let samples = ticks(&mut sensor, stalled);
+    reader.kill()?;
+    reader.wait()?;
+    let samples = samples?;
+    let tried: u64 = samples.iter().filter_map(|s| Some(s.memory_events?.max)).sum();
+    assert!(tried > 0, "the limit was tried");
+    let grown: i64 = samples.iter().filter_map(|s| s.memory?.growth_bytes).sum();
+    let last = samples.last().expect("there is one, it stalled");
+    let memory = last.memory.expect("memory.current is there");
+    assert_eq!((memory.source, memory.limit_bytes), (MemorySource::MemoryCurrent, Some(LIMIT_BYTES)));
+    assert!(memory.in_use_bytes > 0 && memory.in_use_bytes <= LIMIT_BYTES, "{memory:?}");
+    assert!(grown > 0 && grown as u64 <= memory.in_use_bytes, "it grew by {grown} to {memory:?}");
+    assert!(memory.file_bytes > memory.anon_bytes, "it is page cache: {memory:?}");
+    assert_eq!(last.oom_kills, Some(0), "page cache can be dropped: nobody is killed");
+    let stall_ns: u64 = samples.iter().filter_map(|s| Some(s.reclaim.as_ref()?.stall_ns)).sum();
+    let spans_ns: u64 = samples.iter().map(|s| s.span_ns).sum();
+    assert!(stall_ns > 0 && stall_ns < 2 * spans_ns, "one reader stalled for {stall_ns} of {spans_ns} ns");
+    Ok(())
+}
+
+#[test]
+fn an_oom_kill_at_memory_max_is_in_the_kernels_book_too() -> anyhow::Result<()> {
+    let test = "an_oom_kill_at_memory_max_is_in_the_kernels_book_too";
+    let Some((sandbox, path)) = limited(test, "memory", "memory.max", &LIMIT_BYTES.to_string())? else {
+        return Ok(());
+    };
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
+    sensor.tick();
+    // tail keeps the whole line in memory; there is no end of line.
+    sandbox.run(&path, "sh -c 'tail -n 1 /dev/zero'; sh -c 'tail -n 1 /dev/zero'; exit 0")?.wait()?;
+    let sample = sensor.tick().samples.remove(0);
+    assert_eq!(sandbox.field(&path, "memory.events", "oom_kill ")?, 2, "the shells lived on, their children did not");
+    assert_eq!(sample.oom_kills, Some(2));
+    let events = sample.memory_events.expect("memory.events is there");
+    assert_eq!(events.oom_kill, 2);
+    assert!(events.oom >= 2 && events.max >= events.oom, "{events:?}");
+    assert_eq!(sample.lifecycle.expect("live").crashes, 0, "an OOM kill is not a crash");
+    Ok(())
+}
+
+#[test]
+fn throttling_at_cpu_max_agrees_with_the_limit() -> anyhow::Result<()> {
+    let test = "throttling_at_cpu_max_agrees_with_the_limit";
+    let Some((sandbox, path)) = limited(test, "cpu", "cpu.max", "20000 100000")? else { return Ok(()) };
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
+    sensor.tick();
+    let mut busy = sandbox.run(&path, "while :; do :; done")?;
+    let samples = ticks(&mut sensor, |samples| {
+        samples.iter().filter_map(|s| Some(s.throttling?.throttled_periods)).sum::<u64>() >= 10
+    });
+    busy.kill()?;
+    busy.wait()?;
+    let samples = samples?;
+    let sum = |of: fn(&Sample) -> u64| samples.iter().map(of).sum::<u64>();
+    let periods = sum(|s| s.throttling.map_or(0, |t| t.periods));
+    let throttled = sum(|s| s.throttling.map_or(0, |t| t.throttled_periods));
+    let throttled_usec = sum(|s| s.throttling.map_or(0, |t| t.throttled_usec));
+    assert!(throttled <= periods && throttled_usec > 0, "{throttled} of {periods} periods, {throttled_usec} us");
+    let on_cpu_ns = sum(|s| s.cpu.as_ref().map_or(0, |c| c.on_cpu_ns));
+    // A fifth of a CPU; the kernel hands out and takes back in slices, so the first and last periods may differ.
+    let most_ns = (periods + 2) * 25_000_000;
+    assert!(on_cpu_ns > 0 && on_cpu_ns < most_ns, "{on_cpu_ns} ns on CPU in {periods} periods of 20 ms");
+    Ok(())
+}
+
+#[test]
+fn anonymous_memory_and_major_faults_are_the_kernels() -> anyhow::Result<()> {
+    let test = "anonymous_memory_and_major_faults_are_the_kernels";
+    let Some((sandbox, path)) = limited(test, "memory", "memory.max", "max")? else { return Ok(()) };
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
+    sensor.tick();
+    let faults_before = sandbox.field(&path, "memory.stat", "pgmajfault ")?;
+    // tail holds what it reads until the end of a line that does not come.
+    let mut holder = sandbox.run(&path, "(head -c 16777216 /dev/zero; sleep 600) | tail -n 1 > /dev/null")?;
+    let held =
+        |samples: &[Sample]| samples.last().is_some_and(|s| s.memory.is_some_and(|m| m.anon_bytes >= Some(16 << 20)));
+    let samples = ticks(&mut sensor, held);
+    let (anon, faults) =
+        (sandbox.field(&path, "memory.stat", "anon ")?, sandbox.field(&path, "memory.stat", "pgmajfault ")?);
+    for pid in sandbox.pids(&path) {
+        let pid = rustix::process::Pid::from_raw(pid).expect("a process has a number");
+        // The shells of a pipe end when the first of them does: one that has gone is as good.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    holder.wait()?;
+    let samples = samples?;
+    let memory = samples.last().and_then(|s| s.memory).expect("memory.current is there");
+    assert_eq!((memory.source, memory.limit_bytes), (MemorySource::MemoryCurrent, None));
+    let ours = memory.anon_bytes.expect("memory.stat is there");
+    assert!(ours.abs_diff(anon) < anon / 10, "{ours} bytes, by memory.stat {anon}");
+    let counted: u64 = samples.iter().filter_map(|s| s.major_faults).sum();
+    assert!(samples.iter().all(|s| s.major_faults.is_some()) && counted <= faults - faults_before);
+    Ok(())
+}
+
+/// What is written and forced to the disk reaches it.
+#[test]
+fn block_io_is_that_of_io_stat() -> anyhow::Result<()> {
+    let test = "block_io_is_that_of_io_stat";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let parent = sandbox.root.dir(&sandbox.base);
+    let offered = fs::read_to_string(parent.join("cgroup.controllers"))?;
+    if !["io", "memory"].iter().all(|c| offered.split_whitespace().any(|o| o == *c)) {
+        println!("SKIP {test}: cgroup v2 has no io and memory controllers here");
+        return Ok(());
+    }
+    fs::write(parent.join("cgroup.subtree_control"), "+io +memory")?;
+    let path = sandbox.cgroup("one")?;
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
+    sensor.tick();
+    let file = tempfile::NamedTempFile::new_in("/var/tmp")?;
+    const WRITTEN: u64 = 4 << 20;
+    let script = format!("dd if=/dev/zero of={} bs=1M count=4 conv=fsync 2> /dev/null", file.path().display());
+    sandbox.run(&path, &script)?.wait()?;
+    let io = sensor.tick().samples.remove(0).block_io.expect("io.stat is there");
+    let text = fs::read_to_string(sandbox.root.dir(&path).join("io.stat"))?;
+    let truth: u64 = text.split_whitespace().filter_map(|w| w.strip_prefix("wbytes=")?.parse::<u64>().ok()).sum();
+    assert_eq!(io.write_bytes, truth, "{text}");
+    // The file system adds its own; that it is all of it shows that the device is accounted.
+    assert!(io.write_bytes >= WRITTEN && io.writes > 0, "{io:?}");
+    Ok(())
+}

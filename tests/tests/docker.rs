@@ -1,0 +1,105 @@
+//! `canary run` on a real Docker: containers found in systemd's cgroups, a canary that crashes stopped for good, refusals.
+
+use std::fs;
+
+use anyhow::Context as _;
+use canary_e2e::{
+    guard::{Configuration, Guard, PATIENCE},
+    machine::Machine,
+    wait_until,
+};
+use canary_user::{
+    guard::Stage::{self, *},
+    journal::HistoryEntry,
+};
+
+/// Ends on SIGTERM; its children crash once it is told so.
+const SERVICE: &str = "trap 'echo TERM >> /shared/terms; exit 0' TERM; touch /shared/ready; \
+                       while :; do [ -e /shared/crash ] && sh -c 'kill -SEGV $$'; sleep 0.1; done";
+
+struct Shop {
+    machine: Machine,
+    configuration: Configuration,
+    guard: Guard,
+}
+
+impl Shop {
+    /// `options` are those of `docker run` for the canary.
+    fn open(test: &str, options: &[&str]) -> anyhow::Result<Option<Self>> {
+        let Some(machine) = Machine::boot_with_docker(test)? else { return Ok(None) };
+        machine.image("shop:1")?;
+        for (name, options) in [("shop-v1", &[][..]), ("shop-v2", options)] {
+            let shared = format!("/run/{name}:/shared");
+            machine.inside("mkdir", &["-p", &format!("/run/{name}")])?;
+            let run = ["run", "--detach", "--name", name, "--network", "none", "--volume", &shared];
+            machine.docker(&[&run[..], options, &["shop:1", "/bin/sh", "-c", SERVICE]].concat())?;
+            let ready = machine.run_dir().join(name).join("ready");
+            wait_until("the service listens for SIGTERM", PATIENCE, || ready.exists())?;
+        }
+        let configuration = Configuration::new(&format!(
+            "docker_socket = {:?}\n[[deployment]]\nname = \"shop\"\nmode = \"rollback\"\norchestrator = \"docker\"\n\
+             budget = {{ per_hour = 60, cooldown = \"0s\" }}\n\
+             stable = {{ container = \"shop-v1*\" }}\ncanary = {{ container = \"shop-v2*\" }}\n",
+            machine.docker_socket()
+        ))?;
+        let guard = Guard::start(&configuration)?;
+        let found = |role| guard.pages.version(role).is_ok_and(|version| !version.is_null());
+        let both = wait_until("both containers are found", PATIENCE, || found("stable") && found("canary"));
+        both.with_context(|| guard.said())?;
+        Ok(Some(Self { machine, configuration, guard }))
+    }
+
+    fn until(&self, stage: Stage, words: &str) -> anyhow::Result<()> {
+        self.configuration.until(stage, words, PATIENCE).with_context(|| self.guard.said())
+    }
+
+    /// The decision that was carried out.
+    fn entry(&self) -> anyhow::Result<HistoryEntry> {
+        let carried_out = |e: &HistoryEntry| e.stages.iter().any(|s| s.stage == Applied);
+        self.configuration.history().into_iter().find(carried_out).context("a decision was carried out")
+    }
+
+    fn crash(&self) -> anyhow::Result<()> {
+        fs::write(self.machine.run_dir().join("shop-v2/crash"), "").context("tell the canary to crash its children")
+    }
+
+    fn inspect(&self, name: &str, field: &str) -> anyhow::Result<String> {
+        Ok(self.machine.docker(&["inspect", "--format", field, name])?.trim().to_owned())
+    }
+}
+
+#[test]
+fn a_canary_that_crashes_is_stopped_for_good_and_its_return_is_noticed() -> anyhow::Result<()> {
+    let test = "a_canary_that_crashes_is_stopped_for_good_and_its_return_is_noticed";
+    let Some(shop) = Shop::open(test, &["--restart", "always"])? else { return Ok(()) };
+    shop.crash()?;
+    shop.until(Verified, "")?;
+    let entry = shop.entry()?;
+    let stages: Vec<Stage> = entry.stages.iter().map(|s| s.stage).collect();
+    assert!(stages.starts_with(&[Planned, Applying, Applied, Verified]), "{stages:?}");
+    assert_eq!(shop.inspect("shop-v2", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}")?, "false no");
+    assert_eq!(shop.inspect("shop-v1", "{{.State.Running}}")?, "true");
+    let undo = entry.plan.undo.clone().context("the way back")?;
+    assert_eq!(undo["restart_policies"][0][1]["Name"], "always", "{undo}");
+
+    shop.machine.docker(&["start", "shop-v2"])?;
+    shop.until(Reverted, "the canary is back")?;
+    assert_eq!(shop.inspect("shop-v2", "{{.State.Running}}")?, "true", "nobody is fought");
+    Ok(())
+}
+
+#[test]
+fn what_belongs_to_others_or_would_be_deleted_is_refused() -> anyhow::Result<()> {
+    for (options, words) in [
+        (&["--rm"][..], "shop-v2 was made with --rm"),
+        (&["--label", "com.docker.compose.project=web"], "belongs to the compose project web"),
+        (&["--label", "PODMAN_SYSTEMD_UNIT=shop.service"], "belongs to the unit shop.service"),
+    ] {
+        let test = "what_belongs_to_others_or_would_be_deleted_is_refused";
+        let Some(shop) = Shop::open(test, options)? else { return Ok(()) };
+        shop.crash()?;
+        shop.until(Blocked, words)?;
+        assert_eq!(shop.inspect("shop-v2", "{{.State.Running}}")?, "true");
+    }
+    Ok(())
+}

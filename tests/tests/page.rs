@@ -1,0 +1,121 @@
+//! The page of a running guard in a real browser: what a person reads, and that it keeps up by itself.
+
+use std::path::PathBuf;
+
+use canary_e2e::{
+    Sandbox,
+    browser::Browser,
+    guard::{Configuration, Guard, TOKEN},
+    kernel_available,
+    service::{Service, Traffic},
+    wait_until,
+};
+use serde_json::json;
+
+const TEST: &str = "the_page_of_a_running_guard_in_chromium";
+
+/// Pictures are left here for a person to look at.
+fn pictures() -> anyhow::Result<PathBuf> {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("page");
+    std::fs::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+#[test]
+fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
+    if !kernel_available(TEST) || !Browser::available(TEST) {
+        return Ok(());
+    }
+    let browser = Browser::start()?;
+    let sandbox = Sandbox::new()?;
+    let service = |name: &str| Service::start(&sandbox, &sandbox.cgroup(name)?);
+    let services = ["stable-0", "stable-1", "canary-0"].map(service).into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let traffic = Traffic::start(&services.iter().map(|s| s.address).collect::<Vec<_>>())?;
+    let mut guard = Guard::start(&Configuration::shop_with_token(&sandbox)?)?;
+    guard.until("both are measured", |w| w["indicators"]["turnaround_mean"]["canary"].is_number())?;
+
+    browser.look(1280, 1000, "light")?;
+    browser.open(&format!("http://{}/", guard.pages.0))?;
+    let text = browser.until_it_says("live")?;
+    for part in [
+        "shop",
+        "Is it worse?",
+        "Cannot be told: too little data",
+        "Is a canary running?",
+        "Yes: 1.5, 1 instance",
+        "How sure are we?",
+        "What did we do?",
+        "What to do next?",
+    ] {
+        assert!(text.contains(part), "'{part}' is not on the page:\n{text}");
+    }
+    // Two crashes within five minutes are a fact: no statistics, whatever else goes on on this machine.
+    let canary = format!("{}/canary-0", sandbox.base);
+    for _ in 0..2 {
+        sandbox.run(&canary, "kill -SEGV $$")?.wait()?;
+    }
+    guard.until("the canary is condemned", |w| w["verdict"] == "regressed" && w["decision"]["stage"] == "blocked")?;
+    let text = browser.until_it_says("Yes: it keeps crashing")?;
+    for part in [
+        "Nothing: would roll back",
+        "Take the canary back",
+        "dies from a fault signal",
+        "regressed",
+        "rollback blocked",
+        "Report of the latest decision",
+    ] {
+        assert!(text.contains(part), "'{part}' is not on the page:\n{text}");
+    }
+
+    let directory = pictures()?;
+    for (name, width, height, scheme) in
+        [("light", 1280, 1000, "light"), ("dark", 1280, 1000, "dark"), ("phone", 390, 844, "dark")]
+    {
+        browser.look(width, height, scheme)?;
+        wait_until("charts of this width", canary_e2e::guard::PATIENCE, || {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            let room = browser.script("return document.querySelector('.chart svg').width.baseVal.value").ok();
+            room.and_then(|r| r.as_f64()).is_some_and(|r| r <= f64::from(width))
+        })?;
+        browser.screenshot(&directory.join(format!("{name}.png")))?;
+        let over =
+            browser.script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")?;
+        assert_eq!(over, json!(0), "{name}: the page is wider than the screen");
+    }
+    // Every control is reached by keyboard, and the key asks for the token.
+    let reached = browser.script(
+        "return [...document.querySelectorAll('a[href], button')].filter(e => e.offsetParent && e.tabIndex < 0).length",
+    )?;
+    assert_eq!(reached, json!(0));
+    browser.script("document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'p', bubbles: true }))")?;
+    assert_eq!(browser.script("return document.getElementById('ask').open")?, json!(true));
+
+    // The button pauses for real, and says so; pressed again it resumes, without asking for the token once more.
+    browser.script(&format!(
+        "const ask = document.getElementById('ask'); ask.querySelector('input').value = '{TOKEN}'; \
+         ask.querySelector('button[value=ok]').click()"
+    ))?;
+    let text = browser.until_it_says("No action is begun: by the API token until it is resumed: from the page")?;
+    assert!(text.contains("Paused all deployments by the API token") && text.contains("Resume"), "{text}");
+    browser.screenshot(&directory.join("paused.png"))?;
+    browser.script("document.getElementById('pause').click()")?;
+    browser.until_it_says("Resumed all deployments; it was paused by the API token")?;
+    wait_until("the button to pause again", canary_e2e::guard::PATIENCE, || {
+        browser.script("return document.getElementById('pause').textContent").is_ok_and(|text| text == json!("Pause"))
+    })?;
+
+    let report = browser.script("return document.getElementById('report').href")?;
+    browser.open(report.as_str().unwrap_or_default())?;
+    let text = browser.until_it_says("rollback blocked")?;
+    assert!(text.contains("Gates that were asked") && text.contains("mode blocked"), "{text}");
+    browser.look(1100, 1000, "light")?;
+    browser.screenshot(&directory.join("report.png"))?;
+    // What the pages asked for came from the guard alone.
+    let outside = browser.script(
+        "return performance.getEntriesByType('resource').filter(r => !r.name.startsWith(location.origin)).map(r => r.name)",
+    )?;
+    assert_eq!(outside, json!([]));
+    drop(traffic);
+    assert!(guard.stop()?.success());
+    Ok(())
+}

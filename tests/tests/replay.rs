@@ -1,0 +1,56 @@
+//! A demo that is recorded, and its recording judged again by `canary replay`: the same verdict, with its exit code.
+
+use std::process::{Command, Output};
+
+use anyhow::{Context as _, ensure};
+use canary_e2e::{kernel_available, program::program};
+use serde_json::Value;
+
+fn replay(file: &std::path::Path) -> anyhow::Result<Output> {
+    let output = Command::new(program("canary")?).args(["replay", "--output", "json"]).arg(file).output()?;
+    ensure!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(output)
+}
+
+#[test]
+fn a_recorded_crash_loop_is_judged_again_as_it_was_live() -> anyhow::Result<()> {
+    if !kernel_available("a_recorded_crash_loop_is_judged_again_as_it_was_live") {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let recording = dir.path().join("crash.jsonl");
+    let live = Command::new(program("canary-demo")?)
+        .args(["run", "--scenario", "crash", "--duration", "60s", "--output", "json", "--record"])
+        .arg(&recording)
+        .output()?;
+    let text = String::from_utf8(live.stdout)?;
+    let last = text.lines().last().with_context(|| String::from_utf8_lossy(&live.stderr).into_owned())?;
+    let live_summary: Value = serde_json::from_str(last)?;
+    assert_eq!(live_summary["type"], "summary");
+    assert_eq!(live_summary["as_expected"], true, "{}", live_summary["result"]);
+    assert_eq!(live.status.code(), Some(0));
+
+    let again = replay(&recording)?;
+    assert_eq!(again.status.code(), Some(10));
+    let judged: Value = serde_json::from_slice(&again.stdout)?;
+    assert_eq!(judged["deployment"], "demo");
+    for key in ["outcome", "hard", "onset", "causes", "reasons"] {
+        assert_eq!(judged["verdict"][key], live_summary["verdict"][key], "{key}");
+    }
+    assert_eq!(judged["verdict"]["outcome"], "regressed");
+    assert_eq!(judged["verdict"]["causes"][0]["signal"], "crashes");
+    assert!(judged["verdict"]["onset"].is_u64());
+    assert_eq!(replay(&recording)?.stdout, again.stdout, "the same bytes each time");
+
+    // Its beginning: the canary came at window 240 or so, and still warms up.
+    let short = dir.path().join("short.jsonl");
+    let text = std::fs::read_to_string(&recording)?;
+    ensure!(text.lines().count() > 270, "{} lines were recorded", text.lines().count());
+    let head: Vec<&str> = text.lines().take(270).collect();
+    std::fs::write(&short, head.join("\n"))?;
+    let early = replay(&short)?;
+    assert_eq!(early.status.code(), Some(12));
+    let judged: Value = serde_json::from_slice(&early.stdout)?;
+    assert_eq!(judged["verdict"]["outcome"], "insufficient_data");
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Processes that start, end and start again, counted exactly.
+
+use canary_e2e::{Sandbox, kernel_available};
+use canary_user::{
+    targets::Role,
+    telemetry::{Options, Sample, Sensor, Starts},
+};
+
+struct Watched {
+    sandbox: Sandbox,
+    path: String,
+    sensor: Sensor,
+}
+
+impl Watched {
+    fn new() -> anyhow::Result<Self> {
+        let sandbox = Sandbox::new()?;
+        let path = sandbox.cgroup("one")?;
+        let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+        sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
+        sensor.tick();
+        Ok(Self { sandbox, path, sensor })
+    }
+
+    /// Runs a program in the cgroup to its end, as a service manager does: moved in, then executed.
+    fn run(&self, script: &str) -> anyhow::Result<()> {
+        let quoted = script.replace('\'', "'\\''");
+        self.sandbox.run(&self.path, &format!("exec sh -c '{quoted}'"))?.wait()?;
+        Ok(())
+    }
+
+    fn sample(&mut self) -> Sample {
+        self.sensor.tick().samples.remove(0)
+    }
+}
+
+#[test]
+fn forks_and_execs_are_counted() -> anyhow::Result<()> {
+    if !kernel_available("forks_and_execs_are_counted") {
+        return Ok(());
+    }
+    let mut watched = Watched::new()?;
+    // Subshells are forked and execute nothing; the others do both.
+    watched.run("for i in 1 2 3 4 5; do (exit 0) & done; wait; for i in 1 2 3; do sh -c 'exit 0'; done; exit 0")?;
+    let sample = watched.sample();
+    assert_eq!(sample.starts, Some(Starts { forked: 8, executed: 4, restarts: 0 }));
+    assert_eq!(sample.lifecycle.expect("live").exits, 9);
+    Ok(())
+}
+
+#[test]
+fn restarts_of_the_main_process_are_counted() -> anyhow::Result<()> {
+    if !kernel_available("restarts_of_the_main_process_are_counted") {
+        return Ok(());
+    }
+    let mut watched = Watched::new()?;
+    // Its children come and go: that is no restart.
+    watched.run("sh -c 'exit 1'; sh -c 'exit 1'; exit 0")?;
+    assert_eq!(watched.sample().starts.expect("live").restarts, 0);
+    for _ in 0..4 {
+        watched.run("sh -c 'exit 1'; exit 1")?;
+    }
+    assert_eq!(watched.sample().starts.expect("live").restarts, 4);
+    Ok(())
+}
+
+/// What is there when the guard comes is the main process; what it leaves behind takes its place without a restart.
+#[test]
+fn a_process_that_was_there_before_is_known() -> anyhow::Result<()> {
+    if !kernel_available("a_process_that_was_there_before_is_known") {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let path = sandbox.cgroup("one")?;
+    let mut first = sandbox.run(&path, "exec sleep 600")?;
+    canary_e2e::wait_until("it is in", std::time::Duration::from_secs(30), || sandbox.pids(&path).len() == 1)?;
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
+    sensor.tick();
+    first.kill()?;
+    first.wait()?;
+    sandbox.run(&path, "exec sh -c 'exit 0'")?.wait()?;
+    let sample = sensor.tick().samples.remove(0);
+    assert_eq!(sample.starts.expect("live").restarts, 1);
+    assert_eq!(sample.exit_codes, Some(vec![(9, 1)]));
+    Ok(())
+}
+
+/// A service manager that makes the cgroup again has restarted the service.
+#[test]
+fn a_cgroup_that_is_made_again_is_a_restart() -> anyhow::Result<()> {
+    if !kernel_available("a_cgroup_that_is_made_again_is_a_restart") {
+        return Ok(());
+    }
+    let mut watched = Watched::new()?;
+    let dir = watched.sandbox.root.dir(&watched.path);
+    watched.run("exit 0")?;
+    std::fs::remove_dir(&dir)?;
+    watched.sensor.follow(&[]);
+    std::fs::create_dir(&dir)?;
+    watched.sensor.follow(&[watched.sandbox.target(&watched.path, Role::Canary)?]);
+    assert_eq!(watched.sample().starts.expect("live").restarts, 1);
+    assert_eq!(watched.sample().starts.expect("live").restarts, 0, "told once");
+    Ok(())
+}
+
+#[test]
+fn exit_codes_and_core_dumps_are_counted() -> anyhow::Result<()> {
+    let test = "exit_codes_and_core_dumps_are_counted";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    let mut watched = Watched::new()?;
+    let dir = tempfile::tempdir()?;
+    let ends = "sh -c 'exit 3'; sh -c 'exit 3'; sh -c 'exit 127'; sh -c 'kill -TERM $$'; sh -c 'kill -KILL $$'";
+    let crash = "sh -c 'ulimit -c 0; kill -SEGV $$'";
+    let dump = format!("cd {} && sh -c 'ulimit -c unlimited && kill -SEGV $$'", dir.path().display());
+    watched.run(&format!("{ends}; {crash}; {dump}; exit 0"))?;
+    let sample = watched.sample();
+    let codes = sample.exit_codes.expect("the hook is live");
+    let lifecycle = sample.lifecycle.expect("the hook is live");
+    assert_eq!((lifecycle.exits, lifecycle.exits_error, lifecycle.crashes, lifecycle.exits_killed), (8, 3, 2, 2));
+    let dumps = codes.iter().filter(|(code, _)| code & 0x80 != 0).map(|(_, n)| n).sum::<u64>();
+    assert_eq!(lifecycle.core_dumps, Some(dumps), "{codes:?}");
+    let without_dumps: Vec<(u32, u64)> = codes.iter().filter(|(c, _)| c & 0x7f != 11).copied().collect();
+    assert_eq!(without_dumps, [(9, 1), (15, 1), (3 << 8, 2), (127 << 8, 1)]);
+    // Where this machine writes a core into the directory, there was one.
+    let written = std::fs::read_dir(dir.path())?.count() as u64;
+    if written == 0 {
+        println!("SKIP {test}: this machine writes no core into the working directory, so that none can be counted");
+    } else {
+        assert_eq!((written, dumps), (1, 1));
+    }
+    Ok(())
+}

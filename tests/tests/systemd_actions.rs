@@ -1,0 +1,322 @@
+//! What the orchestrator "systemd" does to units of a real systemd, step by step and in which order.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use canary_e2e::{guard::PATIENCE, machine::Machine, namespace, wait_until};
+use canary_user::{
+    config::Config,
+    guard::{Action, Decision},
+    orchestrator::{Error, Orchestrator, Plan, State, systemd::Systemd},
+    targets::{Identity, Role, Target, cgroup::Root},
+};
+use tokio::runtime::Runtime;
+
+const STABLE: &str = "shop@v1.service";
+const CANARY: &str = "shop@v2.service";
+const TEMPLATE: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
+/// systemd forgets when a unit ended, unless another one speaks of it.
+const MEMORY: &str =
+    "[Unit]\nAfter=shop@v1.service shop@v2.service shop@v2.socket\n[Service]\nExecStart=/bin/sleep infinity\n";
+
+struct Bench {
+    machine: Machine,
+    systemd: Systemd,
+    root: Root,
+    runtime: Runtime,
+}
+
+impl Bench {
+    /// Both versions run; `units` replace or add unit files, `keys` are lines of the deployment.
+    fn new(test: &str, units: &[(&str, &str)], keys: &str) -> anyhow::Result<Option<Self>> {
+        let Some(machine) = Machine::boot(test)? else { return Ok(None) };
+        machine.units(&[("shop@.service", TEMPLATE), ("memory.service", MEMORY)])?;
+        machine.units(units)?;
+        machine.systemctl(&["start", STABLE, CANARY])?;
+        machine.systemctl(&["start", "memory.service"])?;
+        let text = format!(
+            "[[deployment]]\nname = \"shop\"\nmode = \"rollback\"\norchestrator = \"systemd\"\nsettle = \"500ms\"\n{keys}\n\
+             stable = {{ systemd = \"{STABLE}\" }}\ncanary = {{ systemd = \"{CANARY}\" }}\n"
+        );
+        let config = Config::parse(&text, "the test")?;
+        let root = Root::find()?;
+        let systemd = Systemd::new(&machine.bus(), root.clone(), &config.deployments[0]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Some(Self { machine, systemd, root, runtime }))
+    }
+
+    /// On the units as they run now; one that is down was there before and is none of the targets.
+    fn decision(&self, action: Action) -> anyhow::Result<Decision> {
+        let targets = |unit: &str, role| -> anyhow::Result<Vec<Target>> {
+            let inside = self.machine.property(unit, "ControlGroup")?;
+            if inside.is_empty() {
+                return Ok(Vec::new());
+            }
+            let cgroup = self.machine.cgroup(&inside);
+            Ok(vec![Target {
+                deployment: "shop".into(),
+                role,
+                version: role.name().into(),
+                incarnation: self.root.id(&cgroup).with_context(|| format!("{cgroup} is there"))?,
+                cgroup: cgroup.into(),
+                identity: Some(Identity {
+                    name: unit.into(),
+                    run: self.machine.property(unit, "InvocationID")?.into(),
+                }),
+            }])
+        };
+        Ok(Decision {
+            id: "shop-1".into(),
+            deployment: "shop".into(),
+            unix_ms: 0,
+            window: 0,
+            action,
+            reason: String::new(),
+            gates: Vec::new(),
+            canary: targets(CANARY, Role::Canary)?,
+            stable: targets(STABLE, Role::Stable)?,
+        })
+    }
+
+    fn describe(&self, decision: &Decision) -> Result<Plan, Error> {
+        self.runtime.block_on(self.systemd.describe(decision))
+    }
+
+    fn apply(&self, decision: &Decision, plan: &Plan) -> Result<(), Error> {
+        self.runtime.block_on(self.systemd.apply(decision, plan))
+    }
+
+    fn state(&self, decision: &Decision) -> anyhow::Result<State> {
+        Ok(self.runtime.block_on(self.systemd.state(decision))?.state)
+    }
+
+    fn undo(&self, decision: &Decision, plan: &Plan) -> Result<(), Error> {
+        self.runtime.block_on(self.systemd.undo(decision, plan))
+    }
+
+    fn is(&self, unit: &str, state: &str) -> anyhow::Result<()> {
+        let found = self.machine.property(unit, "ActiveState")?;
+        anyhow::ensure!(found == state, "{unit} is {found} and not {state}");
+        Ok(())
+    }
+
+    /// When it last became active or inactive, in microseconds since the start of this machine.
+    fn moment(&self, unit: &str, state: &str) -> anyhow::Result<u64> {
+        let moment = self.machine.property(unit, &format!("{state}EnterTimestampMonotonic"))?.parse()?;
+        anyhow::ensure!(moment > 0, "systemd has forgotten {unit}");
+        Ok(moment)
+    }
+}
+
+/// A refusal, with these words in it.
+fn refused<T: std::fmt::Debug>(result: Result<T, Error>, words: &str) {
+    match result {
+        Err(Error::Refused(why)) => assert!(why.contains(words), "{why}"),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn stable_that_is_down_comes_up_and_settles_before_the_canary_goes() -> anyhow::Result<()> {
+    let test = "stable_that_is_down_comes_up_and_settles_before_the_canary_goes";
+    let Some(bench) = Bench::new(test, &[], "")? else { return Ok(()) };
+    bench.machine.systemctl(&["stop", STABLE])?;
+    let decision = bench.decision(Action::Rollback)?;
+    let plan = bench.describe(&decision)?;
+    assert_eq!(plan.steps.len(), 3, "{:?}", plan.steps);
+    assert_eq!(bench.state(&decision)?, State::NotInEffect);
+    bench.apply(&decision, &plan)?;
+    bench.is(STABLE, "active")?;
+    bench.is(CANARY, "inactive")?;
+    assert_eq!(bench.state(&decision)?, State::InEffect);
+    let settled = bench.moment(CANARY, "Inactive")? - bench.moment(STABLE, "Active")?;
+    assert!(settled >= 500_000, "stable had {settled} µs before the canary was stopped");
+
+    bench.undo(&decision, &plan)?;
+    bench.is(CANARY, "active")
+}
+
+#[test]
+fn a_canary_stays_where_stable_does_not_come_up() -> anyhow::Result<()> {
+    let test = "a_canary_stays_where_stable_does_not_come_up";
+    let Some(bench) = Bench::new(test, &[], "")? else { return Ok(()) };
+    bench.machine.systemctl(&["stop", STABLE])?;
+    // It starts, and ends before it has settled.
+    bench.machine.units(&[(STABLE, "[Service]\nExecStart=/bin/sleep 0.1\n")])?;
+    let decision = bench.decision(Action::Rollback)?;
+    let plan = bench.describe(&decision)?;
+    let failed = bench.apply(&decision, &plan).expect_err("stable does not stay up").to_string();
+    assert!(failed.contains("the canary was not stopped"), "{failed}");
+    bench.is(CANARY, "active")?;
+    // A drain starts nothing: it needs a stable unit that runs.
+    refused(bench.describe(&bench.decision(Action::Drain)?), "no stable unit of shop is active");
+    Ok(())
+}
+
+#[test]
+fn a_unit_that_was_restarted_since_the_decision_is_not_touched() -> anyhow::Result<()> {
+    let test = "a_unit_that_was_restarted_since_the_decision_is_not_touched";
+    let Some(bench) = Bench::new(test, &[], "")? else { return Ok(()) };
+    let decision = bench.decision(Action::Rollback)?;
+    let plan = bench.describe(&decision)?;
+    bench.machine.systemctl(&["restart", CANARY])?;
+    refused(bench.describe(&decision), "started again since the decision");
+    refused(bench.apply(&decision, &plan), "started again since the decision");
+    bench.is(CANARY, "active")
+}
+
+#[test]
+fn a_job_of_somebody_else_is_left_alone() -> anyhow::Result<()> {
+    let test = "a_job_of_somebody_else_is_left_alone";
+    let slow = "[Service]\nExecStart=/bin/sleep infinity\nExecReload=/bin/sleep infinity\n";
+    let Some(bench) = Bench::new(test, &[(CANARY, slow)], "")? else { return Ok(()) };
+    let decision = bench.decision(Action::Rollback)?;
+    let plan = bench.describe(&decision)?;
+    bench.machine.systemctl(&["reload", "--no-block", CANARY])?;
+    refused(bench.describe(&decision), "is under way: somebody else is acting on it");
+    refused(bench.apply(&decision, &plan), "is under way: somebody else is acting on it");
+    bench.is(CANARY, "reloading")
+}
+
+#[test]
+fn work_is_taken_away_by_the_drain_unit_before_the_canary_is_stopped() -> anyhow::Result<()> {
+    let test = "work_is_taken_away_by_the_drain_unit_before_the_canary_is_stopped";
+    let away = "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'systemctl is-active shop@%i.service > /run/away-%i'\n";
+    let keys = "drain_unit = \"away@%i.service\"";
+    let Some(bench) = Bench::new(test, &[("away@.service", away)], keys)? else { return Ok(()) };
+    let decision = bench.decision(Action::Drain)?;
+    let plan = bench.describe(&decision)?;
+    bench.apply(&decision, &plan)?;
+    let found = std::fs::read_to_string(bench.machine.run_dir().join("away-v2"))?;
+    assert_eq!(found.trim(), "active", "the canary still ran when its work was taken away");
+    bench.is(CANARY, "inactive")
+}
+
+#[test]
+fn a_drain_unit_that_fails_leaves_the_canary_running() -> anyhow::Result<()> {
+    let test = "a_drain_unit_that_fails_leaves_the_canary_running";
+    let away = "[Service]\nType=oneshot\nExecStart=/bin/false\n";
+    let keys = "drain_unit = \"away.service\"";
+    let Some(bench) = Bench::new(test, &[("away.service", away)], keys)? else { return Ok(()) };
+    let decision = bench.decision(Action::Drain)?;
+    let plan = bench.describe(&decision)?;
+    let failed = bench.apply(&decision, &plan).expect_err("the drain unit fails").to_string();
+    assert!(failed.contains("ended the start job of away.service as \"failed\""), "{failed}");
+    bench.is(CANARY, "active")
+}
+
+#[test]
+fn the_canarys_own_socket_goes_first_and_comes_back_with_it() -> anyhow::Result<()> {
+    let test = "the_canarys_own_socket_goes_first_and_comes_back_with_it";
+    let socket = "[Socket]\nListenStream=/run/shop.sock\n";
+    let Some(bench) = Bench::new(test, &[], "")? else { return Ok(()) };
+    bench.machine.systemctl(&["stop", CANARY])?;
+    bench.machine.units(&[("shop@v2.socket", socket)])?;
+    bench.machine.systemctl(&["start", "shop@v2.socket"])?;
+    bench.machine.systemctl(&["start", CANARY])?;
+    let decision = bench.decision(Action::Rollback)?;
+    let plan = bench.describe(&decision)?;
+    bench.apply(&decision, &plan)?;
+    bench.is(CANARY, "inactive")?;
+    bench.is("shop@v2.socket", "inactive")?;
+    assert!(bench.moment("shop@v2.socket", "Inactive")? <= bench.moment(CANARY, "Inactive")?);
+    bench.undo(&decision, &plan)?;
+    bench.is("shop@v2.socket", "active")?;
+    bench.is(CANARY, "active")
+}
+
+#[test]
+fn what_needs_the_canary_keeps_it() -> anyhow::Result<()> {
+    let test = "what_needs_the_canary_keeps_it";
+    let needs = format!("[Unit]\nRequires={CANARY}\n[Service]\nExecStart=/bin/sleep infinity\n");
+    let bound = needs.replace("Requires", "BindsTo");
+    let Some(bench) = Bench::new(test, &[("needs.service", &needs), ("bound.service", &bound)], "")? else {
+        return Ok(());
+    };
+    for (unit, words) in [("needs.service", "needs.service requires"), ("bound.service", "bound.service is bound to")] {
+        bench.machine.systemctl(&["start", unit])?;
+        refused(bench.describe(&bench.decision(Action::Rollback)?), words);
+        bench.machine.systemctl(&["stop", unit])?;
+    }
+    bench.is(CANARY, "active")
+}
+
+/// Without cgroup v2's cpu controller the kernel limits nothing: then its word that there is one is made up, so that all else
+/// can be tried.
+#[test]
+fn a_quarantine_ends_by_a_timer_of_systemd() -> anyhow::Result<()> {
+    let test = "a_quarantine_ends_by_a_timer_of_systemd";
+    let limited = format!("{TEMPLATE}CPUWeight=50\n");
+    let keys = "quarantine = { lasts = \"10s\", cpu_weight = 5, cpu_percent = 20 }";
+    let Some(bench) = Bench::new(test, &[(CANARY, &limited)], keys)? else { return Ok(()) };
+    let controllers = bench.root.dir(&bench.machine.cgroup("")).join("cgroup.controllers");
+    if std::fs::read_to_string(&controllers)?.split_whitespace().any(|c| c == "cpu") {
+        return quarantine(&bench, true);
+    }
+    refused(bench.describe(&bench.decision(Action::Quarantine)?), "there is no cpu controller in cgroup v2 here");
+    namespace::with_other_text(&controllers, "cpu memory\n", move || quarantine(&bench, false))
+}
+
+fn quarantine(bench: &Bench, kernel_limits: bool) -> anyhow::Result<()> {
+    let limits = || -> anyhow::Result<(String, String)> {
+        Ok((bench.machine.property(CANARY, "CPUWeight")?, bench.machine.property(CANARY, "CPUQuotaPerSecUSec")?))
+    };
+    let in_kernel = |weight: &str, max: &str| -> anyhow::Result<()> {
+        if kernel_limits {
+            let dir = bench.root.dir(&bench.machine.cgroup(&bench.machine.property(CANARY, "ControlGroup")?));
+            assert_eq!(std::fs::read_to_string(dir.join("cpu.weight"))?.trim(), weight);
+            assert_eq!(std::fs::read_to_string(dir.join("cpu.max"))?.trim(), max);
+        }
+        Ok(())
+    };
+    let (before, during) = (("50".into(), "infinity".into()), ("5".into(), "200ms".into()));
+    let decision = bench.decision(Action::Quarantine)?;
+    let plan = bench.describe(&decision)?;
+    bench.apply(&decision, &plan)?;
+    assert_eq!(bench.state(&decision)?, State::InEffect);
+    assert_eq!(limits()?, during);
+    in_kernel("5", "20000 100000")?;
+    // Nobody is there to end it but systemd.
+    wait_until("the timer gives back what was taken", PATIENCE, || limits().is_ok_and(|now| now == before))?;
+    in_kernel("50", "max 100000")?;
+    assert_eq!(bench.state(&decision)?, State::NotInEffect);
+
+    // The second time a person ends it.
+    let decision = Decision { id: "shop-2".into(), ..decision };
+    let plan = bench.describe(&decision)?;
+    bench.apply(&decision, &plan)?;
+    assert_eq!(limits()?, during);
+    bench.undo(&decision, &plan)?;
+    assert_eq!(limits()?, before);
+    bench.is(CANARY, "active")
+}
+
+#[test]
+fn a_systemd_that_cannot_be_reached_is_said() -> anyhow::Result<()> {
+    let text = format!(
+        "[[deployment]]\nname = \"shop\"\nmode = \"rollback\"\norchestrator = \"systemd\"\n\
+         stable = {{ systemd = \"{STABLE}\" }}\ncanary = {{ systemd = \"{CANARY}\" }}\n"
+    );
+    let test = "a_systemd_that_cannot_be_reached_is_said";
+    if !canary_e2e::kernel_available(test) {
+        return Ok(());
+    }
+    let config = Config::parse(&text, "the test")?;
+    let nowhere = Path::new(env!("CARGO_MANIFEST_DIR")).join("no-bus-here");
+    let bus = format!("unix:path={}", nowhere.display());
+    let systemd = Systemd::new(&bus, Root::find()?, &config.deployments[0]);
+    let decision = Decision {
+        id: "shop-1".into(),
+        deployment: "shop".into(),
+        unix_ms: 0,
+        window: 0,
+        action: Action::Rollback,
+        reason: String::new(),
+        gates: Vec::new(),
+        canary: Vec::new(),
+        stable: Vec::new(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    refused(runtime.block_on(systemd.describe(&decision)), "is it there, and may the guard use its bus?");
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! Run-queue wait against the kernel's own book, and who had the CPU meanwhile.
+
+use std::{fs, process::Child, thread::sleep, time::Duration};
+
+use anyhow::Context as _;
+use canary_e2e::{Sandbox, kernel_available};
+use canary_user::{
+    targets::Role,
+    telemetry::{Cpu, Options, Sensor, WaitedFor},
+};
+
+/// Everything runs here, so that there is something to wait for.
+const PINNED: &str = "exec taskset -c 0 sh -c";
+/// The same among themselves: other work of this machine does not come between.
+const AMONG_THEMSELVES: &str = "exec taskset -c 0 chrt --rr 1 sh -c";
+const BUSY: &str = "while :; do :; done";
+
+struct Load(Vec<Child>);
+
+impl Load {
+    fn start(sandbox: &Sandbox, cgroup: &str, how: &str, script: &str, count: usize) -> anyhow::Result<Self> {
+        let script = format!("{how} '{script}'");
+        Ok(Self((0..count).map(|_| sandbox.run(cgroup, &script)).collect::<anyhow::Result<_>>()?))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What `/proc/PID/schedstat` has in its second field, for all processes and threads of a cgroup.
+fn booked_wait_ns(sandbox: &Sandbox, cgroup: &str) -> anyhow::Result<u64> {
+    sandbox.pids(cgroup).iter().try_fold(0, |sum, pid| {
+        let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+        let wait_ns: u64 = text.split(' ').nth(1).context("schedstat has three fields")?.parse()?;
+        Ok(sum + wait_ns)
+    })
+}
+
+fn cpu_of(sensor: &mut Sensor, cgroup: &str) -> Cpu {
+    let tick = sensor.tick();
+    let sample = tick.samples.iter().find(|s| &*s.target.cgroup == cgroup).expect("the target is sampled");
+    sample.cpu.clone().expect("the sched hooks are live")
+}
+
+fn agrees_with_schedstat(test: &str, script: &str, count: usize) -> anyhow::Result<()> {
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let path = sandbox.cgroup("crowd")?;
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Stable)?]);
+    let _load = Load::start(&sandbox, &path, PINNED, script, count)?;
+    sleep(Duration::from_millis(500));
+    cpu_of(&mut sensor, &path);
+    let before_ns = booked_wait_ns(&sandbox, &path)?;
+    sleep(Duration::from_secs(4));
+    let cpu = cpu_of(&mut sensor, &path);
+    let booked_ns = booked_wait_ns(&sandbox, &path)?.saturating_sub(before_ns);
+
+    println!("{test}: {} waits, {} ns, schedstat {booked_ns} ns", cpu.runq_waits, cpu.runq_wait_ns);
+    // Beside other real-time tasks each turn is long, and there are few.
+    assert!(cpu.runq_waits >= 10 && booked_ns > 100_000_000, "the load waited for nothing: {cpu:?}");
+    let ratio = cpu.runq_wait_ns as f64 / booked_ns as f64;
+    assert!((ratio - 1.0).abs() < 0.05, "{} ns of waits, schedstat has {booked_ns} ns", cpu.runq_wait_ns);
+    assert_eq!(cpu.runq_wait.count(), cpu.runq_waits, "the histogram holds each wait");
+    Ok(())
+}
+
+#[test]
+fn the_sum_of_waits_agrees_with_schedstat_for_busy_tasks() -> anyhow::Result<()> {
+    agrees_with_schedstat("the_sum_of_waits_agrees_with_schedstat_for_busy_tasks", BUSY, 4)
+}
+
+#[test]
+fn whoever_had_the_cpu_is_named() -> anyhow::Result<()> {
+    if !kernel_available("whoever_had_the_cpu_is_named") {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let (canary, stable) = (sandbox.cgroup("canary")?, sandbox.cgroup("stable")?);
+    let neighbour = sandbox.cgroup("neighbour")?;
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&canary, Role::Canary)?, sandbox.target(&stable, Role::Stable)?]);
+    let _canary = Load::start(&sandbox, &canary, AMONG_THEMSELVES, BUSY, 1)?;
+    sleep(Duration::from_millis(500));
+    let mut beside = |cgroup: &str| -> anyhow::Result<WaitedFor> {
+        let _load = Load::start(&sandbox, cgroup, AMONG_THEMSELVES, BUSY, 3)?;
+        sleep(Duration::from_millis(300));
+        cpu_of(&mut sensor, &canary);
+        sleep(Duration::from_secs(2));
+        let waited = cpu_of(&mut sensor, &canary).waited_for.expect("told");
+        println!("whoever_had_the_cpu_is_named: beside {cgroup}: {waited:?}");
+        Ok(waited)
+    };
+
+    let noisy = beside(&neighbour)?;
+    assert!(noisy.other_cgroup_ns * 2 > noisy.sum_ns(), "the neighbour is the reason: {noisy:?}");
+    assert_eq!(noisy.other_role_ns, 0, "stable runs nothing");
+    let peer = beside(&stable)?;
+    assert!(peer.other_role_ns * 2 > peer.sum_ns(), "stable is a reason: {peer:?}");
+    let own = beside(&canary)?;
+    assert!(own.own_ns * 2 > own.sum_ns(), "the canary itself is a reason: {own:?}");
+    assert!(own.own_ns > noisy.own_ns && own.own_ns > peer.own_ns, "{own:?}, {noisy:?}, {peer:?}");
+    Ok(())
+}

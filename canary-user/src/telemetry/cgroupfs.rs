@@ -1,13 +1,8 @@
-//! The kernel's own books of one cgroup, read through files that stay open.
+//! The kernel's own books of one cgroup.
 
-use std::{
-    fs::File,
-    io,
-    os::{fd::AsFd, unix::fs::FileExt as _},
-    path::Path,
-};
+use std::{io, os::fd::AsFd, path::Path};
 
-use super::{BlockIo, Pressure, Throttling};
+use super::{BlockIo, Pressure, Throttling, kernel_file::KernelFile};
 
 /// What a tick needs of the files: a read takes the kernel some microseconds.
 #[derive(Clone, Copy, Debug)]
@@ -39,14 +34,14 @@ pub struct Reading {
     pub populated: Option<bool>,
 }
 
-/// The open files of one cgroup, and what differences are taken from.
+/// The files of one cgroup, and what differences are taken from.
 #[derive(Debug, Default)]
 pub struct CgroupFiles {
-    cpu_stat: Option<File>,
-    events: Option<File>,
+    cpu_stat: Option<KernelFile>,
+    events: Option<KernelFile>,
     /// Of cpu, memory and io: all three or none.
-    pressure: Option<[File; 3]>,
-    io_stat: Option<File>,
+    pressure: Option<[KernelFile; 3]>,
+    io_stat: Option<KernelFile>,
     before: Before,
     /// A CPU limit is in force: its periods pass.
     limited: bool,
@@ -63,13 +58,14 @@ struct Before {
 }
 
 impl CgroupFiles {
-    /// Opens what is there.
-    pub fn open(dir: &Path) -> Self {
-        let open = |name: &str| open(dir, name);
-        let pressure = |name: &str| open(name).filter(|file| matches!(read(Some(file)), Ok(Some(_))));
+    /// Opens what is there; see [`KernelFile::open`] for `held`.
+    pub fn open(dir: &Path, held: bool) -> Self {
+        let open = |name: &str| KernelFile::open(dir, name, held);
+        let pressure = |name: &str| open(name).filter(|file| matches!(file.read(), Ok(Some(_))));
         Self {
             cpu_stat: open("cpu.stat"),
-            events: open("cgroup.events"),
+            // The kernel tells of it for as long as it is open.
+            events: KernelFile::open(dir, "cgroup.events", true),
             pressure: (|| Some([pressure("cpu.pressure")?, pressure("memory.pressure")?, pressure("io.pressure")?]))(),
             io_stat: open("io.stat"),
             ..Self::default()
@@ -78,7 +74,7 @@ impl CgroupFiles {
 
     /// What changes when the first process comes or the last one goes.
     pub fn events(&self) -> Option<impl AsFd> {
-        self.events.as_ref()
+        self.events.as_ref()?.held()
     }
 
     /// Reads what is asked for, and `cpu.stat` while a CPU limit is in force.
@@ -129,30 +125,9 @@ impl CgroupFiles {
     }
 }
 
-pub fn open(dir: &Path, name: &str) -> Option<File> {
-    File::open(dir.join(name)).ok()
-}
-
-/// `None` where the file does not exist here or the kernel has it switched off.
-pub fn read(file: Option<&File>) -> io::Result<Option<String>> {
-    let Some(file) = file else { return Ok(None) };
-    // Most are far shorter; clearing a buffer for the longest takes as long as such a read.
-    let mut short = [0u8; 512];
-    match file.read_at(&mut short, 0) {
-        Ok(n) if n < short.len() => return Ok(std::str::from_utf8(&short[..n]).ok().map(str::to_owned)),
-        Ok(_) => {}
-        Err(e) if crate::targets::cgroup::is_gone(&e) => return Err(e),
-        // EOPNOTSUPP where PSI is compiled in but off.
-        Err(_) => return Ok(None),
-    }
-    let mut buffer = [0u8; 16384];
-    match file.read_at(&mut buffer, 0) {
-        // Cut short it would say less than there is.
-        Ok(n) if n == buffer.len() => Ok(None),
-        Ok(n) => Ok(String::from_utf8(buffer[..n].to_vec()).ok()),
-        Err(e) if crate::targets::cgroup::is_gone(&e) => Err(e),
-        Err(_) => Ok(None),
-    }
+/// `None` also where there is no such file.
+pub fn read(file: Option<&KernelFile>) -> io::Result<Option<String>> {
+    file.map_or(Ok(None), KernelFile::read)
 }
 
 /// Difference from the reading before, which the new one replaces.
@@ -181,8 +156,8 @@ pub fn total(text: &str, kind: &str) -> Option<u64> {
 }
 
 /// Growth of a pressure file's `some` and `full`; `full` is 0 where the kernel does not tell it.
-fn pressure_since(file: &File, before: &mut Option<(u64, u64)>) -> io::Result<Option<(u64, u64)>> {
-    let text = read(Some(file))?.unwrap_or_default();
+fn pressure_since(file: &KernelFile, before: &mut Option<(u64, u64)>) -> io::Result<Option<(u64, u64)>> {
+    let text = file.read()?.unwrap_or_default();
     let now = total(&text, "some").map(|some| (some, total(&text, "full").unwrap_or(0)));
     let before = std::mem::replace(before, now);
     Ok(before.zip(now).map(|(b, n)| (n.0.saturating_sub(b.0), n.1.saturating_sub(b.1))))
@@ -235,7 +210,7 @@ mod tests {
     #[test]
     fn absent_files_are_no_data() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let mut files = CgroupFiles::open(dir.path());
+        let mut files = CgroupFiles::open(dir.path(), true);
         for _ in 0..2 {
             assert_eq!(files.read(Reads::ALL).expect("nothing to read"), Reading::default());
         }
@@ -253,7 +228,7 @@ mod tests {
         };
         let few = Reads { all: false, cpu: false, populated: false, memory_pressure: false };
         write(100, 0);
-        let mut files = CgroupFiles::open(dir.path());
+        let mut files = CgroupFiles::open(dir.path(), true);
         files.read(Reads::ALL).expect("there");
         write(150, 0);
         let reading = files.read(few).expect("there");

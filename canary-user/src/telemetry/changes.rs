@@ -8,7 +8,7 @@ use std::{
 
 use rustix::event::epoll;
 
-use super::cgroupfs::{read, total};
+use super::{cgroupfs::total, kernel_file::read};
 
 /// Most that are taken at a time; the others are there at the next tick.
 const EVENTS: usize = 1024;
@@ -58,7 +58,7 @@ impl Stalls {
 
     /// Whether anybody was since the last call, as far as is known.
     pub fn anybody(&mut self) -> bool {
-        let now = read(self.file.as_ref()).ok().flatten().and_then(|text| total(&text, "some"));
+        let now = self.file.as_ref().and_then(|file| read(file).ok()?).and_then(|text| total(&text, "some"));
         let before = std::mem::replace(&mut self.before, now);
         now.is_none() || now != before
     }

@@ -1,14 +1,9 @@
 //! Overflows of listen queues. The kernel counts them by network namespace, so that they are known only of targets that
 //! have one to themselves.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    os::unix::fs::MetadataExt as _,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::{ListenQueue, cgroupfs::read};
+use super::{ListenQueue, kernel_file::KernelFile};
 
 /// Looking through all processes takes some milliseconds: new targets wait this long at most, and …
 const LOOK_EVERY_NS: u64 = 5_000_000_000;
@@ -26,7 +21,9 @@ pub struct Namespaces {
 /// What is known of one target's namespace.
 #[derive(Debug, Default)]
 pub struct ListenQueueFile {
-    file: Option<File>,
+    /// Whether it stays open.
+    held: bool,
+    file: Option<KernelFile>,
     before: Option<ListenQueue>,
     decided_ns: Option<u64>,
 }
@@ -54,12 +51,22 @@ fn of(pid: u32) -> Option<u64> {
 }
 
 impl ListenQueueFile {
+    /// See [`KernelFile::open`] for `held`.
+    pub fn new(held: bool) -> Self {
+        Self { held, ..Self::default() }
+    }
+
     /// What was counted since the last reading; `None` at the first, and where the namespace is shared.
     pub fn read(&mut self, dir: &Path, namespaces: &mut Namespaces, now_ns: u64) -> Option<ListenQueue> {
         if self.decided_ns.is_none_or(|at| now_ns.saturating_sub(at) >= LOOK_AGAIN_NS) {
             self.decide(dir, namespaces, now_ns);
         }
-        let now = read(self.file.as_ref()).ok().flatten().as_deref().and_then(parse);
+        let text = self.file.as_ref().map_or(Ok(None), KernelFile::read).unwrap_or_else(|_| {
+            // The process through which it was looked into ended; another may live there.
+            (self.file, self.decided_ns) = (None, None);
+            None
+        });
+        let now = text.as_deref().and_then(parse);
         let before = std::mem::replace(&mut self.before, now);
         before.zip(now).map(|(before, now)| ListenQueue {
             overflows: now.overflows.saturating_sub(before.overflows),
@@ -79,7 +86,7 @@ impl ListenQueueFile {
         if !alone {
             (self.file, self.before) = (None, None);
         } else if self.file.is_none() {
-            self.file = File::open(format!("/proc/{pid}/net/netstat")).ok();
+            self.file = KernelFile::open(Path::new(&format!("/proc/{pid}/net")), "netstat", self.held);
         }
     }
 }

@@ -1,14 +1,14 @@
 //! What a target's memory is by the kernel's books: cgroup v2's controller, else v1's, else the sum of its processes.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use super::{
     Memory, MemoryEvents, MemorySource,
-    cgroupfs::{field, open, read, since},
+    cgroupfs::{field, read, since},
+    kernel_file::KernelFile,
 };
 
 /// How often a target's processes are looked for in cgroup v1.
@@ -24,16 +24,18 @@ pub struct Reading {
     pub events: Option<MemoryEvents>,
 }
 
-/// The open files of one cgroup, and what differences are taken from.
+/// The files of one cgroup, and what differences are taken from.
 #[derive(Debug)]
 pub struct MemoryFiles {
     dir: PathBuf,
+    /// Whether they stay open.
+    held: bool,
     /// Of the v1 controller, where the cgroup of the same path would lie; until that is decided.
     v1: Option<PathBuf>,
     /// How often the processes were not found there.
     elsewhere: u32,
     controller: Option<Controller>,
-    events: Option<File>,
+    events: Option<KernelFile>,
     in_use_before: Option<u64>,
     faults_before: Option<u64>,
     events_before: Option<MemoryEvents>,
@@ -44,25 +46,28 @@ pub struct MemoryFiles {
 #[derive(Debug)]
 struct Controller {
     source: MemorySource,
-    in_use: File,
-    limit: Option<File>,
-    stat: Option<File>,
+    in_use: KernelFile,
+    limit: Option<KernelFile>,
+    stat: Option<KernelFile>,
 }
 
 impl MemoryFiles {
-    /// `v1` is the root of cgroup v1's memory controller, if it is mounted, and `cgroup` the path below it.
-    pub fn open(dir: &Path, v1: Option<&Path>, cgroup: &str) -> Self {
+    /// `v1` is the root of cgroup v1's memory controller, if it is mounted, and `cgroup` the path below it; see [`KernelFile::open`] for
+    /// `held`.
+    pub fn open(dir: &Path, v1: Option<&Path>, cgroup: &str, held: bool) -> Self {
+        let open = |name: &str| KernelFile::open(dir, name, held);
         Self {
             dir: dir.to_owned(),
+            held,
             v1: v1.map(|root| root.join(cgroup.trim_start_matches('/'))),
             elsewhere: 0,
-            controller: open(dir, "memory.current").map(|in_use| Controller {
+            controller: open("memory.current").map(|in_use| Controller {
                 source: MemorySource::MemoryCurrent,
                 in_use,
-                limit: open(dir, "memory.max"),
-                stat: open(dir, "memory.stat"),
+                limit: open("memory.max"),
+                stat: open("memory.stat"),
             }),
-            events: open(dir, "memory.events"),
+            events: open("memory.events"),
             in_use_before: None,
             faults_before: None,
             events_before: None,
@@ -85,7 +90,7 @@ impl MemoryFiles {
                     self.anon_and_file = (field(&stat, anon), field(&stat, file));
                     reading.major_faults = since(&mut self.faults_before, field(&stat, faults));
                 }
-                let in_use_bytes = read(Some(&controller.in_use))?.and_then(|t| t.trim().parse().ok());
+                let in_use_bytes = controller.in_use.read()?.and_then(|t| t.trim().parse().ok());
                 let limit = read(controller.limit.as_ref())?.and_then(|t| t.trim().parse().ok());
                 reading.memory = in_use_bytes.map(|in_use_bytes| Memory {
                     in_use_bytes,
@@ -135,7 +140,8 @@ impl MemoryFiles {
         }
         self.elsewhere += 1;
         let dir = self.v1.as_deref()?;
-        let in_use = open(dir, "memory.usage_in_bytes")?;
+        let open = |name: &str| KernelFile::open(dir, name, self.held);
+        let in_use = open("memory.usage_in_bytes")?;
         let pids = |dir: &Path| {
             let mut pids = Vec::new();
             collect_pids(dir, &mut pids);
@@ -146,8 +152,8 @@ impl MemoryFiles {
         (ours == pids(dir)).then(|| Controller {
             source: MemorySource::UsageInBytes,
             in_use,
-            limit: open(dir, "memory.limit_in_bytes"),
-            stat: open(dir, "memory.stat"),
+            limit: open("memory.limit_in_bytes"),
+            stat: open("memory.stat"),
         })
     }
 }
@@ -254,7 +260,7 @@ mod tests {
         write(dir, "memory.max", "max\n");
         write(dir, "memory.stat", "anon 600\nfile 300\npgmajfault 5\n");
         write(dir, "memory.events", "low 0\nhigh 0\nmax 3\noom 0\noom_kill 0\noom_group_kill 0\n");
-        let mut files = MemoryFiles::open(dir, None, "/x");
+        let mut files = MemoryFiles::open(dir, None, "/x", true);
         let first = files.read(true, true).expect("read");
         assert_eq!((first.major_faults, first.events), (None, None), "a difference needs two");
         let memory = first.memory.expect("memory");
@@ -285,7 +291,7 @@ mod tests {
     #[test]
     fn without_files_and_processes_nothing_is_known() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let mut files = MemoryFiles::open(dir.path(), None, "/x");
+        let mut files = MemoryFiles::open(dir.path(), None, "/x", true);
         assert_eq!(files.read(true, true).expect("nothing to read"), Reading::default());
     }
 }

@@ -9,6 +9,7 @@ mod counted;
 mod counter_memory;
 pub mod hooks;
 pub mod kernel;
+mod kernel_file;
 mod kernel_maps;
 mod listen_queue;
 pub mod live;

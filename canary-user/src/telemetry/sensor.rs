@@ -28,6 +28,7 @@ use super::{
     machine::MachineReader,
     main_process::MainProcesses,
     memory_files::{self, MemoryFiles},
+    open_files::Room,
     tracked::Tracked,
 };
 use crate::targets::{Role, Target, cgroup::Root};
@@ -57,6 +58,7 @@ pub struct Sensor {
     /// Kept open: it drains the kernel programs' log lines.
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     tracked: BTreeMap<Target, Tracked>,
+    room: Room,
     /// The lowest are taken first: only as much memory is mapped and touched as there are targets.
     free_slots: BTreeSet<u32>,
     /// Deployments by the number that the kernel programs know them by.
@@ -90,7 +92,7 @@ impl Sensor {
     /// Where nothing works at all: not enough privileges, or maps that the kernel refuses.
     pub fn load(root: Root, options: &Options) -> anyhow::Result<Self> {
         super::capabilities::ensure_held()?;
-        super::open_files::make_room();
+        let room = Room::make();
         let types = Layout::read().and_then(|l| Ok((l, Btf::from_sys_fs().context("read the kernel's BTF")?)));
         let (layout, btf) = match types {
             Ok((layout, btf)) => (layout, Some(btf)),
@@ -130,7 +132,7 @@ impl Sensor {
         let mut maps = KernelMaps::take(&mut ebpf, cpus)?;
         maps.set(Settings { generation: 1, ..Settings::default() })?;
         let live = hooks::attach(&mut ebpf, btf.as_ref(), &options.disabled_hooks);
-        let free_slots = (0..maps.slots()).collect();
+        let free_slots = (0..room.targets.min(maps.slots())).collect();
         let mut sensor = Self {
             root,
             ebpf,
@@ -138,6 +140,7 @@ impl Sensor {
             live,
             logger,
             tracked: BTreeMap::new(),
+            room,
             free_slots,
             deployments: Vec::new(),
             without_slot: 0,
@@ -253,8 +256,13 @@ impl Sensor {
     }
 
     fn track(&mut self, target: &Target) -> anyhow::Result<()> {
-        let slot = self.free_slots.pop_first().with_context(|| {
-            format!("all {} slots are taken: narrow the patterns in the configuration", self.maps.slots())
+        let slot = self.free_slots.pop_first().with_context(|| match self.room.limit {
+            None => format!("all {} slots are taken: narrow the patterns in the configuration", self.maps.slots()),
+            Some(limit) => format!(
+                "there is room for {} only: raise the limit of open files, now {limit} (LimitNOFILE= of the service), \
+                 or narrow the patterns in the configuration",
+                self.room.targets
+            ),
         })?;
         match self.track_in(slot, target) {
             Ok(tracked) => {
@@ -273,8 +281,9 @@ impl Sensor {
         let seen = self.maps.begin(slot, group, self.next_generation())?;
         self.maps.track(target.incarnation, slot)?;
         let dir = self.root.dir(&target.cgroup);
-        let mut files = CgroupFiles::open(&dir);
-        let mut memory_files = MemoryFiles::open(&dir, self.v1_memory.as_deref(), &target.cgroup);
+        let held = slot < self.room.held;
+        let mut files = CgroupFiles::open(&dir, held);
+        let mut memory_files = MemoryFiles::open(&dir, self.v1_memory.as_deref(), &target.cgroup, held);
         // What differences are taken from; a cgroup that is gone already says so at the first tick.
         let populated = files.read(Reads::ALL).is_ok_and(|reading| reading.populated != Some(false));
         let _ = memory_files.read(true, populated);
@@ -288,7 +297,7 @@ impl Sensor {
             seen,
             memory: None,
             memory_files,
-            listen_queue: ListenQueueFile::default(),
+            listen_queue: ListenQueueFile::new(held),
             attachments: Attachments::default(),
             main_unknown: true,
             restarts: self.main.returned(target, monotonic_ns()).into(),

@@ -124,6 +124,8 @@ counters! {
     main_exits,
     /// Programs that were executed after the main process had ended, and took its place.
     main_restarts,
+    /// How often the target's cgroup was made again after it had been removed, as service managers do when they restart it.
+    remade,
 }
 
 #[cfg(test)]
@@ -138,8 +140,8 @@ mod tests {
         }
         let counters = Counters::from_words(&words);
         assert_eq!(counters.on_cpu_ns, 0);
-        assert_eq!(counters.main_restarts, Counters::WORDS as u64 - 1);
-        assert_eq!(core::mem::offset_of!(Counters, main_restarts), (Counters::WORDS - 1) * 8);
+        assert_eq!(counters.remade, Counters::WORDS as u64 - 1);
+        assert_eq!(core::mem::offset_of!(Counters, remade), (Counters::WORDS - 1) * 8);
         assert_eq!(size_of::<Counters>() % 64, 0);
     }
 }

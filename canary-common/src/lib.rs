@@ -29,14 +29,48 @@ pub const MAX_LEVELS: usize = 8;
 /// Slot value that means "this cgroup belongs to no target".
 pub const UNTRACKED: u32 = u32::MAX;
 
+/// A cgroup's path from the root of the tree, filled up with zeros; a longer one is told by nothing in the kernel programs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CgroupPath {
+    pub bytes: [u8; CgroupPath::MAX],
+}
+
+impl CgroupPath {
+    pub const MAX: usize = 256;
+
+    /// `None` where it is too long.
+    pub fn new(path: &str) -> Option<Self> {
+        let mut bytes = [0; Self::MAX];
+        // One zero has to be left, by which the kernel ends its strings.
+        bytes[..Self::MAX - 1].get_mut(..path.len())?.copy_from_slice(path.as_bytes());
+        Some(Self { bytes })
+    }
+}
+
+/// A cgroup that was made under the path of a target whose own was removed: it counts in the same slot from its first moment on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remade {
+    pub cgroup_id: u64,
+    pub slot: u32,
+    pub reserved: u32,
+}
+
 /// A target's main process: the one that everything else in it came from.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Main {
     /// Its thread group id; 0 where it is not known, or ended.
     pub tgid: u32,
-    /// 1 from when it ended until another one took its place.
+    /// [`Main::ENDED`] from when it ended until another one took its place.
     pub ended: u32,
+}
+
+impl Main {
+    pub const ENDED: u32 = 1;
+    /// Its cgroup was made again: the daemon finds out which it is, for programs that only prepare the service come first.
+    pub const LOOKED_FOR: u32 = 2;
 }
 
 /// Parts of a histogram that CPUs count into, by the low bits of their number; a power of two. One for each CPU would take
@@ -100,6 +134,8 @@ mod pod {
     unsafe impl aya::Pod for super::Buckets {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Lost {}
+    // SAFETY: bytes.
+    unsafe impl aya::Pod for super::CgroupPath {}
     // SAFETY: two u32, no padding.
     unsafe impl aya::Pod for super::Main {}
     // SAFETY: ten u32, no padding.

@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use aya_log_ebpf::debug;
-use canary_common::{Exit, UNTRACKED};
+use canary_common::{Exit, Main, UNTRACKED};
 
 use crate::{
     lookup::{counters, current_slot},
@@ -55,7 +55,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         {
             (*counters).main_exits += 1;
             (*main).tgid = 0;
-            (*main).ended = 1;
+            (*main).ended = Main::ENDED;
         }
         if oom {
             (*counters).oom_kills += 1;
@@ -100,8 +100,9 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
         (*counters).execs += 1;
         if let Some(main) = MAIN.get_ptr_mut(slot)
             && (*main).tgid == 0
+            && (*main).ended != Main::LOOKED_FOR
         {
-            (*counters).main_restarts += u64::from((*main).ended != 0);
+            (*counters).main_restarts += u64::from((*main).ended == Main::ENDED);
             (*main).tgid = ctx.tgid();
             (*main).ended = 0;
         }

@@ -3,14 +3,14 @@
 use core::arch::asm;
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     helpers::generated::bpf_get_smp_processor_id,
     macros::btf_map,
 };
 use canary_common::{
-    BANKS, Buckets, CGROUP_CACHE, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_CGROUPS, MAX_SLOTS, Main, Settings,
-    histogram,
+    BANKS, Buckets, CGROUP_CACHE, CgroupPath, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_CGROUPS, MAX_SLOTS, Main,
+    Remade, Settings, histogram,
 };
 
 use crate::{cpu::Stretch, socket::Sockets};
@@ -74,6 +74,18 @@ pub static RECLAIMS: LruHashMap<u32, u64, 4096> = LruHashMap::new();
 /// Cgroups made and removed, anywhere on the machine.
 #[btf_map]
 pub static TREE_CHANGES: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Where a target is or was, to its slot: a cgroup that is made there is the same target's. Written by the daemon.
+#[btf_map]
+pub static PLACES: HashMap<CgroupPath, u32, MAX_SLOTS, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// For the path that is being looked up: too large for the stack.
+#[btf_map]
+pub static PATH: PerCpuArray<CgroupPath, 1> = PerCpuArray::new();
+
+/// Each cgroup that was put into `CGROUPS` by the kernel programs, so that the daemon can take it out again.
+#[btf_map]
+pub static REMADE: RingBuf<Remade, { 128 * 1024 }> = RingBuf::new();
 
 #[btf_map]
 pub static LOST: PerCpuArray<Lost, 1> = PerCpuArray::new();

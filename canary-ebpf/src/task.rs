@@ -1,4 +1,4 @@
-//! Fields of `task_struct`, read at offsets that the daemon takes from this kernel's own BTF before loading.
+//! Fields of `task_struct` and `cgroup`, read at offsets that the daemon takes from this kernel's own BTF before loading.
 //!
 //! The offsets live in frozen read-only data, so the verifier sees constants and checks each access against BTF:
 //! a direct load, without `bpf_probe_read_kernel`.
@@ -39,6 +39,11 @@ static CSS_SET_DFL_CGRP: Global<u64> = Global::new(0);
 static CGROUP_KN: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static KERNFS_NODE_ID: Global<u64> = Global::new(0);
+/// The way from a cgroup to the number of its hierarchy.
+#[unsafe(no_mangle)]
+static CGROUP_ROOT: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static CGROUP_ROOT_HIERARCHY_ID: Global<u64> = Global::new(0);
 
 /// `PF_KTHREAD` of linux/sched.h.
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -108,15 +113,35 @@ impl TaskPtr {
     /// Of the cgroup2 tree. The helper for it knows the running task only.
     #[inline(always)]
     pub fn cgroup_id(self) -> u64 {
-        let css_set = TaskPtr(self.read(&TASK_CGROUPS));
-        let cgroup = TaskPtr(css_set.read(&CSS_SET_DFL_CGRP));
-        let node = TaskPtr(cgroup.read(&CGROUP_KN));
-        node.read(&KERNFS_NODE_ID)
+        CgroupPtr(read(self.read(&TASK_CGROUPS), &CSS_SET_DFL_CGRP)).id()
     }
 
     #[inline(always)]
     fn read<T>(self, offset: &Global<u64>) -> T {
-        // SAFETY: a trusted BTF pointer plus an offset of that struct's BTF; the verifier checks the access.
-        unsafe { self.0.cast::<u8>().add(offset.load() as usize).cast::<T>().read_volatile() }
+        read(self.0, offset)
     }
+}
+
+/// `cgroup`, from a typed tracepoint or from a task.
+#[derive(Clone, Copy)]
+pub struct CgroupPtr(pub *const c_void);
+
+impl CgroupPtr {
+    /// The inode number of its directory.
+    #[inline(always)]
+    pub fn id(self) -> u64 {
+        read(read(self.0, &CGROUP_KN), &KERNFS_NODE_ID)
+    }
+
+    /// The default hierarchy is number 0 (`cgroup_init` of kernel/cgroup/cgroup.c); those of version 1 have others.
+    #[inline(always)]
+    pub fn is_of_version_2(self) -> bool {
+        read::<u32>(read(self.0, &CGROUP_ROOT), &CGROUP_ROOT_HIERARCHY_ID) == 0
+    }
+}
+
+#[inline(always)]
+fn read<T>(from: *const c_void, offset: &Global<u64>) -> T {
+    // SAFETY: a trusted BTF pointer plus an offset of that struct's BTF; the verifier checks the access.
+    unsafe { from.cast::<u8>().add(offset.load() as usize).cast::<T>().read_volatile() }
 }

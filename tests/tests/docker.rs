@@ -13,9 +13,9 @@ use canary_user::{
     journal::HistoryEntry,
 };
 
-/// Ends on SIGTERM; its children crash once it is told so.
+/// Ends on SIGTERM; its children crash once it is told so, and where it is fragile it ends with them.
 const SERVICE: &str = "trap 'echo TERM >> /shared/terms; exit 0' TERM; touch /shared/ready; \
-                       while :; do [ -e /shared/crash ] && sh -c 'kill -SEGV $$'; sleep 0.1; done";
+                       while :; do [ -e /shared/crash ] && sh -c 'kill -SEGV $$'; [ -e /shared/crash ] && [ -n \"$FRAGILE\" ] && exit 139; sleep 0.1; done";
 
 struct Shop {
     machine: Machine,
@@ -85,6 +85,18 @@ fn a_canary_that_crashes_is_stopped_for_good_and_its_return_is_noticed() -> anyh
     shop.machine.docker(&["start", "shop-v2"])?;
     shop.until(Reverted, "the canary is back")?;
     assert_eq!(shop.inspect("shop-v2", "{{.State.Running}}")?, "true", "nobody is fought");
+    Ok(())
+}
+
+/// Each run of it has another start and another cgroup.
+#[test]
+fn a_canary_that_docker_starts_again_after_each_crash_is_stopped() -> anyhow::Result<()> {
+    let test = "a_canary_that_docker_starts_again_after_each_crash_is_stopped";
+    let Some(shop) = Shop::open(test, &["--restart", "always", "--env", "FRAGILE=1"])? else { return Ok(()) };
+    shop.crash()?;
+    shop.until(Verified, "")?;
+    assert_eq!(shop.inspect("shop-v2", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}")?, "false no");
+    assert_eq!(shop.inspect("shop-v1", "{{.State.Running}}")?, "true");
     Ok(())
 }
 

@@ -56,6 +56,7 @@ impl Bench {
                 identity: Some(Identity {
                     name: name.into(),
                     run: self.inspect(name, "{{.Id}} {{.State.StartedAt}}")?.into(),
+                    restarts: self.inspect(name, "{{.RestartCount}}")?.parse().ok(),
                 }),
             })
         };

@@ -104,6 +104,44 @@ fn a_cgroup_that_is_made_again_is_a_restart() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What starts and ends between two looks is counted, and what only prepares the service is no restart.
+#[test]
+fn a_service_that_crashes_at_each_start_is_counted_though_nobody_looked() -> anyhow::Result<()> {
+    let test = "a_service_that_crashes_at_each_start_is_counted_though_nobody_looked";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    const LIVES: u64 = 20;
+    let mut watched = Watched::new()?;
+    let dir = watched.sandbox.root.dir(&watched.path);
+    for _ in 0..LIVES {
+        watched.run("ulimit -c 0; kill -SEGV $$")?;
+        std::fs::remove_dir(&dir)?;
+        std::fs::create_dir(&dir)?;
+        watched.run("exit 0")?;
+    }
+    std::fs::remove_dir(&dir)?;
+    // The daemon finds it gone, and hears of a last life while it waits for it.
+    watched.sensor.follow(&[]);
+    std::fs::create_dir(&dir)?;
+    watched.run("ulimit -c 0; kill -SEGV $$")?;
+    std::fs::remove_dir(&dir)?;
+    let sample = watched.sample();
+    let lifecycle = sample.lifecycle.expect("live");
+    assert_eq!((lifecycle.exits, lifecycle.crashes), (2 * LIVES + 1, LIVES + 1));
+    assert_eq!(sample.starts.expect("live").restarts, LIVES + 1);
+    assert_eq!(sample.populated, Some(false));
+    assert!(watched.sensor.tick().samples.is_empty(), "told once");
+
+    // It comes back, and is the same target with a life of its own.
+    std::fs::create_dir(&dir)?;
+    watched.sensor.follow(&[watched.sandbox.target(&watched.path, Role::Canary)?]);
+    watched.run("exit 0")?;
+    let sample = watched.sample();
+    assert_eq!((sample.lifecycle.expect("live").exits, sample.starts.expect("live").restarts), (1, 1));
+    Ok(())
+}
+
 #[test]
 fn exit_codes_and_core_dumps_are_counted() -> anyhow::Result<()> {
     let test = "exit_codes_and_core_dumps_are_counted";

@@ -95,6 +95,24 @@ fn a_canary_that_crashes_is_stopped_by_a_job_and_its_return_is_noticed() -> anyh
     Ok(())
 }
 
+/// Each run of it has another invocation and another cgroup, and most end before anybody can look.
+#[test]
+fn a_canary_that_systemd_starts_again_after_each_crash_is_stopped() -> anyhow::Result<()> {
+    let test = "a_canary_that_systemd_starts_again_after_each_crash_is_stopped";
+    let fragile = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestart=always\nRestartSec=200ms\n\
+                   ExecStartPre=/bin/mkdir -p /run/shop/v2\n\
+                   ExecStart=/bin/sh -c 'touch /run/shop/v2/ready; until [ -e /run/shop/v2/crash ]; do sleep 0.05; done; \
+                   kill -SEGV $$$$'\n";
+    let Some(shop) = Shop::open(test, &[(CANARY, fragile)], "")? else { return Ok(()) };
+    shop.crash()?;
+    shop.until(Verified, "")?;
+    let restarts: u64 = shop.machine.property(CANARY, "NRestarts")?.parse()?;
+    assert!(restarts > 0, "systemd has started it again");
+    assert!(matches!(&*shop.machine.property(CANARY, "ActiveState")?, "inactive" | "failed"));
+    assert_eq!(shop.machine.property("shop@v1.service", "ActiveState")?, "active");
+    Ok(())
+}
+
 /// The first decision is recorded as blocked, with these words, and the canary runs on.
 fn refuses(shop: &Shop, words: &str) -> anyhow::Result<()> {
     shop.crash()?;

@@ -62,6 +62,7 @@ impl Bench {
                 identity: Some(Identity {
                     name: unit.into(),
                     run: self.machine.property(unit, "InvocationID")?.into(),
+                    restarts: self.machine.property(unit, "NRestarts")?.parse().ok(),
                 }),
             }])
         };
@@ -163,6 +164,33 @@ fn a_unit_that_was_restarted_since_the_decision_is_not_touched() -> anyhow::Resu
     refused(bench.describe(&decision), "started again since the decision");
     refused(bench.apply(&decision, &plan), "started again since the decision");
     bench.is(CANARY, "active")
+}
+
+#[test]
+fn a_unit_that_systemd_itself_restarted_is_still_the_one_decided_on() -> anyhow::Result<()> {
+    let test = "a_unit_that_systemd_itself_restarted_is_still_the_one_decided_on";
+    let again = "[Service]\nExecStart=/bin/sleep infinity\nRestart=always\nRestartSec=0\n";
+    let Some(bench) = Bench::new(test, &[(CANARY, again)], "")? else { return Ok(()) };
+    let decision = bench.decision(Action::Rollback)?;
+    let plan = bench.describe(&decision)?;
+    let dies = || -> anyhow::Result<()> {
+        let before = bench.machine.property(CANARY, "InvocationID")?;
+        bench.machine.systemctl(&["kill", "--signal", "SEGV", CANARY])?;
+        wait_until("systemd starts it again", PATIENCE, || {
+            bench.machine.property(CANARY, "InvocationID").is_ok_and(|now| now != before)
+                && bench.is(CANARY, "active").is_ok()
+        })
+    };
+    dies()?;
+    assert_eq!(bench.describe(&decision)?.steps, plan.steps, "it is the same canary");
+    // Somebody's own restart sets systemd's count back: whatever runs now, nobody decided on.
+    bench.machine.systemctl(&["restart", CANARY])?;
+    refused(bench.apply(&decision, &plan), "started again since the decision");
+    let decision = bench.decision(Action::Rollback)?;
+    let plan = bench.describe(&decision)?;
+    dies()?;
+    bench.apply(&decision, &plan)?;
+    bench.is(CANARY, "inactive")
 }
 
 #[test]

@@ -137,8 +137,7 @@ fn canary_window(case: Case) -> Answer {
         return Err("there is no canary any more".into());
     }
     // One that dies again and again is empty between a death and its next start, and still to be taken away.
-    let dies_again = matches!(case.verdict.hard, Some(HardFact::CrashLoop | HardFact::OomKill));
-    if !f.canary_populated && !dies_again {
+    if !f.canary_populated && !dies_again(case.verdict) {
         return Err("no process lives in the canary any more: there is nothing to take away".into());
     }
     // Whole seconds: nanoseconds are noise to a reader.
@@ -152,6 +151,11 @@ fn canary_window(case: Case) -> Answer {
         Some(max) => Ok(format!("the canary has run for {age} of at most {}", humantime::format_duration(max))),
         None => Ok(format!("the canary is there, seen for {age}; no max_age is set")),
     }
+}
+
+/// Whether the canary ends again and again, so that most of the time none may be there.
+pub fn dies_again(verdict: &Verdict) -> bool {
+    matches!(verdict.hard, Some(HardFact::CrashLoop | HardFact::OomKill))
 }
 
 fn verdict(case: Case) -> Answer {

@@ -17,6 +17,7 @@ use super::{
     gates::{self, Case},
     ledger::Ledger,
     recovery::{Before, Levels, Look, Recovery},
+    rules::is_same_canary,
     run::Watched,
     verify::{Progress, Verification},
 };
@@ -161,7 +162,7 @@ impl Line {
         if self.is_busy() {
             return;
         }
-        let refused = self.refused.as_ref().filter(|r| r.canary == facts.canary);
+        let refused = self.refused.as_ref().filter(|r| is_same_canary(verdict, &r.canary, &facts.canary));
         if refused.is_some_and(|r| tick.t_ns < r.asked_again_t_ns) {
             return;
         }
@@ -221,7 +222,7 @@ impl Line {
             let asked_again_t_ns = self.now.after(ASK_AGAIN).t_ns;
             let refusal = Refusal { canary: decision.canary.clone(), why: why.clone(), asked_again_t_ns };
             let told = self.refused.replace(refusal);
-            if told.is_some_and(|r| r.canary == decision.canary && r.why == why) {
+            if told.is_some_and(|r| is_same_canary(verdict, &r.canary, &decision.canary) && r.why == why) {
                 return;
             }
         }

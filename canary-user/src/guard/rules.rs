@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     judge::{Outcome, Verdict},
-    targets::Target,
+    targets::{self, Target},
 };
 
 /// What was last told about which canary.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Told {
     canary: Vec<Target>,
     blocked_by: String,
@@ -71,11 +71,11 @@ impl Guard {
         let gates = gates::evaluate(Case { verdict, regressed_windows, facts, action });
         match gates.last().filter(|g| !g.passed && g.gate != gates::APPROVAL) {
             Some(gate) => {
-                let told = Told { canary: facts.canary.clone(), blocked_by: gate.gate.clone() };
-                if self.told.as_ref() == Some(&told) {
+                let told = self.told.as_ref().filter(|told| told.blocked_by == gate.gate);
+                if told.is_some_and(|told| is_same_canary(verdict, &told.canary, &facts.canary)) {
                     return None;
                 }
-                self.told = Some(told);
+                self.told = Some(Told { canary: facts.canary.clone(), blocked_by: gate.gate.clone() });
             }
             None => self.mark_acted(&facts.canary),
         }
@@ -141,6 +141,11 @@ impl Guard {
         }
         self.told = Some(Told { canary: decision.canary.clone(), blocked_by: gate.into() });
     }
+}
+
+/// One that dies again and again is the same all along, whatever its service manager makes for it each time.
+pub fn is_same_canary(verdict: &Verdict, before: &[Target], now: &[Target]) -> bool {
+    before == now || gates::dies_again(verdict) && targets::same_places(before, now)
 }
 
 fn strongest_reason(verdict: &Verdict) -> String {

@@ -28,7 +28,7 @@ use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
 use crate::{
     config::{DeploymentConfig, Selector},
     guard::{Action, Decision},
-    targets::Target,
+    targets::{Identity, Target},
 };
 
 pub const NAME: &str = "docker";
@@ -51,7 +51,7 @@ enum Step {
     Start { name: String, id: String },
     Settle { name: String, id: String, settle: Duration },
     NoRestart { name: String, id: String },
-    Stop { name: String, run: String, id: String, grace: Duration },
+    Stop { name: String, decided_on: Identity, grace: Duration },
 }
 
 /// What [`Docker::go_back`] needs.
@@ -93,13 +93,13 @@ impl Docker {
         let mut steps = self.stable_steps(api, decision).await?;
         let mut undo = Undo::default();
         for target in &decision.canary {
-            let (name, run) = named(target)?;
-            let id = container::id_of(run);
+            let decided_on = named(target)?;
+            let (name, id) = (&decided_on.name, container::id_of(&decided_on.run));
             let now = api.container(id).await.map_err(Error::refused)?;
             let Some(now) = now else {
                 return Err(Error::refused(format!("container {name} ({}) is gone", short(id))));
             };
-            if let Some(why) = now.obstacle(run) {
+            if let Some(why) = now.obstacle(decided_on) {
                 return Err(Error::Refused(why));
             }
             if let Some(policy) = now.restarts() {
@@ -107,8 +107,7 @@ impl Docker {
                 steps.push(Step::NoRestart { name: now.name.clone(), id: id.to_owned() });
             }
             undo.start.push(id.to_owned());
-            let (name, run, id) = (now.name, run.to_owned(), id.to_owned());
-            steps.push(Step::Stop { name, run, id, grace: self.grace });
+            steps.push(Step::Stop { name: now.name, decided_on: decided_on.clone(), grace: self.grace });
         }
         Ok((steps, undo))
     }
@@ -186,11 +185,11 @@ impl Docker {
         let api = self.open().await?;
         let mut said = Vec::new();
         for target in &decision.canary {
-            let (name, run) = named(target)?;
+            let Identity { name, run, .. } = named(target)?;
             match api.container(container::id_of(run)).await? {
                 None => said.push(format!("{name} is gone")),
                 Some(now) if now.is_running() || now.is_restarting() => {
-                    let again = if now.run() == run { "" } else { ", started again since the decision" };
+                    let again = if now.run() == **run { "" } else { ", started again since the decision" };
                     return Ok(Found { state: State::NotInEffect, detail: format!("{now}{again}") });
                 }
                 Some(now) => said.push(now.to_string()),
@@ -230,14 +229,13 @@ fn answered(verb: &str, name: &str, error: ApiError) -> Error {
 }
 
 /// The container, and the run of it that was decided on.
-fn named(target: &Target) -> Result<(&str, &str), Error> {
-    let identity = target.identity.as_ref().filter(|i| i.run.contains(' ')).ok_or_else(|| {
+fn named(target: &Target) -> Result<&Identity, Error> {
+    target.identity.as_ref().filter(|i| i.run.contains(' ')).ok_or_else(|| {
         Error::refused(format!(
             "{} was not found as a container: name the versions by container, label or image to have Docker act on them",
             target.cgroup
         ))
-    })?;
-    Ok((&identity.name, &identity.run))
+    })
 }
 
 /// As `docker ps` shows them.
@@ -265,9 +263,10 @@ impl Step {
                 let name = Some(bollard::models::RestartPolicyNameEnum::NO);
                 restart_policy(api, id, RestartPolicy { name, maximum_retry_count: None }).await
             }
-            Step::Stop { id, run, name, grace } => {
+            Step::Stop { decided_on, name, grace } => {
+                let id = container::id_of(&decided_on.run);
                 match api.container(id).await? {
-                    Some(now) if now.run() == *run => {}
+                    Some(now) if now.is_run_of(decided_on) => {}
                     _ => {
                         return Err(Error::refused(format!(
                             "{name} was started again or removed just now: it is not touched"
@@ -314,10 +313,10 @@ impl fmt::Display for Step {
                 )
             }
             Step::NoRestart { name, id } => write!(f, "set the restart policy of {name} ({}) to no", short(id)),
-            Step::Stop { name, run, id, grace } => write!(
+            Step::Stop { name, decided_on: Identity { run, .. }, grace } => write!(
                 f,
-                "stop container {name} ({}), if it still runs since {}; killed after {}",
-                short(id),
+                "stop container {name} ({}), if it still runs since {} or was restarted by its policy; killed after {}",
+                short(container::id_of(run)),
                 container::started_of(run),
                 time(*grace)
             ),
@@ -328,6 +327,10 @@ impl fmt::Display for Step {
 impl Orchestrator for Docker {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn knows_runs(&self) -> bool {
+        true
     }
 
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {

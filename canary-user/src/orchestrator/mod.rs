@@ -119,6 +119,12 @@ pub trait Orchestrator: Send + Sync {
         Ok("this guard acts alone".into())
     }
 
+    /// Whether it tells the runs of an instance apart by [`Target::identity`](crate::targets::Target) and refuses one that
+    /// somebody began since the decision. Then a cgroup that was made again is its to judge: its manager may have restarted it.
+    fn knows_runs(&self) -> bool {
+        false
+    }
+
     /// Exactly what [`Orchestrator::apply`] would do, and the way back. Asks and changes nothing.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
 use crate::{
     config::{DeploymentConfig, QuarantineConfig},
     guard::{Action, Decision},
-    targets::{Target, cgroup::Root},
+    targets::{Identity, Target, cgroup::Root},
 };
 
 pub const NAME: &str = "systemd";
@@ -81,10 +81,11 @@ impl Systemd {
         let mut steps = self.stable_steps(session, decision).await?;
         let mut undo = Undo::default();
         for target in &decision.canary {
-            let (name, run) = named(target)?;
-            let unit = session.unit(name).await.map_err(Error::refused)?;
+            let decided_on = named(target)?;
+            let name = &*decided_on.name;
+            let unit = check::settled_from_restart(session, decided_on).await.map_err(Error::refused)?;
             let sockets = check::own_sockets(session, &unit).await.map_err(Error::refused)?;
-            if let Some(why) = check::obstacle(&unit, run, &sockets) {
+            if let Some(why) = check::obstacle(&unit, decided_on, &sockets) {
                 return Err(Error::Refused(why));
             }
             if let Some(drain) = self.drain_unit.as_deref().filter(|_| decision.action == Action::Drain) {
@@ -96,7 +97,7 @@ impl Systemd {
             }
             undo.start.push(name.to_owned());
             let limit = unit.time("TimeoutStopUSec").unwrap_or(self.grace.max(UNLIMITED));
-            steps.push(Step::Stop { unit: name.to_owned(), run: run.to_owned(), limit });
+            steps.push(Step::Stop { decided_on: decided_on.clone(), limit });
         }
         Ok((steps, undo))
     }
@@ -143,18 +144,18 @@ impl Systemd {
         limits.possible(&self.root.dir(&session.cgroup_prefix().await)).map_err(Error::refused)?;
         let (mut steps, mut undo) = (Vec::new(), Undo::default());
         for (number, target) in decision.canary.iter().enumerate() {
-            let (name, run) = named(target)?;
+            let Identity { name, run, .. } = named(target)?;
             let unit = session.unit(name).await.map_err(Error::refused)?;
-            if unit.invocation() != run {
+            if unit.invocation() != **run {
                 return Err(Error::refused(format!("{name} was started again since the decision: it is not touched")));
             }
             let timer = quarantine::timer(&decision.id, number);
-            undo.limits.push((name.to_owned(), limits.those_of(&unit)));
+            undo.limits.push((name.to_string(), limits.those_of(&unit)));
             undo.stop.push(timer.clone());
             let lasts = self.quarantine.lasts;
             steps.push(Step::Limit {
-                unit: name.to_owned(),
-                run: run.to_owned(),
+                unit: name.to_string(),
+                run: run.to_string(),
                 limits: limits.clone(),
                 lasts,
                 timer,
@@ -209,7 +210,7 @@ impl Systemd {
         let mut said = Vec::new();
         let mut state = State::InEffect;
         for target in &decision.canary {
-            let (name, run) = named(target)?;
+            let Identity { name, run, .. } = named(target)?;
             let unit = session.unit(name).await?;
             match unit.text("ActiveState") {
                 _ if unit.is_down() => said.push(unit.to_string()),
@@ -218,7 +219,7 @@ impl Systemd {
                     said.push(unit.to_string());
                 }
                 _ => {
-                    let again = unit.invocation() != run;
+                    let again = unit.invocation() != **run;
                     let again = if again { ", started again since the decision" } else { "" };
                     return Ok(Found { state: State::NotInEffect, detail: format!("{unit}{again}") });
                 }
@@ -231,7 +232,7 @@ impl Systemd {
         let wanted = Limits::wanted(&self.quarantine);
         let mut said = Vec::new();
         for (number, target) in decision.canary.iter().enumerate() {
-            let (name, _) = named(target)?;
+            let Identity { name, .. } = named(target)?;
             let unit = session.unit(name).await?;
             let timer = session.unit(&quarantine::timer(&decision.id, number)).await?;
             if wanted.those_of(&unit) != wanted || !timer.is_active() {
@@ -261,14 +262,13 @@ impl Systemd {
 }
 
 /// The unit, and the run of it that was decided on.
-fn named(target: &Target) -> Result<(&str, &str), Error> {
-    let identity = target.identity.as_ref().filter(|i| i.name.ends_with(".service")).ok_or_else(|| {
+fn named(target: &Target) -> Result<&Identity, Error> {
+    target.identity.as_ref().filter(|i| i.name.ends_with(".service")).ok_or_else(|| {
         Error::refused(format!(
             "{} was not found as a unit: name the versions as {{ systemd = \"…@*.service\" }} to have systemd act on them",
             target.cgroup
         ))
-    })?;
-    Ok((&identity.name, &identity.run))
+    })
 }
 
 /// What stands between '@' and the suffix, which unit files know as %i.
@@ -279,6 +279,10 @@ fn instance(unit: &str) -> &str {
 impl Orchestrator for Systemd {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn knows_runs(&self) -> bool {
+        true
     }
 
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {

@@ -15,8 +15,8 @@ const CGROUP2_MAGIC: i64 = 0x6367_7270;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
     path: PathBuf,
-    /// How deep below the real root the mounted directory is: 0 unless a subtree is mounted.
-    depth: u32,
+    /// Where below the real root the mounted directory is: "" unless a subtree is mounted.
+    above: String,
 }
 
 impl Root {
@@ -29,16 +29,16 @@ impl Root {
         let Some((path, root)) = parse_mountinfo(&text) else {
             bail!("no cgroup2 file system is mounted: mount one, or boot with systemd.unified_cgroup_hierarchy=1");
         };
-        Self::at(&path, root.split('/').filter(|p| !p.is_empty()).count() as u32)
+        Self::at(&path, &root)
     }
 
     /// Takes a directory for the root, after checking that it is cgroup2.
-    pub fn at(path: &Path, depth: u32) -> anyhow::Result<Self> {
+    pub fn at(path: &Path, above: &str) -> anyhow::Result<Self> {
         let stat = rustix::fs::statfs(path).with_context(|| format!("statfs {}", path.display()))?;
         if stat.f_type as i64 != CGROUP2_MAGIC {
             bail!("{} is not a cgroup2 file system", path.display());
         }
-        Ok(Self { path: path.to_owned(), depth })
+        Ok(Self { path: path.to_owned(), above: above.trim_end_matches('/').to_owned() })
     }
 
     pub fn path(&self) -> &Path {
@@ -52,7 +52,12 @@ impl Root {
 
     /// The kernel's level of a cgroup: the root is 0.
     pub fn level(&self, cgroup: &str) -> u32 {
-        self.depth + cgroup.split('/').filter(|p| !p.is_empty()).count() as u32
+        self.whole(cgroup).split('/').filter(|p| !p.is_empty()).count() as u32
+    }
+
+    /// A cgroup's path from the real root, as the kernel tells it.
+    pub fn whole(&self, cgroup: &str) -> String {
+        format!("{}{cgroup}", self.above)
     }
 
     /// The cgroup's id, which is the inode number of its directory; `None` where it does not exist.
@@ -150,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_plain_directory_is_not_taken_for_cgroup2() {
-        let error = Root::at(Path::new("/tmp"), 0).expect_err("tmp is not cgroup2");
+        let error = Root::at(Path::new("/tmp"), "/").expect_err("tmp is not cgroup2");
         assert!(error.to_string().contains("not a cgroup2"), "{error}");
     }
 }

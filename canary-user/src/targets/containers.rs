@@ -64,7 +64,8 @@ async fn look(
             let Some((cgroup, incarnation)) = place(root, &container, places) else { continue };
             // Asked once more: a restart in between would pair one run with another's cgroup.
             if api.container(&container.id).await?.is_some_and(|now| now.is_running() && now.run() == run) {
-                let identity = Identity { name: container.name.into(), run: run.into() };
+                let restarts = container.restart_count();
+                let identity = Identity { name: container.name.into(), run: run.into(), restarts };
                 instances.push(Instance { cgroup, incarnation, identity });
             }
         }

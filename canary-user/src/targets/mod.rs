@@ -58,6 +58,12 @@ pub struct Target {
     pub identity: Option<Identity>,
 }
 
+/// Whether two sorted lists name the same places, whichever incarnations live there.
+pub fn same_places(a: &[Target], b: &[Target]) -> bool {
+    let place = |t: &Target| (t.deployment.clone(), t.role, t.cgroup.clone());
+    a.iter().map(place).eq(b.iter().map(place))
+}
+
 /// An instance as its orchestrator knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct Identity {
@@ -68,6 +74,18 @@ pub struct Identity {
     /// a pod's uid with its template hash.
     #[schema(value_type = String)]
     pub run: Arc<str>,
+    /// How often its manager had started it again by itself before this run, without anybody's doing; `None` where that is not
+    /// known. A later run with a higher number is the same version, come back from its own end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<u64>,
+}
+
+impl Identity {
+    /// Whether the run that is there now, which has been started again by itself `restarts` times, is a later one that
+    /// nobody else began: the number falls back to 0 with every start by hand.
+    pub fn came_back(&self, restarts: Option<u64>) -> bool {
+        self.restarts.zip(restarts).is_some_and(|(then, now)| now > then)
+    }
 }
 
 impl fmt::Display for Identity {

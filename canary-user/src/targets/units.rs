@@ -132,7 +132,8 @@ async fn instances(session: &Session, wanted: &Wanted, prefix: &str, root: &Root
         // Read once more: a restart in between would pair one run's name with another's cgroup.
         let run = unit.invocation();
         if session.unit(&name).await?.invocation() == run {
-            found.push(Instance { cgroup, incarnation, identity: Identity { name: name.into(), run: run.into() } });
+            let identity = Identity { name: name.into(), run: run.into(), restarts: unit.number("NRestarts") };
+            found.push(Instance { cgroup, incarnation, identity });
         }
     }
     Ok(found)

@@ -49,6 +49,21 @@ pub fn lifecycle(c: &Counters) -> Lifecycle {
     }
 }
 
+/// Adds what one incarnation had of ends and starts to what its successor has.
+pub fn carry(from: &Counters, to: &mut Counters) {
+    to.exits += from.exits;
+    to.exits_error += from.exits_error;
+    to.crashes += from.crashes;
+    to.exits_killed += from.exits_killed;
+    to.oom_kills += from.oom_kills;
+    to.core_dumps += from.core_dumps;
+    to.forks += from.forks;
+    to.execs += from.execs;
+    to.main_exits += from.main_exits;
+    to.main_restarts += from.main_restarts;
+    to.remade += from.remade;
+}
+
 /// `None` where no response began with a status line: nothing is known about any.
 pub fn http(c: &Counters) -> Option<Http> {
     let http = Http {

@@ -30,6 +30,9 @@ pub struct Layout {
     pub css_set_dfl_cgrp: u64,
     pub cgroup_kn: u64,
     pub kernfs_node_id: u64,
+    /// The way from a cgroup to the number of its hierarchy: 0 is cgroup v2.
+    pub cgroup_root: u64,
+    pub cgroup_root_hierarchy_id: u64,
     /// Whether `sched_switch` passes the state of the task that leaves (5.18 and later).
     pub switch_has_state: u8,
     /// Whether `mark_victim` passes the task, not its pid (6.9 and its backports).
@@ -79,6 +82,8 @@ impl Layout {
             css_set_dfl_cgrp: btf.member_offset("css_set", &["dfl_cgrp"])?,
             cgroup_kn: btf.member_offset("cgroup", &["kn"])?,
             kernfs_node_id: btf.member_offset("kernfs_node", &["id"])?,
+            cgroup_root: btf.member_offset("cgroup", &["root"])?,
+            cgroup_root_hierarchy_id: btf.member_offset("cgroup_root", &["hierarchy_id"])?,
             switch_has_state: (btf.tracepoint_pointers("sched_switch")?.len() >= 4).into(),
             // Where it is missing the hook will be refused by itself; nothing else depends on it.
             victim_is_task: btf.tracepoint_pointers("mark_victim").is_ok_and(|p| p.first() == Some(&true)).into(),

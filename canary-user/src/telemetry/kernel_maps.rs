@@ -6,7 +6,7 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
     util::nr_cpus,
 };
-use canary_common::{Buckets, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_SLOTS, Main, Settings};
+use canary_common::{Buckets, CgroupPath, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_SLOTS, Main, Remade, Settings};
 
 use super::{Histogram, counter_memory::CounterMemory};
 
@@ -25,6 +25,8 @@ pub struct KernelMaps {
     lost: PerCpuArray<MapData, Lost>,
     tree_changes: PerCpuArray<MapData, u64>,
     facts: RingBuf<MapData>,
+    places: HashMap<MapData, CgroupPath, u32>,
+    remade: RingBuf<MapData>,
 }
 
 /// What was counted for one target between two reads.
@@ -87,6 +89,8 @@ impl KernelMaps {
             lost: PerCpuArray::try_from(take("LOST")?)?,
             tree_changes: PerCpuArray::try_from(take("TREE_CHANGES")?)?,
             facts: RingBuf::try_from(take("FACTS")?)?,
+            places: HashMap::try_from(take("PLACES")?)?,
+            remade: RingBuf::try_from(take("REMADE")?)?,
         })
     }
 
@@ -100,7 +104,7 @@ impl KernelMaps {
     pub fn begin(&mut self, slot: u32, group: u32, generation: u32) -> anyhow::Result<Seen> {
         self.groups.set(slot, group, 0).with_context(|| format!("write the group of slot {slot}"))?;
         self.owned_since.set(slot, generation, 0).with_context(|| format!("write the generation of slot {slot}"))?;
-        self.main.set(slot, Main::default(), 0).with_context(|| format!("clear the main process of slot {slot}"))?;
+        self.forget_main(slot)?;
         self.counters.reach(slot)?;
         let words = self.counters.read(slot)?;
         let counters = Counters::from_words(&words);
@@ -127,12 +131,39 @@ impl KernelMaps {
         Ok(())
     }
 
+    /// The main process of a slot is to be found out anew.
+    pub fn forget_main(&mut self, slot: u32) -> anyhow::Result<()> {
+        self.main.set(slot, Main::default(), 0).with_context(|| format!("clear the main process of slot {slot}"))
+    }
+
     pub fn track(&mut self, cgroup_id: u64, slot: u32) -> anyhow::Result<()> {
         self.cgroups.insert(cgroup_id, slot, 0).with_context(|| format!("track cgroup {cgroup_id}"))
     }
 
     pub fn untrack(&mut self, cgroup_id: u64) -> anyhow::Result<()> {
         self.cgroups.remove(&cgroup_id).with_context(|| format!("stop tracking cgroup {cgroup_id}"))
+    }
+
+    /// A cgroup that is made under this path, as the kernel tells it, is the slot's from its first moment on.
+    pub fn expect(&mut self, path: &str, slot: u32) -> anyhow::Result<()> {
+        let place = CgroupPath::new(path).with_context(|| format!("the path {path} is too long"))?;
+        self.places.insert(place, slot, 0).with_context(|| format!("expect {path} in slot {slot}"))
+    }
+
+    pub fn expect_no_more(&mut self, path: &str) {
+        if let Some(place) = CgroupPath::new(path) {
+            // One that was never expected is not there.
+            let _ = self.places.remove(&place);
+        }
+    }
+
+    /// The cgroups that the kernel programs have put into slots since the last call.
+    pub fn remade(&mut self) -> Vec<Remade> {
+        let mut remade = Vec::new();
+        while let Some(item) = self.remade.next() {
+            remade.extend(decode_remade(&item));
+        }
+        remade
     }
 
     pub fn set(&mut self, settings: Settings) -> anyhow::Result<()> {
@@ -191,6 +222,16 @@ fn decode(bytes: &[u8]) -> Option<Exit> {
     })
 }
 
+fn decode_remade(bytes: &[u8]) -> Option<Remade> {
+    let (id, rest) = bytes.split_first_chunk::<8>()?;
+    let (slot, reserved) = rest.split_first_chunk::<4>()?;
+    Some(Remade {
+        cgroup_id: u64::from_ne_bytes(*id),
+        slot: u32::from_ne_bytes(*slot),
+        reserved: u32::from_ne_bytes(reserved.try_into().ok()?),
+    })
+}
+
 impl SeenHistogram {
     /// The histogram since the last update. `events` is how many its counter had: without any, nothing is read.
     fn update(&mut self, map: &Array<MapData, Buckets>, slot: u32, events: u64) -> anyhow::Result<Histogram> {
@@ -230,5 +271,9 @@ mod tests {
         assert_eq!(bytes.len(), size_of::<Exit>());
         assert_eq!(decode(&bytes), Some(exit));
         assert_eq!(decode(&bytes[..20]), None);
+        let remade = Remade { cgroup_id: 1 | 2 << 32, slot: 3, reserved: 4 };
+        let bytes = [[1u32, 2, 3, 4].map(u32::to_ne_bytes)].concat().concat();
+        assert_eq!(decode_remade(&bytes), Some(remade));
+        assert_eq!(decode_remade(&bytes[..12]), None);
     }
 }

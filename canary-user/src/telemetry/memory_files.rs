@@ -113,6 +113,11 @@ impl MemoryFiles {
         Ok(reading)
     }
 
+    /// There will be nothing to read any more.
+    pub fn close(&mut self) {
+        (self.v1, self.controller, self.events) = (None, None, None);
+    }
+
     fn events(&mut self) -> io::Result<Option<MemoryEvents>> {
         let now = read(self.events.as_ref())?.and_then(|text| {
             let count = |name: &str| field(&text, name);

@@ -19,6 +19,7 @@ mod memory_files;
 mod open_files;
 mod own;
 pub mod recording;
+mod returning;
 mod sample;
 mod sensor;
 pub mod table;

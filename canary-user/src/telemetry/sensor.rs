@@ -1,5 +1,7 @@
 //! One sensor: the loaded programs, the targets that have a slot, and a tick that reads them all.
 
+mod slots;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
@@ -19,19 +21,20 @@ use canary_common::{Exit, MAX_LEVELS, Settings};
 use super::{
     HookCost, OwnCost, Quality, Sample, Tick,
     attachments::Attachments,
-    cgroupfs::{CgroupFiles, Reads},
+    cgroupfs::Reads,
     changes::{Populations, Stalls},
     hooks::{self, Live, Signal},
     kernel::Layout,
     kernel_maps::{self, KernelMaps},
-    listen_queue::{ListenQueueFile, Namespaces},
+    listen_queue::Namespaces,
     machine::MachineReader,
     main_process::MainProcesses,
-    memory_files::{self, MemoryFiles},
+    memory_files,
     open_files::Room,
+    returning::Returning,
     tracked::Tracked,
 };
-use crate::targets::{Role, Target, cgroup::Root};
+use crate::targets::{Target, cgroup::Root};
 
 /// The kernel programs, built by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("CANARY_EBPF_OBJECT"));
@@ -58,6 +61,8 @@ pub struct Sensor {
     /// Kept open: it drains the kernel programs' log lines.
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     tracked: BTreeMap<Target, Tracked>,
+    /// Those whose cgroup was removed, in their slots.
+    returning: Returning,
     room: Room,
     /// The lowest are taken first: only as much memory is mapped and touched as there are targets.
     free_slots: BTreeSet<u32>,
@@ -122,6 +127,8 @@ impl Sensor {
             .override_global("CSS_SET_DFL_CGRP", &layout.css_set_dfl_cgrp, true)
             .override_global("CGROUP_KN", &layout.cgroup_kn, true)
             .override_global("KERNFS_NODE_ID", &layout.kernfs_node_id, true)
+            .override_global("CGROUP_ROOT", &layout.cgroup_root, true)
+            .override_global("CGROUP_ROOT_HIERARCHY_ID", &layout.cgroup_root_hierarchy_id, true)
             .override_global("SWITCH_HAS_STATE", &layout.switch_has_state, true)
             .override_global("VICTIM_IS_TASK", &layout.victim_is_task, true)
             .override_global("SKB_TCP_SEGMENTS", &layout.skb_tcp_segments, true)
@@ -140,6 +147,7 @@ impl Sensor {
             live,
             logger,
             tracked: BTreeMap::new(),
+            returning: Returning::default(),
             room,
             free_slots,
             deployments: Vec::new(),
@@ -170,6 +178,7 @@ impl Sensor {
     /// Tracks exactly `targets` from now on. Those that cannot be tracked are counted and told in the log; the others
     /// are not disturbed.
     pub fn follow(&mut self, targets: &[Target]) {
+        self.returning.hear(self.maps.remade());
         let wanted: BTreeSet<&Target> = targets.iter().collect();
         let vanished: Vec<Target> = self.tracked.keys().filter(|t| !wanted.contains(t)).cloned().collect();
         let mut appeared: Vec<&Target> = targets.iter().filter(|t| !self.tracked.contains_key(t)).collect();
@@ -177,7 +186,7 @@ impl Sensor {
         appeared.sort_by_key(|t| Reverse(t.role));
         if !vanished.is_empty() {
             for target in vanished {
-                self.forget(&target);
+                self.forget(target);
             }
             self.attach_topmost();
             // Before their slots are given to others: until then a CPU may go by what it knew of them.
@@ -202,6 +211,7 @@ impl Sensor {
             self.attach_topmost();
             self.publish_or_tell();
         }
+        self.let_go();
     }
 
     /// Attaches the socket programs to each target that no other one lies above: a program runs for the sockets of all
@@ -255,82 +265,14 @@ impl Sensor {
         }
     }
 
-    fn track(&mut self, target: &Target) -> anyhow::Result<()> {
-        let slot = self.free_slots.pop_first().with_context(|| match self.room.limit {
-            None => format!("all {} slots are taken: narrow the patterns in the configuration", self.maps.slots()),
-            Some(limit) => format!(
-                "there is room for {} only: raise the limit of open files, now {limit} (LimitNOFILE= of the service), \
-                 or narrow the patterns in the configuration",
-                self.room.targets
-            ),
-        })?;
-        match self.track_in(slot, target) {
-            Ok(tracked) => {
-                self.tracked.insert(target.clone(), tracked);
-                Ok(())
-            }
-            Err(error) => {
-                self.free_slots.insert(slot);
-                Err(error)
-            }
-        }
-    }
-
-    fn track_in(&mut self, slot: u32, target: &Target) -> anyhow::Result<Tracked> {
-        let group = 2 * self.deployment(&target.deployment) + u32::from(target.role == Role::Canary);
-        let seen = self.maps.begin(slot, group, self.next_generation())?;
-        self.maps.track(target.incarnation, slot)?;
-        let dir = self.root.dir(&target.cgroup);
-        let held = slot < self.room.held;
-        let mut files = CgroupFiles::open(&dir, held);
-        let mut memory_files = MemoryFiles::open(&dir, self.v1_memory.as_deref(), &target.cgroup, held);
-        // What differences are taken from; a cgroup that is gone already says so at the first tick.
-        let populated = files.read(Reads::ALL).is_ok_and(|reading| reading.populated != Some(false));
-        let _ = memory_files.read(true, populated);
-        let announced = files.events().is_some_and(|events| self.populations.watch(slot, events));
-        Ok(Tracked {
-            slot,
-            since_ns: monotonic_ns(),
-            dir,
-            files,
-            announced,
-            seen,
-            memory: None,
-            memory_files,
-            listen_queue: ListenQueueFile::new(held),
-            attachments: Attachments::default(),
-            main_unknown: true,
-            restarts: self.main.returned(target, monotonic_ns()).into(),
-            populated: true,
-            gone: false,
-        })
-    }
-
-    fn deployment(&mut self, name: &Arc<str>) -> u32 {
-        let known = self.deployments.iter().position(|d| d == name).unwrap_or_else(|| {
-            self.deployments.push(name.clone());
-            self.deployments.len() - 1
-        });
-        known as u32
-    }
-
     fn next_generation(&self) -> u32 {
         self.generation.wrapping_add(1).max(1)
     }
 
-    fn forget(&mut self, target: &Target) {
-        let Some(tracked) = self.tracked.remove(target) else { return };
-        if let Err(error) = self.maps.untrack(target.incarnation) {
-            tracing::debug!("{}: {error:#}", target.cgroup);
-        }
-        tracked.attachments.detach(&mut self.ebpf);
-        self.main.vanished(target, monotonic_ns());
-        self.free_slots.insert(tracked.slot);
-    }
-
     /// Tells the kernel programs at which levels targets live, and that cached look-ups are stale.
     fn publish(&mut self) -> anyhow::Result<()> {
-        let mut levels: Vec<u32> = self.tracked.keys().map(|t| self.root.level(&t.cgroup)).collect();
+        let targets = self.tracked.keys().chain(self.returning.targets());
+        let mut levels: Vec<u32> = targets.map(|t| self.root.level(&t.cgroup)).collect();
         levels.sort_unstable_by(|a, b| b.cmp(a));
         levels.dedup();
         if levels.len() > MAX_LEVELS {
@@ -372,7 +314,9 @@ impl Sensor {
         self.ticks += 1;
         let turn = self.ticks as usize % turns;
         let every = if self.tracked.len() > MANY { MEMORY_EVERY } else { 1 };
+        let exits = self.maps.exits();
         let mut samples: Vec<Sample> = Vec::with_capacity(self.tracked.len());
+        let mut slots = BTreeMap::new();
         for (i, (target, tracked)) in self.tracked.iter_mut().enumerate() {
             let reads = Reads {
                 all: i % turns == turn,
@@ -385,9 +329,17 @@ impl Sensor {
             if sample.populated != Some(false) {
                 sample.listen_queue = tracked.listen_queue.read(&tracked.dir, &mut self.namespaces, t_ns);
             }
+            slots.insert(tracked.slot, i);
             samples.push(sample);
         }
-        self.collect_exits(&mut samples);
+        for (target, tracked) in self.returning.waiting_mut() {
+            let told = exits.iter().any(|exit| exit.slot == tracked.slot);
+            if let Some(sample) = tracked.sample_of_an_end(target, &self.maps, &self.live, t_ns, told) {
+                slots.insert(tracked.slot, samples.len());
+                samples.push(sample);
+            }
+        }
+        self.tell_exits(exits, &slots, &mut samples);
         self.adopt_main_processes();
         let lost = self.maps.lost().unwrap_or(self.lost_before);
         let tick = Tick {
@@ -436,22 +388,16 @@ impl Sensor {
         std::mem::take(&mut self.exits)
     }
 
-    fn collect_exits(&mut self, samples: &mut [Sample]) {
-        let exits = self.maps.exits();
-        if exits.is_empty() {
-            return;
-        }
-        let slots: BTreeMap<u32, (&Target, usize)> =
-            self.tracked.iter().enumerate().map(|(i, (target, tracked))| (tracked.slot, (target, i))).collect();
+    fn tell_exits(&mut self, exits: Vec<Exit>, slots: &BTreeMap<u32, usize>, samples: &mut [Sample]) {
         for exit in exits {
-            let Some((target, i)) = slots.get(&exit.slot) else { continue };
-            if let Some(codes) = &mut samples[*i].exit_codes {
+            let Some(sample) = slots.get(&exit.slot).map(|i| &mut samples[*i]) else { continue };
+            if let Some(codes) = &mut sample.exit_codes {
                 match codes.binary_search_by_key(&exit.exit_code, |(code, _)| *code) {
                     Ok(at) => codes[at].1 += 1,
                     Err(at) => codes.insert(at, (exit.exit_code, 1)),
                 }
             }
-            self.exits.push(((*target).clone(), exit));
+            self.exits.push((sample.target.clone(), exit));
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use canary_common::Counters;
+
 use super::{
     Memory, Reclaim, Sample, Starts,
     attachments::Attachments,
@@ -25,13 +27,13 @@ pub struct Tracked {
     pub memory_files: MemoryFiles,
     pub listen_queue: ListenQueueFile,
     pub seen: Seen,
+    /// Ends and starts of the incarnation before this one, until they are told in a sample.
+    pub carried: Counters,
     /// As it was last read.
     pub memory: Option<Memory>,
     pub attachments: Attachments,
     /// Whether the kernel programs do not know its main process.
     pub main_unknown: bool,
-    /// Restarts that show by the cgroup being made again, until they are told in a sample.
-    pub restarts: u64,
     /// Whether anybody may live there, as of the last tick.
     pub populated: bool,
     pub gone: bool,
@@ -46,7 +48,10 @@ impl Tracked {
         live: &Live,
         (t_ns, reads, with_memory): (u64, Reads, bool),
     ) -> Sample {
-        let counted = maps.read(self.slot, &mut self.seen).ok();
+        let mut counted = maps.read(self.slot, &mut self.seen).ok();
+        if let Some(counted) = &mut counted {
+            counted::carry(&std::mem::take(&mut self.carried), &mut counted.counters);
+        }
         let files = self.read_files(reads);
         self.populated = !self.gone && files.populated != Some(false);
         let memory = if self.gone {
@@ -67,7 +72,6 @@ impl Tracked {
         }
         let attachments = &self.attachments;
         let when = |signal: Signal| counted.as_ref().filter(|_| live.has(signal) && attachments.has(signal));
-        let restarts = std::mem::take(&mut self.restarts);
         Sample {
             target: target.clone(),
             span_ns,
@@ -91,7 +95,7 @@ impl Tracked {
             starts: when(Signal::Starts).map(|c| Starts {
                 forked: c.counters.forks,
                 executed: c.counters.execs,
-                restarts: c.counters.main_restarts + restarts,
+                restarts: c.counters.main_restarts + c.counters.remade,
             }),
             oom_kills: when(Signal::OomKills).map(|c| c.counters.oom_kills),
             pressure: files.pressure,
@@ -104,6 +108,48 @@ impl Tracked {
             kernel_cpu_usec: files.cpu_usec,
             populated: if self.gone { Some(false) } else { files.populated },
         }
+    }
+
+    /// The cgroup was removed: of what was counted last, its ends are told yet.
+    pub fn end(&mut self, maps: &KernelMaps) {
+        self.gone = true;
+        // An open file keeps what is left of the cgroup in the kernel.
+        self.files = CgroupFiles::default();
+        self.memory_files.close();
+        self.listen_queue = ListenQueueFile::default();
+        if let Ok(counted) = maps.read(self.slot, &mut self.seen) {
+            let before = std::mem::take(&mut self.carried);
+            counted::carry(&counted.counters, &mut self.carried);
+            counted::carry(&before, &mut self.carried);
+        }
+    }
+
+    /// For one that is waited for: that it ended, or that it started and ended again before anybody looked. `None` where it
+    /// did not, unless it was `told` so.
+    pub fn sample_of_an_end(
+        &mut self,
+        target: &Target,
+        maps: &KernelMaps,
+        live: &Live,
+        t_ns: u64,
+        told: bool,
+    ) -> Option<Sample> {
+        let nothing = Reads { all: false, cpu: false, populated: false, memory_pressure: false };
+        let sample = self.sample(target, maps, live, (t_ns, nothing, false));
+        let ended = sample.lifecycle.as_ref().is_some_and(|l| l.exits > 0);
+        let killed = sample.oom_kills.is_some_and(|kills| kills > 0);
+        let started = sample.starts.as_ref().is_some_and(|s| s.restarts > 0);
+        // The socket programs are attached at a look only.
+        let unheard = Sample {
+            network: None,
+            http: None,
+            dependency: None,
+            round_trip: None,
+            connections: None,
+            retransmits: None,
+            ..sample
+        };
+        (told || ended || killed || started).then_some(unheard)
     }
 
     fn read_files(&mut self, reads: Reads) -> cgroupfs::Reading {

@@ -30,7 +30,7 @@ fn full() -> Tick {
                 version: "1.5.0".into(),
                 cgroup: "/shop/canary".into(),
                 incarnation: 7,
-                identity: Some(Identity { name: "shop@2.service".into(), run: "5d41".into() }),
+                identity: Some(Identity { name: "shop@2.service".into(), run: "5d41".into(), restarts: Some(2) }),
             },
             span_ns: 3,
             cpu: Some(Cpu {

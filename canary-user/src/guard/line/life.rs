@@ -108,7 +108,9 @@ impl Line {
             self.stop(decision, format!("pause: {why}"), &mut desk.ledger);
             return;
         }
-        if let Some(target) = decision.canary.iter().find(|t| (desk.incarnation_now)(t) != Some(t.incarnation)) {
+        let is_left_to_orchestrator = |t: &Target| t.identity.is_some() && self.caller.orchestrator.knows_runs();
+        let mut looked_at = decision.canary.iter().filter(|t| !is_left_to_orchestrator(t));
+        if let Some(target) = looked_at.find(|t| (desk.incarnation_now)(t) != Some(t.incarnation)) {
             let detail = format!("incarnation: {} was replaced or removed just now", target.cgroup);
             self.stop(decision, detail, &mut desk.ledger);
             return;

@@ -10,7 +10,7 @@ use bollard::{
     query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder},
 };
 
-use crate::config::Selector;
+use crate::{config::Selector, targets::Identity};
 
 /// A client of one daemon.
 pub struct Api {
@@ -132,11 +132,23 @@ impl Container {
         (!none).then_some(policy)
     }
 
+    /// How often its restart policy has started it; a start by anybody else sets that to 0 (`ResetRestartManager` of moby's
+    /// container/container.go).
+    pub fn restart_count(&self) -> Option<u64> {
+        self.inspected.restart_count.and_then(|n| u64::try_from(n).ok())
+    }
+
+    /// Whether it is the run that was decided on, or what its restart policy has made of it since.
+    pub fn is_run_of(&self, decided_on: &Identity) -> bool {
+        let same = self.id == id_of(&decided_on.run) && decided_on.came_back(self.restart_count());
+        self.run() == *decided_on.run || same
+    }
+
     /// Why this container must not be stopped, in words.
-    pub fn obstacle(&self, run: &str) -> Option<String> {
+    pub fn obstacle(&self, decided_on: &Identity) -> Option<String> {
         let name = &self.name;
-        if self.run() != run {
-            let (now, then) = (self.run(), started_of(run));
+        if !self.is_run_of(decided_on) {
+            let (now, then) = (self.run(), started_of(&decided_on.run));
             return Some(format!(
                 "{name} was started again since the decision (at {} now, {then} then): it is not touched",
                 started_of(&now)

@@ -1,17 +1,43 @@
 //! What keeps a unit from being stopped, asked before anything is done.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use super::bus::{Session, Unit};
+use crate::targets::Identity;
+
+/// systemd's own restart takes some milliseconds as a job; it is waited for so often …
+const RESTART_LOOKS: u32 = 10;
+/// … and that long each time.
+const RESTART_LOOK: Duration = Duration::from_millis(50);
+
+/// The unit, read when it is not just being started again by systemd itself, as one that crashes again and again often is.
+pub async fn settled_from_restart(session: &Session, decided_on: &Identity) -> anyhow::Result<Unit> {
+    for _ in 0..RESTART_LOOKS {
+        let unit = session.unit(&decided_on.name).await?;
+        if unit.job().is_none() || !decided_on.came_back(unit.number("NRestarts")) {
+            return Ok(unit);
+        }
+        sleep(RESTART_LOOK).await;
+    }
+    session.unit(&decided_on.name).await
+}
 
 /// Why this unit must not be stopped, in words; `sockets` are those that will be stopped before it.
 ///
+/// Another run than the one that was decided on is somebody else's doing, unless `NRestarts` has grown: it counts the starts by
+/// `Restart=` alone, and falls back to 0 with any other (`service_start` of systemd's src/core/service.c).
+///
 /// The dependencies are the inverses of unit files' `Requires=`, `BindsTo=`, `PartOf=`, `Upholds=`, `PropagatesStopTo=`
 /// (systemd.unit(5)): units that would go down with it, or would bring it back.
-pub fn obstacle(unit: &Unit, run: &str, sockets: &[String]) -> Option<String> {
+pub fn obstacle(unit: &Unit, decided_on: &Identity, sockets: &[String]) -> Option<String> {
     let name = &unit.name;
     let now = unit.invocation();
-    if now != run {
+    if now != *decided_on.run && !decided_on.came_back(unit.number("NRestarts")) {
         return Some(format!(
-            "{name} was started again since the decision (invocation {now} now, {run} then): it is not touched"
+            "{name} was started again since the decision (invocation {now} now, {} then): it is not touched",
+            decided_on.run
         ));
     }
     if let Some(job) = unit.job() {

@@ -12,6 +12,7 @@ use super::{
     jobs::{self, Verb},
     quarantine::{self, Limits},
 };
+use crate::targets::Identity;
 
 /// How often a unit that has to settle is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -37,8 +38,7 @@ pub enum Step {
         limit: Duration,
     },
     Stop {
-        unit: String,
-        run: String,
+        decided_on: Identity,
         limit: Duration,
     },
     Limit {
@@ -72,12 +72,12 @@ impl Step {
             Step::Settle { unit, settle } => settled(session, unit, *settle).await,
             Step::Drain { unit, limit } => jobs::run(session, Verb::Start, unit, *limit).await,
             Step::StopSocket { unit, limit } => jobs::run(session, Verb::Stop, unit, *limit).await,
-            Step::Stop { unit, run, limit } => {
-                let now = session.unit(unit).await?;
+            Step::Stop { decided_on, limit } => {
+                let now = check::settled_from_restart(session, decided_on).await?;
                 // The sockets were stopped a moment ago.
-                match check::obstacle(&now, run, &now.names("TriggeredBy")) {
+                match check::obstacle(&now, decided_on, &now.names("TriggeredBy")) {
                     Some(why) => Err(Error::Refused(why)),
-                    None => jobs::run(session, Verb::Stop, unit, *limit + Duration::from_secs(10)).await,
+                    None => jobs::run(session, Verb::Stop, &now.name, *limit + Duration::from_secs(10)).await,
                 }
             }
             Step::Limit { unit, run, limits, lasts, timer } => {
@@ -125,9 +125,10 @@ impl fmt::Display for Step {
             }
             Step::Drain { unit, .. } => write!(f, "start the drain unit {unit} and wait until it is done"),
             Step::StopSocket { unit, .. } => write!(f, "stop {unit}, so that no new connection comes"),
-            Step::Stop { unit, run, limit } => write!(
+            Step::Stop { decided_on: Identity { name, run, .. }, limit } => write!(
                 f,
-                "stop {unit}, if it is still invocation {run}; systemd kills what is left of it after {}",
+                "stop {name}, if it is still invocation {run} or what Restart= made of it; systemd kills what is left of it \
+                 after {}",
                 time(*limit)
             ),
             Step::Limit { unit, run, limits, lasts, .. } => {

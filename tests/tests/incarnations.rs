@@ -55,7 +55,11 @@ fn lives(ticks: impl Iterator<Item = anyhow::Result<Tick>>) -> anyhow::Result<BT
     let mut lives: BTreeMap<Target, Life> = BTreeMap::new();
     for tick in ticks {
         for sample in tick?.samples {
-            let cpu = sample.cpu.as_ref().expect("the sched hooks are live");
+            // Only how one ended whose cgroup is gone.
+            let Some(cpu) = &sample.cpu else {
+                anyhow::ensure!(sample.populated == Some(false), "the sched hooks are live");
+                continue;
+            };
             // A stretch is charged when it ends, at most a few ticks late; a difference below zero would be about 2^64.
             let most_ns = (sample.span_ns + 1_000_000_000) * cpus;
             assert!(sample.span_ns < 60_000_000_000 && cpu.on_cpu_ns <= most_ns, "not to be believed: {sample:#?}");

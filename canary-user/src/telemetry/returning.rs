@@ -1,5 +1,7 @@
 //! Targets whose cgroup was removed and may be made again: a service manager does that each time it restarts a service.
 
+use std::collections::BTreeSet;
+
 use canary_common::Remade;
 
 use super::tracked::Tracked;
@@ -71,6 +73,11 @@ impl Returning {
 
     pub fn has_heard(&self) -> bool {
         !self.heard.is_empty()
+    }
+
+    /// The slots in which a cgroup was made again that was not looked at yet.
+    pub fn taken_over(&self) -> BTreeSet<u32> {
+        self.heard.iter().map(|remade| remade.slot).collect()
     }
 
     pub fn heard_of(&self, cgroup_id: u64) -> bool {

@@ -315,9 +315,18 @@ impl Sensor {
         let turn = self.ticks as usize % turns;
         let every = if self.tracked.len() > MANY { MEMORY_EVERY } else { 1 };
         let exits = self.maps.exits();
+        self.returning.hear(self.maps.remade());
+        let taken_over = self.returning.taken_over();
         let mut samples: Vec<Sample> = Vec::with_capacity(self.tracked.len());
         let mut slots = BTreeMap::new();
         for (i, (target, tracked)) in self.tracked.iter_mut().enumerate() {
+            if taken_over.contains(&tracked.slot) && self.root.id(&target.cgroup) != Some(target.incarnation) {
+                if let Some(sample) = tracked.sample_of_an_end(target, &self.maps, &self.live, t_ns, true) {
+                    slots.insert(tracked.slot, samples.len());
+                    samples.push(sample);
+                }
+                continue;
+            }
             let reads = Reads {
                 all: i % turns == turn,
                 cpu: !self.live.has(Signal::Cpu),
@@ -329,7 +338,7 @@ impl Sensor {
             if sample.populated != Some(false) {
                 sample.listen_queue = tracked.listen_queue.read(&tracked.dir, &mut self.namespaces, t_ns);
             }
-            slots.insert(tracked.slot, i);
+            slots.insert(tracked.slot, samples.len());
             samples.push(sample);
         }
         for (target, tracked) in self.returning.waiting_mut() {

@@ -124,7 +124,7 @@ impl Tracked {
         }
     }
 
-    /// For one that is waited for: that it ended, or that it started and ended again before anybody looked. `None` where it
+    /// For one whose cgroup is gone: that it ended, or that it started and ended again before anybody looked. `None` where it
     /// did not, unless it was `told` so.
     pub fn sample_of_an_end(
         &mut self,
@@ -134,13 +134,16 @@ impl Tracked {
         t_ns: u64,
         told: bool,
     ) -> Option<Sample> {
+        self.gone = true;
         let nothing = Reads { all: false, cpu: false, populated: false, memory_pressure: false };
         let sample = self.sample(target, maps, live, (t_ns, nothing, false));
         let ended = sample.lifecycle.as_ref().is_some_and(|l| l.exits > 0);
         let killed = sample.oom_kills.is_some_and(|kills| kills > 0);
         let started = sample.starts.as_ref().is_some_and(|s| s.restarts > 0);
-        // The socket programs are attached at a look only.
-        let unheard = Sample {
+        // What a later life used is not this one's, and the socket programs are attached at a look only.
+        let of_the_end = Sample {
+            cpu: None,
+            reclaim: None,
             network: None,
             http: None,
             dependency: None,
@@ -149,7 +152,7 @@ impl Tracked {
             retransmits: None,
             ..sample
         };
-        (told || ended || killed || started).then_some(unheard)
+        (told || ended || killed || started).then_some(of_the_end)
     }
 
     fn read_files(&mut self, reads: Reads) -> cgroupfs::Reading {

@@ -27,6 +27,8 @@ fn main() -> ExitCode {
         Verb::Undo(args) => cli::act::undo(&args),
         Verb::Pause(args) => cli::pause::pause(&args),
         Verb::Resume(args) => cli::pause::resume(&args),
+        Verb::Completions(args) => cli::completions::run(&args),
+        Verb::Man(args) => cli::man::run(&args),
     };
     match done {
         Ok(code) => code,

@@ -3,10 +3,12 @@
 pub mod act;
 pub mod calibrate;
 pub mod check;
+pub mod completions;
 pub mod config;
 pub mod explain;
 pub mod guard;
 pub mod history;
+pub mod man;
 pub mod pause;
 pub mod record;
 pub mod replay;
@@ -21,7 +23,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 /// Watches what each version of a service costs the kernel and takes a canary back that got worse.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, after_help = EXAMPLES)]
+#[command(name = "canary", version, propagate_version = true, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to log to stderr: error, warn, info, debug (with the kernel programs' own lines), trace; or a filter like
     /// "warn,canary_user::guard=debug"
@@ -84,6 +86,10 @@ pub enum Verb {
     Pause(pause::PauseArgs),
     /// Let the guard act again
     Resume(pause::ResumeArgs),
+    /// Write what makes a shell complete verbs and options
+    Completions(completions::Args),
+    /// Write the manual pages into a directory
+    Man(man::Args),
 }
 
 /// How to print.

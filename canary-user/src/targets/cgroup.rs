@@ -1,6 +1,7 @@
 //! Where cgroup2 is mounted, and which cgroups are there.
 
 use std::{
+    cmp::Reverse,
     fs, io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
@@ -29,7 +30,9 @@ impl Root {
         let Some((path, root)) = parse_mountinfo(&text) else {
             bail!("no cgroup2 file system is mounted: mount one, or boot with systemd.unified_cgroup_hierarchy=1");
         };
-        Self::at(&path, &root)
+        // The real root alone has no type. In a cgroup namespace it is mounted as "/../..", which is no path below it.
+        let is_real = fs::metadata(path.join("cgroup.type")).is_err();
+        Self::at(&path, &if is_real { String::new() } else { below(&root) })
     }
 
     /// Takes a directory for the root, after checking that it is cgroup2.
@@ -108,7 +111,17 @@ impl Root {
     }
 }
 
-/// Mount point and mounted root of the cgroup2 mount. Where there are several, the one that shows the most.
+fn steps(root: &str) -> impl Iterator<Item = &str> {
+    root.split('/').filter(|p| !p.is_empty())
+}
+
+/// Where below the root of this process' cgroup namespace, or beside it, a mounted directory is.
+fn below(root: &str) -> String {
+    steps(root).filter(|p| *p != "..").map(|p| format!("/{p}")).collect()
+}
+
+/// Mount point and mounted root of the cgroup2 mount. Where there are several, the one that shows the most: in a cgroup
+/// namespace what lies above its root begins with "/..".
 fn parse_mountinfo(text: &str) -> Option<(PathBuf, String)> {
     text.lines()
         .filter_map(|line| {
@@ -118,7 +131,7 @@ fn parse_mountinfo(text: &str) -> Option<(PathBuf, String)> {
             let (root, point) = (fields.next()?, fields.next()?);
             Some((PathBuf::from(unescape(point)), unescape(root)))
         })
-        .min_by_key(|(_, root)| root.len())
+        .min_by_key(|(_, root)| (Reverse(steps(root).filter(|p| *p == "..").count()), root.len()))
 }
 
 /// mountinfo writes space, tab, newline and backslash as three octal digits.
@@ -151,6 +164,13 @@ mod tests {
     fn prefers_the_whole_tree_and_unescapes_paths() {
         let two = "1 1 0:1 /a/b /mnt/sub rw - cgroup2 none rw\n2 1 0:1 / /mnt/my\\040tree rw - cgroup2 none rw\n";
         assert_eq!(parse_mountinfo(two), Some(("/mnt/my tree".into(), "/".into())));
+    }
+
+    #[test]
+    fn prefers_what_lies_above_the_cgroup_namespace() {
+        let pod = "1 1 0:1 / /mnt/own rw - cgroup2 none rw\n2 1 0:1 /../.. /sys/fs/cgroup ro - cgroup2 none rw\n";
+        assert_eq!(parse_mountinfo(pod), Some(("/sys/fs/cgroup".into(), "/../..".into())));
+        assert_eq!(["/", "/../..", "/../../a", "/a/b"].map(below), ["", "", "/a", "/a/b"]);
     }
 
     #[test]

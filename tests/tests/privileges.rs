@@ -1,12 +1,19 @@
 //! Without root: what is missing is named, before anything is touched; and what is named suffices.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Output};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Output},
+};
 
+use anyhow::Context as _;
 use canary_e2e::{
     Sandbox,
-    guard::{Configuration, Guard, canary, program},
+    guard::{Configuration, Guard, PATIENCE, canary, program},
     kernel_available,
     service::Service,
+    wait_until,
 };
 
 /// BPF, PERFMON and NET_ADMIN by number: older setpriv does not know all names.
@@ -25,7 +32,10 @@ struct Public(tempfile::TempDir);
 impl Public {
     fn copy() -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir()?;
-        fs::copy(program(), dir.path().join("canary"))?;
+        // Written by another process: one that a test beside this one forks meanwhile would have it open, too, and a file that is
+        // open for writing cannot be executed.
+        let copied = Command::new("cp").arg(program()).arg(dir.path().join("canary")).status()?;
+        anyhow::ensure!(copied.success(), "cp: {copied}");
         Ok(Self(dir))
     }
 
@@ -123,6 +133,64 @@ fn the_capabilities_that_are_named_suffice() -> anyhow::Result<()> {
     let mut guard = Guard::start_as(&wrapper, &configuration, &[])?;
     let window = guard.until("stable is measured", |w| w["indicators"]["cpu_per_work"]["stable"].is_number())?;
     assert!(window["quality"]["hooks_missing"].is_null(), "{window:#}");
+    assert!(guard.stop()?.success());
+    Ok(())
+}
+
+/// The capabilities that the Kubernetes component "least-privilege" gives, as setpriv takes them: those above and SYS_PTRACE.
+fn least_privilege() -> anyhow::Result<String> {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/components/least-privilege/daemonset.yaml");
+    let text = fs::read_to_string(path)?;
+    let list = text.lines().skip_while(|l| l.trim() != "add:").skip(1);
+    let names = list.map_while(|l| l.trim().strip_prefix("- ")).map(|l| l.split(' ').next().unwrap_or_default());
+    let numbers = names.map(|name| match name {
+        "BPF" => Ok(",+cap_39"),
+        "PERFMON" => Ok(",+cap_38"),
+        "NET_ADMIN" => Ok(",+cap_12"),
+        "SYS_PTRACE" => Ok(",+cap_19"),
+        other => anyhow::bail!("{other}: give it its number here"),
+    });
+    let numbers: String = numbers.collect::<anyhow::Result<_>>()?;
+    anyhow::ensure!(!numbers.is_empty(), "the component adds no capability");
+    Ok(format!("-all{numbers}"))
+}
+
+/// The same as in a pod without `privileged`: root with these capabilities and no way to more, in a cgroup namespace of its own.
+#[test]
+fn what_the_least_privilege_component_gives_suffices_in_a_pod() -> anyhow::Result<()> {
+    if !kernel_available("what_the_least_privilege_component_gives_suffices_in_a_pod") {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let _service = Service::start(&sandbox, &sandbox.cgroup("stable-0")?)?;
+    // With a network namespace to itself, which it takes SYS_PTRACE to see, and with something to count: below the instance,
+    // as a container below its pod, where it is found by the instance's depth in the real tree.
+    let busy = "exec unshare --net sh -c 'while :; do :; done'";
+    let mut other = sandbox.run(&sandbox.cgroup("canary-0/container")?, busy)?;
+    let procs = sandbox.root.dir(&sandbox.cgroup("node/pod")?).join("cgroup.procs");
+    let sets = ["bounding-set", "inh-caps", "ambient-caps"];
+    let capabilities = least_privilege()?;
+    let sets: String = sets.map(|set| format!(" --{set}={capabilities}")).concat();
+    let script = format!("echo $$ >{} && exec unshare --cgroup setpriv --no-new-privs{sets} \"$@\"", procs.display());
+    let configuration = Configuration::shop(&sandbox)?;
+    let mut guard = Guard::start_as(&["sh", "-c", &script, "sh"], &configuration, &[])?;
+    let window = guard.until("stable is measured", |w| w["indicators"]["cpu_per_work"]["stable"].is_number())?;
+    assert!(window["quality"]["hooks_missing"].is_null(), "{window:#}");
+    let status = fs::read_to_string(format!("/proc/{}/status", guard.pid()))?;
+    let held = status.lines().find_map(|l| l.strip_prefix("CapEff:")).context("CapEff")?.trim();
+    assert_eq!(u64::from_str_radix(held, 16)?, 1 << 39 | 1 << 38 | 1 << 12 | 1 << 19, "the guard holds {held}");
+    let canary = |name: &str| {
+        let page = guard.pages.metrics().ok()?;
+        let series = page.into_iter().find(|s| s.name == name && s.labels.get("role").is_some_and(|r| r == "canary"));
+        series.map(|s| s.value)
+    };
+    let counted = || canary("canary_cpu_usage_seconds_total").is_some_and(|s| s > 0.1);
+    wait_until("the canary's CPU time is counted", PATIENCE, counted)?;
+    let listens = || canary("canary_tcp_listen_overflows_total").is_some();
+    wait_until("the canary's network namespace is seen", PATIENCE, listens)?;
+    other.kill()?;
+    other.wait()?;
     assert!(guard.stop()?.success());
     Ok(())
 }

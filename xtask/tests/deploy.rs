@@ -17,12 +17,12 @@ fn read(path: &str) -> String {
     fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("read {path}: {error}"))
 }
 
-fn manifests() -> Vec<Value> {
-    serde_saphyr::from_multiple(&read("deploy/kubernetes/daemonset.yaml")).expect("the manifests are YAML")
-}
-
+/// The objects of the Kubernetes base, one file each; the whole of `deploy/kubernetes` is looked at in `kubernetes.rs`.
 fn manifest(kind: &str) -> Value {
-    manifests().into_iter().find(|m| m["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+    let path = format!("deploy/kubernetes/base/{}.yaml", kind.to_lowercase());
+    let object: Value = serde_saphyr::from_str(&read(&path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    assert_eq!(object["kind"], kind, "{path}");
+    object
 }
 
 fn pod() -> Value {
@@ -78,13 +78,18 @@ fn the_config_map_is_mounted_where_the_guard_looks_and_starts_harmless() {
     assert!(arguments.contains("/etc/canary/canary.toml"), "{arguments}");
     let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap().clone();
     assert!(mounts.iter().any(|m| m["name"] == "config" && m["mountPath"] == "/etc/canary"));
+    let volumes = pod["volumes"].as_array().unwrap();
+    assert!(volumes.iter().any(|v| v["name"] == "config" && v["configMap"]["name"] == "canary-guard"));
     assert_harmless(&config_map_text());
 }
 
 #[test]
 fn the_service_account_has_no_rights() {
-    let kinds: Vec<String> = manifests().iter().map(|m| m["kind"].as_str().unwrap().to_owned()).collect();
-    assert!(!kinds.iter().any(|kind| kind.contains("Role")), "{kinds:?}");
+    for entry in fs::read_dir(repository().join("deploy/kubernetes/base")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.lines().any(|l| l.starts_with("kind:") && l.contains("Role")), "{}", path.display());
+    }
     let account = manifest("ServiceAccount");
     assert_eq!(account["automountServiceAccountToken"], false);
     assert_eq!(pod()["serviceAccountName"], account["metadata"]["name"]);
@@ -97,7 +102,7 @@ fn the_example_configuration_starts_harmless() {
 }
 
 fn config_map_text() -> String {
-    manifest("ConfigMap")["data"]["canary.toml"].as_str().unwrap().to_owned()
+    read("deploy/kubernetes/base/canary.toml")
 }
 
 fn assert_harmless(config: &str) {

@@ -33,7 +33,7 @@ fn what_the_shipped_files_start_is_taken_by_the_program() {
     let unit = markdown::read("deploy/canary-guard.service");
     let start = unit.lines().find_map(|l| l.strip_prefix("ExecStart=/usr/bin/canary ")).expect("ExecStart");
     let mut lines = vec![start.split_whitespace().map(str::to_owned).collect::<Vec<_>>()];
-    for (file, key) in [("deploy/Dockerfile", "CMD "), ("deploy/kubernetes/daemonset.yaml", "args: ")] {
+    for (file, key) in [("deploy/Dockerfile", "CMD "), ("deploy/kubernetes/base/daemonset.yaml", "args: ")] {
         let text = markdown::read(file);
         let list = text.lines().find_map(|l| l.trim().strip_prefix(key)).unwrap_or_else(|| panic!("{file}: {key}"));
         lines.push(serde_json::from_str(list).unwrap_or_else(|e| panic!("{file}: {list}: {e}")));

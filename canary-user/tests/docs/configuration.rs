@@ -30,11 +30,11 @@ fn quoted_configurations_are_valid() {
 fn shipped_configurations_are_valid() {
     let example = "deploy/canary.example.toml";
     Config::parse(&markdown::read(example), example).unwrap_or_else(|error| panic!("{error}"));
-    let manifest = markdown::read("deploy/kubernetes/daemonset.yaml");
-    let lines: Vec<&str> = manifest.lines().skip_while(|l| !l.ends_with("canary.toml: |")).skip(1).collect();
-    let body: Vec<&str> = lines.into_iter().take_while(|l| l.is_empty() || l.starts_with("    ")).collect();
-    let config = Config::parse(&body.join("\n"), "the ConfigMap").unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(config.deployments.len(), 1);
+    for place in ["base", "overlays/observe", "overlays/advise", "overlays/enforce"] {
+        let path = format!("deploy/kubernetes/{place}/canary.toml");
+        let config = Config::parse(&markdown::read(&path), &path).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.deployments.len(), 1, "{path}");
+    }
 }
 
 /// The reader's own answer to a key that does not exist: those that do.

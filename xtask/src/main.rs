@@ -3,6 +3,7 @@
 
 mod bench;
 mod cargo;
+mod deb;
 mod lint;
 mod progress;
 mod run;
@@ -42,6 +43,7 @@ Examples:
   cargo xtask test                       all tests; those on the real kernel need root
   cargo xtask test --filter journal      those whose name contains a text
   cargo xtask bench judge --quick        false alarms and delays of the judge on generated services, each with its limit
+  cargo xtask deb                        a Debian package; its path is printed
 
 Exit codes: 0 done, 1 failure, 2 wrong usage. `run` gives 0 only where the guard did what the scenario calls for.";
 
@@ -58,6 +60,8 @@ enum Verb {
     Vm(vm::Options),
     /// Measure; without a name, list what can be measured
     Bench(bench::Options),
+    /// Set up, build, and make a Debian package: binary, unit, configuration, manual pages and completions
+    Deb,
     /// Formatting, clippy for user space and kernel programs, licences and sources of dependencies
     Lint,
 }
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => return test::test(&options, setup_from),
         Verb::Vm(options) => vm::vm(&options, setup_from),
         Verb::Bench(options) => bench::bench(&options, setup_from),
+        Verb::Deb => deb::deb(setup_from),
         Verb::Lint => lint::lint(setup_from),
     };
     match done {

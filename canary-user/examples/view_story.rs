@@ -18,8 +18,7 @@ async fn main() -> anyhow::Result<()> {
         Some(text) => text.parse().with_context(|| format!("'{text}' is not a number of milliseconds"))?,
         None => 250,
     };
-    let mut registry = prometheus_client::registry::Registry::default();
-    let metrics = watch::Metrics::register(&mut registry);
+    let metrics = watch::Metrics::default();
     let board = watch::Board::default();
     let (snapshots, receiver) = tokio::sync::watch::channel(Arc::default());
     if let Some(address) = std::env::args().nth(2) {
@@ -27,7 +26,7 @@ async fn main() -> anyhow::Result<()> {
         let listener = watch::server::bind(address).await?;
         let commands = control::routes(control::channel().0, control::Access::Nobody);
         let sources = watch::server::Sources {
-            registry: Arc::new(registry),
+            metrics: metrics.clone(),
             snapshots: receiver,
             board: board.clone(),
             tls: None,

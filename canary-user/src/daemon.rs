@@ -3,7 +3,6 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -91,8 +90,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
         tracing::warn!("not live: {refusal}");
     }
 
-    let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry);
+    let metrics = Metrics::default();
     let board = Board::remembering(&journal)?;
     let deliveries = Deliveries::default();
     metrics.tell_of(deliveries.clone());
@@ -116,7 +114,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
         let access = token.map_or(Access::Nobody, Access::Bearer);
         let routes = control::routes(commands.clone(), access);
         let sources = server::Sources {
-            registry: Arc::new(registry),
+            metrics: metrics.clone(),
             snapshots: watchers,
             board: board.clone(),
             tls,

@@ -44,7 +44,8 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    fn start(guard: &Pages) -> anyhow::Result<Self> {
+    /// `options` beside those that say where its files and its port are.
+    fn start(guard: &Pages, options: &[&str]) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let rules = deploy("prometheus/canary.rules.yml").canonicalize()?;
         let config = format!(
@@ -61,6 +62,7 @@ impl Prometheus {
             .arg(format!("--config.file={}", dir.path().join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
             .arg(format!("--web.listen-address={address}"))
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -85,6 +87,18 @@ impl Drop for Prometheus {
     }
 }
 
+fn dashboard() -> anyhow::Result<Value> {
+    Ok(serde_json::from_str(&fs::read_to_string(deploy("grafana/canary.json"))?)?)
+}
+
+/// The queries of all panels.
+fn queries(dashboard: &Value) -> anyhow::Result<Vec<&str>> {
+    let panels = dashboard["panels"].as_array().context("a dashboard has panels")?;
+    ensure!(panels.len() >= 15, "only {} panels", panels.len());
+    let targets = panels.iter().flat_map(|p| p["targets"].as_array().into_iter().flatten());
+    targets.map(|target| target["expr"].as_str().context("a target has a query")).collect()
+}
+
 fn percent_encoded(text: &str) -> String {
     text.bytes()
         .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
@@ -106,18 +120,15 @@ fn every_rule_and_every_query_of_the_dashboard_is_answered() -> anyhow::Result<(
     let services = ["stable-0", "stable-1", "canary-0"].map(service).into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let _traffic = Traffic::start(&services.iter().map(|s| s.address).collect::<Vec<_>>())?;
     let guard = Guard::start(&Configuration::shop(&sandbox)?)?;
-    let prometheus = Prometheus::start(&guard.pages)?;
+    let prometheus = Prometheus::start(&guard.pages, &[])?;
 
     let scraped = || {
         prometheus.query("count_over_time(up{job=\"canary-guard\"}[1m]) > 4 and up == 1").is_ok_and(|s| !s.is_empty())
     };
     wait_until("Prometheus scrapes the guard", PATIENCE, scraped).with_context(|| guard.said())?;
 
-    let dashboard: Value = serde_json::from_str(&fs::read_to_string(deploy("grafana/canary.json"))?)?;
-    let panels = dashboard["panels"].as_array().context("a dashboard has panels")?;
-    ensure!(panels.len() >= 15, "only {} panels", panels.len());
-    for target in panels.iter().flat_map(|p| p["targets"].as_array().into_iter().flatten()) {
-        let query = target["expr"].as_str().context("a target has a query")?;
+    let dashboard = dashboard()?;
+    for query in queries(&dashboard)? {
         let asked = query.replace("$__rate_interval", "30s").replace("$deployment", ".*");
         let answered = !prometheus.query(&asked)?.is_empty();
         assert!(answered || NOTHING_YET.iter().any(|name| query.contains(name)), "nothing answers {query}");
@@ -135,4 +146,73 @@ fn every_rule_and_every_query_of_the_dashboard_is_answered() -> anyhow::Result<(
     }
     assert!(guard.stop()?.success());
     Ok(())
+}
+
+#[test]
+fn with_native_histograms_prometheus_takes_them_and_their_quantiles() -> anyhow::Result<()> {
+    const TEST: &str = "with_native_histograms_prometheus_takes_them_and_their_quantiles";
+    if !kernel_available(TEST) {
+        return Ok(());
+    }
+    if !has("prometheus") {
+        println!("SKIP {TEST}: there is no prometheus here (apt-get install prometheus)");
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let stable = sandbox.cgroup("stable-0")?;
+    let service = Service::start(&sandbox, &stable)?;
+    let _traffic = Traffic::start(&[service.address])?;
+    // The service's own process does nothing but sleep: this one waits for a CPU again and again.
+    let mut busy = sandbox.run(&stable, "while :; do sleep 0.01; done")?;
+    let guard = Guard::start(&Configuration::shop(&sandbox)?)?;
+    let prometheus = Prometheus::start(&guard.pages, &["--enable-feature=native-histograms"])?;
+
+    // Both from the same scrapes: the native histogram, and what it is made of, which the text has as classic buckets.
+    for name in ["canary_run_queue_wait_seconds", "canary_turnaround_seconds"] {
+        let number = |query: String| -> Option<f64> {
+            let answer = prometheus.query(&query).ok()?;
+            answer.first()?["value"][1].as_str()?.parse().ok()
+        };
+        let counted =
+            || number(format!("histogram_count(rate({name}{{role=\"stable\"}}[10s]))")).is_some_and(|n| n > 0.0);
+        wait_until(&format!("Prometheus has {name} natively"), PATIENCE, counted).with_context(|| guard.said())?;
+        let sum_per_count = |t: &str| number(format!("histogram_sum({t}) / histogram_count({t})"));
+        let total = format!("{name}{{role=\"stable\"}}");
+        let mean_s = sum_per_count(&total).context("a mean")?;
+        // Every value lies between the quantiles 0 and 1, so that the mean does, too.
+        let quantile = |q: f64| number(format!("histogram_quantile({q}, {total})")).context("a quantile");
+        let (least_s, middle_s, most_s) = (quantile(0.0)?, quantile(0.5)?, quantile(1.0)?);
+        assert!(least_s <= mean_s && mean_s <= most_s * 1.16, "{name}: {least_s} <= {mean_s} <= {most_s}");
+        assert!(least_s <= middle_s && middle_s <= most_s && most_s > 1e-6, "{name}: {middle_s}, {most_s}");
+        // Classic buckets would have the label `le`.
+        assert!(prometheus.query(&format!("{name}_bucket"))?.is_empty(), "{name} was read as classic");
+        // A classic bucket is a power of two wide, and the text is a little younger: a unit that is wrong is far more.
+        let text = guard.pages.get("/metrics")?.1;
+        let bound_s = classic_median_s(&text, name)?;
+        ensure!(
+            (bound_s / 4.0..=bound_s * 2.0).contains(&middle_s),
+            "{name}: {middle_s} s, and {bound_s} s in the text"
+        );
+    }
+    let dashboard = dashboard()?;
+    let quantiles: Vec<_> = queries(&dashboard)?.into_iter().filter(|q| q.contains("_bucket")).collect();
+    ensure!(!quantiles.is_empty(), "the dashboard has histograms");
+    for query in quantiles {
+        let asked = query.replace("$__rate_interval", "10s").replace("$deployment", ".*");
+        assert!(!prometheus.query(&asked)?.is_empty(), "nothing answers {query}");
+    }
+    busy.kill()?;
+    busy.wait()?;
+    Ok(())
+}
+
+/// The smallest bound that at least half of stable's values keep, from a page in text.
+fn classic_median_s(page: &str, name: &str) -> anyhow::Result<f64> {
+    let lines = || page.lines().filter(|l| l.starts_with(name) && l.contains("role=\"stable\""));
+    let value = |line: &str| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok());
+    let count = lines().find(|l| l.starts_with(&format!("{name}_count"))).and_then(value).context("a count")?;
+    let bound = lines()
+        .filter(|l| l.starts_with(&format!("{name}_bucket")) && value(l).is_some_and(|n| n >= count / 2.0))
+        .find_map(|l| l.split("le=\"").nth(1)?.split('"').next()?.parse().ok());
+    bound.context("a bucket with half of all")
 }

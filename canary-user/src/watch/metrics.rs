@@ -1,10 +1,12 @@
-//! What OpenMetrics scrapers see: one collector over the running totals and the latest state.
+//! What scrapers see: one collector over the running totals and the latest state.
 //!
 //! Goes in: every tick's Snapshot. Comes out: the series of [`catalogue`], all of the same tick.
 //! Refuses: labels without a bound (cgroup ids and paths), and zeros for what was not measured: such a series is absent.
 
 mod catalogue;
 mod counts;
+mod native;
+pub mod protobuf;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -31,13 +33,13 @@ use crate::{
     telemetry::OwnCost,
 };
 
-/// The content type of what [`encode`] writes.
+/// The content type of what [`Metrics::openmetrics`] writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Totals of a version that sent no samples for this long are dropped, or every release would leave its series behind.
 const FORGET_AFTER_NS: u64 = 3_600_000_000_000;
 
-/// The handle that the line records into; clones share their state with the registered collector.
+/// The handle that the line records into and the server reads from; clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics(Arc<Mutex<State>>);
 
@@ -97,13 +99,6 @@ struct DeploymentState {
 }
 
 impl Metrics {
-    /// Registers the collector and returns the handle to record with.
-    pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        registry.register_collector(Box::new(metrics.clone()));
-        metrics
-    }
-
     /// Also tells how notifications were delivered.
     pub fn tell_of(&self, deliveries: Deliveries) {
         self.lock().deliveries = deliveries;
@@ -142,6 +137,23 @@ impl Metrics {
             }
             .update(view);
         }
+    }
+
+    /// The whole page, in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// Only if a row of the catalogue does not fit its kind.
+    pub fn openmetrics(&self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self.clone()));
+        let mut page = String::new();
+        text::encode(&mut page, &registry)?;
+        Ok(page)
+    }
+
+    /// The whole page, in Prometheus' protobuf format, with native histograms.
+    pub fn protobuf(&self) -> Vec<u8> {
+        protobuf::encode(&self.lock())
     }
 
     // A panic while recording leaves totals that are behind by a tick, not wrong: keep serving them.
@@ -218,26 +230,16 @@ impl Collector for Metrics {
     }
 }
 
-fn encode_value(encoder: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> fmt::Result {
+fn encode_value(encoder: &mut MetricEncoder<'_>, kind: Kind, value: &Value<'_>) -> fmt::Result {
     match (kind, value) {
         (Kind::Counter, Value::Number(n)) => encoder.encode_counter(n, None::<&Exemplar<NoLabelSet, f64>>),
         (Kind::Gauge, Value::Number(n)) => encoder.encode_gauge(n),
-        (Kind::Histogram, Value::Distribution { sum, count, buckets }) => {
-            encoder.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
+        (Kind::Histogram, Value::Distribution(d)) => {
+            encoder.encode_histogram::<NoLabelSet>(d.sum_ns as f64 / 1e9, d.fine.count(), &d.coarse(), None)
         }
         // A row of the catalogue whose source does not fit its kind; the test of the full page meets every row.
-        (Kind::Histogram, Value::Number(_)) | (_, Value::Distribution { .. }) => Err(fmt::Error),
+        (Kind::Histogram, Value::Number(_)) | (_, Value::Distribution(_)) => Err(fmt::Error),
     }
-}
-
-/// The whole page, in the OpenMetrics text format.
-///
-/// # Errors
-/// Only if a collector in the registry fails to write itself.
-pub fn encode(registry: &Registry) -> Result<String, fmt::Error> {
-    let mut page = String::new();
-    text::encode(&mut page, registry)?;
-    Ok(page)
 }
 
 /// One family of series, for documentation.

@@ -15,21 +15,23 @@ use anyhow::{Context, anyhow};
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use prometheus_client::registry::Registry;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{net::TcpListener, sync::watch::Receiver};
 use tokio_rustls::rustls::ServerConfig;
 
 use self::probes::{Freshness, freshness};
-use super::{Board, Snapshot, metrics};
+use super::{
+    Board, Snapshot,
+    metrics::{self, Metrics, protobuf},
+};
 
 const INDEX: &str = "canary guard\n\n\
     /report/ID            the report of a decision, as one HTML file\n\
-    /metrics              OpenMetrics, for Prometheus\n\
+    /metrics              for Prometheus: OpenMetrics, or protobuf with native histograms where that is asked for\n\
     /monitor              CPU, memory and network use of the machine and of each version, P(t) and verdict, as JSON\n\
     /api/v1/deployments   each deployment with its verdict, versions and decision, as JSON\n\
     /api/v1/verdicts      changes of verdict, newest first\n\
@@ -48,7 +50,7 @@ const INDEX: &str = "canary guard\n\n\
 /// What is served, and from where.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    pub registry: Arc<Registry>,
+    pub metrics: Metrics,
     pub snapshots: Receiver<Arc<Snapshot>>,
     pub board: Board,
     /// Certificate and key; `None` = plain HTTP.
@@ -61,7 +63,7 @@ pub struct Sources {
 
 #[derive(Clone)]
 struct Api {
-    registry: Arc<Registry>,
+    metrics: Metrics,
     snapshots: Receiver<Arc<Snapshot>>,
     board: Board,
     takes_commands: bool,
@@ -103,8 +105,8 @@ pub async fn serve(
 }
 
 fn router(sources: Sources) -> Router {
-    let Sources { registry, snapshots, board, tls: _, commands, takes_commands } = sources;
-    let api = Api { registry, snapshots, board, takes_commands, started_ns: monotonic_ns() };
+    let Sources { metrics, snapshots, board, tls: _, commands, takes_commands } = sources;
+    let api = Api { metrics, snapshots, board, takes_commands, started_ns: monotonic_ns() };
     Router::new()
         .route("/", get(human::root))
         .route("/page/now", get(human::now))
@@ -129,9 +131,14 @@ fn router(sources: Sources) -> Router {
         .merge(commands)
 }
 
-async fn metrics_page(State(api): State<Api>) -> Response {
-    match metrics::encode(&api.registry) {
-        Ok(page) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response(),
+async fn metrics_page(State(api): State<Api>, headers: HeaderMap) -> Response {
+    let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|a| a.to_str().ok()).collect();
+    let typed = |kind| [(header::CONTENT_TYPE, kind), (header::VARY, "accept")];
+    if protobuf::is_wanted(&accept.join(",")) {
+        return (typed(protobuf::CONTENT_TYPE), api.metrics.protobuf()).into_response();
+    }
+    match api.metrics.openmetrics() {
+        Ok(page) => (typed(metrics::CONTENT_TYPE), page).into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, format!("encode metrics: {e}\n")).into_response(),
     }
 }

@@ -37,14 +37,9 @@ pub enum Kind {
 }
 
 #[derive(Debug)]
-pub enum Value {
+pub enum Value<'a> {
     Number(f64),
-    /// Buckets as (bound in seconds, own count).
-    Distribution {
-        sum: f64,
-        count: u64,
-        buckets: Vec<(f64, u64)>,
-    },
+    Distribution(&'a Distribution),
 }
 
 /// Values by the value of a label.
@@ -283,7 +278,7 @@ impl Source {
         }
     }
 
-    pub fn series(&self, state: &State) -> Vec<(Labels, Value)> {
+    pub fn series<'a>(&self, state: &'a State) -> Vec<(Labels, Value<'a>)> {
         let versions = || state.versions.iter();
         let deployments = || state.deployments.iter();
         match self {
@@ -294,13 +289,9 @@ impl Source {
                 .flat_map(|(key, c)| read(c).into_iter().map(|(name, n)| (with(version_labels(key), label, &name), n)))
                 .map(|(labels, n)| (labels, Value::Number(n)))
                 .collect(),
-            Source::VersionHistogram(read) => versions()
-                .filter_map(|(key, c)| {
-                    let d = read(c)?;
-                    let (sum, count) = (d.sum_ns as f64 / 1e9, d.fine.count());
-                    Some((version_labels(key), Value::Distribution { sum, count, buckets: d.coarse() }))
-                })
-                .collect(),
+            Source::VersionHistogram(read) => {
+                versions().filter_map(|(key, c)| Some((version_labels(key), Value::Distribution(read(c)?)))).collect()
+            }
             Source::Deployment(read) => {
                 deployments().filter_map(|(name, d)| Some((deployment_labels(name), Value::Number(read(d)?)))).collect()
             }

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 
 use canary_common::histogram;
+use prost::Message as _;
 
-use super::*;
+use super::{protobuf::MetricFamily, *};
 use crate::{guard::GateResult, telemetry::Histogram, watch::story};
 
 /// A page read back: values by "name{labels}", types and units by family, checked for the format's own rules.
@@ -52,10 +53,9 @@ impl Page {
 }
 
 fn page(metrics: impl FnOnce(&Metrics)) -> Page {
-    let mut registry = Registry::default();
-    let handle = Metrics::register(&mut registry);
+    let handle = Metrics::default();
     metrics(&handle);
-    Page::read(&encode(&registry).expect("encodes"))
+    Page::read(&handle.openmetrics().expect("encodes"))
 }
 
 const STABLE: &str = r#"deployment="checkout",role="stable",version="v1.4.2""#;
@@ -172,16 +172,53 @@ fn the_comparison_is_told() {
 }
 
 #[test]
+fn protobuf_tells_what_the_text_does_and_histograms_natively_too() {
+    let metrics = Metrics::default();
+    (0..3).for_each(|i| metrics.record(&story::snapshot(i)));
+    let text = Page::read(&metrics.openmetrics().expect("encodes"));
+    let (page, mut told, mut natives) = (metrics.protobuf(), 0, 0);
+    let mut rest = &page[..];
+    while !rest.is_empty() {
+        let family = MetricFamily::decode_length_delimited(&mut rest).expect("a family");
+        for metric in &family.metric {
+            let labels: Vec<String> = metric.label.iter().map(|l| format!("{}=\"{}\"", l.name, l.value)).collect();
+            let series = |suffix: &str| match &labels[..] {
+                [] => format!("{}{suffix}", family.name),
+                labels => format!("{}{suffix}{{{}}}", family.name, labels.join(",")),
+            };
+            if let Some(h) = &metric.histogram {
+                assert_eq!(text.get(&series("_count")), h.sample_count as f64);
+                assert_eq!(text.get(&series("_sum")), h.sample_sum);
+                assert_eq!(h.bucket.last().expect("buckets").cumulative_count, h.sample_count);
+                let deltas = h.positive_delta.iter();
+                let counts = deltas.scan(0, |count, delta| Some(std::mem::replace(count, *count + delta) + delta));
+                assert_eq!(counts.sum::<i64>().cast_unsigned() + h.zero_count, h.sample_count, "{}", series(""));
+                let length: u32 = h.positive_span.iter().map(|s| s.length).sum();
+                assert_eq!(length as usize, h.positive_delta.len());
+                natives += h.positive_delta.len();
+                told += h.bucket.len() + 2;
+            } else {
+                let number = metric.counter.as_ref().or(metric.gauge.as_ref()).expect("a number");
+                assert_eq!(text.get(&series("")), number.value);
+                assert_eq!(metric.counter.is_some(), family.name.ends_with("_total"), "{}", family.name);
+                told += 1;
+            }
+        }
+    }
+    assert_eq!(told, text.values.len(), "every series, and no other");
+    assert!(natives > 3, "{natives} native buckets");
+}
+
+#[test]
 fn labels_are_bounded_and_counters_forget_what_is_long_gone() {
-    let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry);
+    let metrics = Metrics::default();
     metrics.record(&story::snapshot(0));
-    let text = encode(&registry).expect("encodes");
+    let text = metrics.openmetrics().expect("encodes");
     assert!(!text.contains("slice") && !text.contains("4001"), "no cgroup path, no incarnation");
     let mut later = story::snapshot(story::GONE);
     later.t_ns += FORGET_AFTER_NS;
     metrics.record(&later);
-    let text = encode(&registry).expect("encodes");
+    let text = metrics.openmetrics().expect("encodes");
     assert!(text.contains(STABLE) && !text.contains(CANARY), "the version gone for an hour is dropped");
 }
 

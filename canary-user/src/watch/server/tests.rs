@@ -16,6 +16,18 @@ async fn get(addr: SocketAddr, path: &str) -> (String, String) {
     request(addr, "GET", path, "").await
 }
 
+/// Head and body, which need not be text, of the answer to a GET by who accepts that.
+async fn get_as(addr: SocketAddr, path: &str, accept: &str) -> (String, Vec<u8>) {
+    let mut stream = TcpStream::connect(addr).await.expect("connects");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sends");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("an answer");
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("an end of the head");
+    let body = answer.split_off(end + 4);
+    (String::from_utf8(answer).expect("a head is text"), body)
+}
+
 /// Head and body of the answer to a request.
 pub async fn request(addr: SocketAddr, method: &str, path: &str, body: &str) -> (String, String) {
     let mut stream = TcpStream::connect(addr).await.expect("connects");
@@ -34,13 +46,12 @@ pub async fn request(addr: SocketAddr, method: &str, path: &str, body: &str) -> 
 async fn serves_every_endpoint_and_stops_when_told() {
     let listener = bind("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
     let addr = listener.local_addr().expect("an address");
-    let mut registry = Registry::default();
-    let recorder = Metrics::register(&mut registry);
+    let recorder = Metrics::default();
     let (snapshots, receiver) = watch::channel(Arc::<Snapshot>::default());
     let (stop, stopped) = oneshot::channel::<()>();
     let board = Board::default();
     let sources = Sources {
-        registry: Arc::new(registry),
+        metrics: recorder.clone(),
         snapshots: receiver,
         board: board.clone(),
         tls: None,
@@ -67,6 +78,9 @@ async fn serves_every_endpoint_and_stops_when_told() {
     let (head, body) = get(addr, "/metrics").await;
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
     assert!(body.contains("canary_cpu_usage_seconds_total{") && body.ends_with("# EOF\n"));
+    let (head, body) = get_as(addr, "/metrics", protobuf::CONTENT_TYPE).await;
+    assert!(head.contains(&format!("content-type: {}", protobuf::CONTENT_TYPE)), "{head}");
+    assert!(body.windows(29).any(|w| w == b"canary_run_queue_wait_seconds"), "the families of the same page");
     let (head, body) = get(addr, "/monitor").await;
     assert!(head.contains("content-type: application/json"), "{head}");
     check_monitor(&serde_json::from_str(&body).expect("JSON"));
@@ -239,7 +253,7 @@ async fn served() -> (SocketAddr, watch::Sender<Arc<Snapshot>>, Board) {
     let (snapshots, receiver) = watch::channel(Arc::<Snapshot>::default());
     let board = Board::default();
     let sources = Sources {
-        registry: Arc::default(),
+        metrics: Metrics::default(),
         snapshots: receiver,
         board: board.clone(),
         tls: None,
@@ -288,7 +302,7 @@ async fn tls_with_the_configured_certificate() {
     let (_snapshots, receiver) = watch::channel(Arc::<Snapshot>::default());
     let tls = Some(tls::load(&files).expect("certificate and key"));
     let sources = Sources {
-        registry: Arc::default(),
+        metrics: Metrics::default(),
         snapshots: receiver,
         board: Board::default(),
         tls,

@@ -18,7 +18,7 @@ async fn guard() -> (String, watch::Sender<Arc<Snapshot>>, Board) {
     let (snapshots, receiver) = watch::channel(Arc::<Snapshot>::default());
     let board = Board::default();
     let sources = server::Sources {
-        registry: Arc::default(),
+        metrics: Default::default(),
         snapshots: receiver,
         board: board.clone(),
         tls: None,

@@ -26,9 +26,9 @@ impl Shown {
         let listener = bind("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
         let addr = listener.local_addr().expect("an address");
         let (snapshots, receiver) = watch::channel(Arc::<Snapshot>::default());
-        let (registry, board) = (Arc::default(), Board::default());
+        let (metrics, board) = (Default::default(), Board::default());
         let sources = Sources {
-            registry,
+            metrics,
             snapshots: receiver,
             board,
             tls: None,

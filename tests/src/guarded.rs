@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -41,12 +41,22 @@ pub struct Life {
 impl Guarded {
     /// `victim` is the program `victim` of this package; `on_term` is what it does at SIGTERM: "stay" or "end".
     pub fn new(victim: &str, on_term: &str) -> anyhow::Result<Self> {
+        Self::by(victim, on_term, |_, _| Ok("orchestrator = \"process\"\ngrace = \"60s\"".into()))
+    }
+
+    /// The same; `orchestrator` makes the keys of who carries decisions out, from the directory and that of the canary's cgroup.
+    pub fn by(
+        victim: &str,
+        on_term: &str,
+        orchestrator: impl FnOnce(&Path, &Path) -> anyhow::Result<String>,
+    ) -> anyhow::Result<Self> {
         let sandbox = Sandbox::new()?;
         let dir = tempfile::tempdir()?;
         let (stable, canary) = (sandbox.cgroup("stable")?, sandbox.cgroup("canary")?);
+        let orchestrator = orchestrator(dir.path(), &sandbox.root.dir(&canary))?;
         let text = format!(
             "window = \"100ms\"\njournal = \"{dir}/journal.db\"\npause_file = \"{dir}/pause\"\napi.socket = \"{dir}/canary.sock\"\n\
-             [[deployment]]\nname = \"test\"\nmode = \"rollback\"\norchestrator = \"process\"\ngrace = \"60s\"\n\
+             [[deployment]]\nname = \"test\"\nmode = \"rollback\"\n{orchestrator}\n\
              budget = {{ per_hour = 60, cooldown = \"0s\" }}\n\
              stable = {{ cgroup = \"{stable}\" }}\ncanary = {{ cgroup = \"{canary}\" }}\n",
             dir = dir.path().display()

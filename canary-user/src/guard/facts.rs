@@ -213,7 +213,7 @@ impl Memory {
     /// Takes in one tick with its window, before the facts of that tick are asked for.
     pub fn observe(&mut self, tick: &Tick, window: &Window) {
         let canary = targets(tick, &window.deployment, Role::Canary);
-        self.first_seen.retain(|t, _| canary.contains(t));
+        self.first_seen.retain(|t, _| canary.binary_search(t).is_ok());
         for target in canary {
             self.first_seen.entry(target).or_insert((window.index, tick.t_ns));
         }

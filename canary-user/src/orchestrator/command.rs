@@ -134,6 +134,8 @@ impl Orchestrator for Command {
                 orchestrator: NAME.into(),
                 steps,
                 inverse: Some(inverse),
+                // That there is a way. Which, the configuration says when it comes to that.
+                undo: self.config.undo.as_ref().map(|way| serde_json::json!(way)),
                 takes_at_most_ms: Some(self.config.timeout.as_millis() as u64),
                 ..Plan::default()
             })

@@ -138,6 +138,8 @@ impl Orchestrator for Webhook {
                 orchestrator: NAME.into(),
                 steps,
                 inverse: Some(inverse),
+                // That there is a way. Which, the configuration says when it comes to that.
+                undo: c.undo_url.as_ref().map(|way| serde_json::json!(way)),
                 takes_at_most_ms: Some(self.takes_at_most().as_millis() as u64),
                 ..Plan::default()
             })

@@ -44,7 +44,8 @@ impl Windower {
             .collect();
         let clean = tick.quality.is_clean();
         // Sums of an instance that went away, or that hold lost data, say nothing any more.
-        self.sums.retain(|target, _| clean && samples.iter().any(|s| s.target == *target));
+        let present: BTreeSet<&Target> = samples.iter().map(|s| &s.target).collect();
+        self.sums.retain(|target, _| clean && present.contains(target));
         self.merged_ticks = if clean { self.merged_ticks + 1 } else { 0 };
         if clean {
             for sample in &samples {

@@ -16,8 +16,8 @@ use crate::{
     journal::{Journal, archive::Archive},
     judge::{Judge, Parameters},
     orchestrator::{
-        Orchestrator, command::Command, docker::Docker, dry_run::DryRun, process::Process, systemd::Systemd,
-        webhook::Webhook,
+        Orchestrator, command::Command, docker::Docker, dry_run::DryRun, kubernetes::Kubernetes, process::Process,
+        systemd::Systemd, webhook::Webhook,
     },
     targets::{self, Target, cgroup::Root, discover, located::Located},
     telemetry::{self, Sensor, Tick, live, recording},
@@ -69,6 +69,7 @@ pub fn orchestrator(
         OrchestratorKind::DryRun => Arc::new(DryRun),
         OrchestratorKind::Systemd => Arc::new(Systemd::new(&config.systemd_bus, root.clone(), deployment)),
         OrchestratorKind::Docker => Arc::new(Docker::new(&config.docker_socket, deployment)),
+        OrchestratorKind::Kubernetes => Arc::new(Kubernetes::new(&config.kubernetes, deployment)),
         OrchestratorKind::Process => Arc::new(Process::new(root.path().to_owned(), deployment.grace, None)),
         OrchestratorKind::Webhook => Arc::new(Webhook::new(deployment.webhook.clone().expect(CHECKED))?),
         OrchestratorKind::Command => Arc::new(Command::new(deployment.command.clone().expect(CHECKED))),
@@ -174,6 +175,7 @@ pub fn followers(config: &Config, root: &Root, located: &Located) -> Vec<JoinHan
     vec![
         tokio::spawn(targets::follow_units(config.clone(), root.clone(), located.clone())),
         tokio::spawn(targets::follow_containers(config.clone(), root.clone(), located.clone())),
+        tokio::spawn(targets::follow_pods(config.clone(), root.clone(), located.clone())),
     ]
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
+    coordination::v1::Lease,
     core::v1::{ConfigMap, Namespace, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
@@ -17,6 +18,8 @@ use k8s_openapi::api::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+/// A guard that acts on the API server itself; in no overlay unless somebody names it there.
+const ACTING: &str = "components/kubernetes";
 const OVERLAYS: [&str; 4] = ["observe", "advise", "enforce", "least-privilege"];
 
 /// What a kustomization may hold, as far as ours do; another key is a misspelt one, or one to be added here.
@@ -120,6 +123,7 @@ fn check_type(object: &Value, place: &str) {
         "RoleBinding" => typed::<RoleBinding>(object, place),
         "ClusterRole" => typed::<ClusterRole>(object, place),
         "ClusterRoleBinding" => typed::<ClusterRoleBinding>(object, place),
+        "Lease" => typed::<Lease>(object, place),
         // Defined by others, and held against the DaemonSet below.
         "PodMonitor" => assert_eq!(object["apiVersion"], "monitoring.coreos.com/v1", "{place}"),
         other => panic!("{place}: no type is known for kind {other:?}"),
@@ -309,8 +313,67 @@ fn the_sensor_has_no_rights_on_the_api_server() {
         let place = path.strip_prefix(root()).expect("below").to_owned();
         let text = read(&path);
         let has_rights = text.lines().any(|line| line.starts_with("kind: ") && line.contains("Role"));
-        assert!(!has_rights || place.starts_with("actor"), "{}: rights belong to the actor", place.display());
+        let may = place.starts_with("actor") || place.starts_with(ACTING);
+        assert!(!has_rights || may, "{}: rights belong to who acts", place.display());
     }
+}
+
+#[test]
+fn who_acts_on_the_api_server_has_an_account_of_its_own() {
+    let dir = root().join(ACTING);
+    let roles = resources(&dir);
+    let account = object("ServiceAccount", &roles)["metadata"]["name"].clone();
+    assert_ne!(account, object("ServiceAccount", &resources(&root().join("base")))["metadata"]["name"]);
+    let patch = object("DaemonSet", &documents(&dir.join("daemonset.yaml")));
+    let pod = &patch["spec"]["template"]["spec"];
+    assert_eq!((&pod["serviceAccountName"], &pod["automountServiceAccountToken"]), (&account, &Value::Bool(true)));
+    // A container of another name would be added instead of changed.
+    let base = object("DaemonSet", &resources(&root().join("base")));
+    assert_eq!(pod["containers"][0]["name"], base["spec"]["template"]["spec"]["containers"][0]["name"]);
+    assert_eq!(pod["containers"][0]["env"][0]["name"], "NODE_NAME", "the guard asks for it");
+    let of = |kind: &str, name: fn(&Value) -> &Value| -> BTreeSet<String> {
+        let all = roles.iter().filter(|m| m["kind"] == kind);
+        all.map(|m| format!("{}/{}", m["metadata"]["namespace"], name(m))).collect()
+    };
+    let bound = of("RoleBinding", |m| &m["roleRef"]["name"]);
+    assert_eq!(of("Role", |m| &m["metadata"]["name"]), bound, "each Role is bound");
+    for binding in roles.iter().filter(|m| m["kind"] == "RoleBinding") {
+        assert_eq!(binding["subjects"][0]["name"], account);
+    }
+}
+
+#[test]
+fn kustomize_builds_an_overlay_that_acts_on_the_api_server() {
+    let test = "kustomize_builds_an_overlay_that_acts_on_the_api_server";
+    let has = Command::new("kubectl").args(["version", "--client"]).output().is_ok_and(|o| o.status.success());
+    if !has {
+        println!("SKIP {test}: there is no kubectl here");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let own = dir.path().canonicalize().expect("it is there");
+    // kustomize takes relative paths only.
+    let up = "../".repeat(own.components().count() - 1);
+    let at = |name: &str| {
+        let path = root().join(name).canonicalize().expect("it is there");
+        format!("{up}{}", path.display().to_string().trim_start_matches('/'))
+    };
+    let text = format!(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [{:?}]\ncomponents: [{:?}]\n",
+        at("overlays/observe"),
+        at(ACTING)
+    );
+    fs::write(own.join("kustomization.yaml"), text).expect("write the overlay");
+    let output = Command::new("kubectl").arg("kustomize").arg(&own).output().expect("kubectl runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let built: Vec<Value> = serde_saphyr::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap();
+    built.iter().for_each(|object| check_type(object, "acting"));
+    let pod = object("DaemonSet", &built)["spec"]["template"]["spec"].clone();
+    assert_eq!(pod["serviceAccountName"], "canary-guard-acting");
+    assert_eq!(pod["containers"].as_array().map(Vec::len), Some(1));
+    assert_eq!(pod["containers"][0]["securityContext"]["privileged"], true, "the rest is as it was");
+    let policy = object("NetworkPolicy", &built);
+    assert_eq!(policy["spec"]["egress"][0]["ports"][1]["port"], 6443);
 }
 
 #[test]

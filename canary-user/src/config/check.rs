@@ -129,6 +129,7 @@ impl Source<'_> {
             pause_file: self.path("pause_file", raw.pause_file, super::PAUSE_FILE)?,
             systemd_bus: raw.systemd_bus.map_or(super::SYSTEMD_BUS.into(), Spanned::into_inner),
             docker_socket: self.path("docker_socket", raw.docker_socket, super::DOCKER_SOCKET)?,
+            kubernetes: self.kubernetes(raw.kubernetes.unwrap_or_default())?,
             tls: raw.tls.map(|tls| self.tls(tls)).transpose()?,
             reports: raw.reports.map(|r| self.path("reports", Some(r), "")).transpose()?,
             notify: raw.notify.into_iter().map(|n| self.notify(n)).collect::<Result<_, _>>()?,
@@ -229,6 +230,7 @@ impl Source<'_> {
             grace: self.duration(&key("grace"), raw.grace, super::GRACE, (Duration::ZERO, HOUR))?,
             settle: self.duration(&key("settle"), raw.settle, super::SETTLE, (Duration::ZERO, HOUR))?,
             drain_unit: raw.drain_unit.map(|unit| unit.into_inner().into()),
+            http_route: raw.http_route.map(|r| self.http_route(&name, r)).transpose()?,
             quarantine: raw.quarantine.map_or(Ok(QuarantineConfig::default()), |q| self.quarantine(&name, q))?,
             max_age,
             minimum_healthy: self.number(&key("minimum_healthy"), raw.minimum_healthy, 1, 10_000)?.unwrap_or(1)

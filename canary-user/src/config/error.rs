@@ -40,6 +40,8 @@ pub enum Mistake {
     EmptyName,
     DuplicateName { name: String, first: Place },
     EmptyPattern,
+    EmptySelector,
+    NotAnObjectName { value: String },
     NotAbsolute { pattern: String },
     MountPoint { pattern: String, write: String },
     RootPattern,
@@ -97,6 +99,12 @@ impl fmt::Display for Mistake {
             Mistake::EmptyPattern => {
                 write!(f, "the pattern is empty: write a path below the cgroup2 root, such as \"/checkout/v1*\"")
             }
+            Mistake::EmptySelector => {
+                write!(f, "the selector is empty: write the version's labels, such as \"app=checkout,track=canary\"")
+            }
+            Mistake::NotAnObjectName { value } => {
+                write!(f, "\"{value}\" is not a name in Kubernetes: write lower-case letters, digits, '-' and '.'")
+            }
             Mistake::NotAbsolute { pattern } => {
                 write!(f, "\"{pattern}\" does not begin with '/': write the path from the cgroup2 root, \"/{pattern}\"")
             }
@@ -125,6 +133,7 @@ impl fmt::Display for Mistake {
                 write!(f, "orchestrator \"{orchestrator}\" acts on what it knows by name, not by '{by}': write ")?;
                 match *orchestrator {
                     "systemd" => write!(f, "systemd = \"...service\""),
+                    "kubernetes" => write!(f, "kubernetes = {{ namespace = \"...\", selector = \"...\" }}"),
                     _ => write!(f, "container, label or image"),
                 }
             }

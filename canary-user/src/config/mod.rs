@@ -9,6 +9,7 @@ mod check;
 mod command;
 mod error;
 mod judge;
+mod kubernetes;
 mod notify;
 mod quarantine;
 mod raw;
@@ -25,6 +26,7 @@ pub use api::{ApiConfig, SOCKET};
 pub use command::CommandConfig;
 pub use error::{ConfigError, Mistake, Place};
 pub use judge::what_if;
+pub use kubernetes::{HttpRouteConfig, KubernetesConfig, Pods};
 pub use notify::{NotifyConfig, NotifyKind, Occasion, Url};
 pub use quarantine::QuarantineConfig;
 pub use select::{Pattern, Selector};
@@ -57,6 +59,7 @@ pub struct Config {
     pub systemd_bus: String,
     /// Unix socket of Docker, or of Podman.
     pub docker_socket: PathBuf,
+    pub kubernetes: KubernetesConfig,
     /// Certificate and key of the port; `None` = plain HTTP.
     pub tls: Option<TlsConfig>,
     /// Where a report is written after every action; `None` = nowhere.
@@ -81,6 +84,8 @@ pub struct DeploymentConfig {
     pub settle: Duration,
     /// A unit that takes the work away from the canary when it is started; `%i` is the canary's instance.
     pub drain_unit: Option<Arc<str>>,
+    /// Where requests are shared out between the versions, for the orchestrator "kubernetes"; `None` = nowhere that it knows.
+    pub http_route: Option<HttpRouteConfig>,
     pub quarantine: QuarantineConfig,
     /// A canary older than this is left alone; `None` = no limit.
     pub max_age: Option<Duration>,
@@ -175,6 +180,7 @@ pub enum OrchestratorKind {
     Process,
     Systemd,
     Docker,
+    Kubernetes,
     Webhook,
     Command,
 }
@@ -186,6 +192,7 @@ impl OrchestratorKind {
         OrchestratorKind::Process,
         OrchestratorKind::Systemd,
         OrchestratorKind::Docker,
+        OrchestratorKind::Kubernetes,
         OrchestratorKind::Webhook,
         OrchestratorKind::Command,
     ];
@@ -196,6 +203,7 @@ impl OrchestratorKind {
             OrchestratorKind::Process => "process",
             OrchestratorKind::Systemd => "systemd",
             OrchestratorKind::Docker => "docker",
+            OrchestratorKind::Kubernetes => "kubernetes",
             OrchestratorKind::Webhook => "webhook",
             OrchestratorKind::Command => "command",
         }
@@ -206,6 +214,7 @@ impl OrchestratorKind {
         match self {
             OrchestratorKind::Systemd => Some(&["systemd"]),
             OrchestratorKind::Docker => Some(&["container", "label", "image"]),
+            OrchestratorKind::Kubernetes => Some(&["kubernetes"]),
             _ => None,
         }
     }
@@ -323,6 +332,7 @@ impl fmt::Display for Config {
             writeln!(f, "reports = {}", text(&reports.to_string_lossy()))?;
         }
         write!(f, "{}", self.api)?;
+        write!(f, "{}", self.kubernetes)?;
         if let Some(tls) = &self.tls {
             write!(f, "{tls}")?;
         }
@@ -337,6 +347,9 @@ impl fmt::Display for Config {
             if let Some(unit) = &d.drain_unit {
                 writeln!(f, "drain_unit = {}", text(unit))?;
             }
+            if let Some(route) = &d.http_route {
+                write!(f, "{route}")?;
+            }
             writeln!(f, "quarantine = {}", d.quarantine)?;
             if let Some(max_age) = d.max_age {
                 writeln!(f, "max_age = {}", time(max_age))?;
@@ -346,7 +359,12 @@ impl fmt::Display for Config {
             writeln!(f, "approval = \"{}\"\napproval_timeout = {}", d.approval.name(), time(d.approval_timeout))?;
             for (key, role) in [("stable", &d.stable), ("canary", &d.canary)] {
                 let (by, written) = role.selector.written();
-                write!(f, "{key} = {{ {by} = {}", text(written))?;
+                let written = match &role.selector {
+                    // A table already.
+                    Selector::Pods(_) => written.to_owned(),
+                    _ => text(written),
+                };
+                write!(f, "{key} = {{ {by} = {written}")?;
                 if let Some(version) = &role.version {
                     write!(f, ", version = {}", text(version))?;
                 }

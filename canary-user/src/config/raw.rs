@@ -7,6 +7,7 @@ use super::{
     api::RawApi,
     command::RawCommand,
     judge::{RawIndicators, RawJudge},
+    kubernetes::{RawHttpRoute, RawKubernetes, RawPods},
     notify::RawNotify,
     quarantine::RawQuarantine,
     tls::RawTls,
@@ -22,6 +23,7 @@ pub(super) struct Raw {
     pub pause_file: Option<Spanned<String>>,
     pub systemd_bus: Option<Spanned<String>>,
     pub docker_socket: Option<Spanned<String>>,
+    pub kubernetes: Option<RawKubernetes>,
     pub tls: Option<Spanned<RawTls>>,
     pub reports: Option<Spanned<String>>,
     #[serde(default)]
@@ -41,6 +43,7 @@ pub(super) struct RawDeployment {
     pub grace: Option<Spanned<String>>,
     pub settle: Option<Spanned<String>>,
     pub drain_unit: Option<Spanned<String>>,
+    pub http_route: Option<Spanned<RawHttpRoute>>,
     pub quarantine: Option<RawQuarantine>,
     pub max_age: Option<Spanned<String>>,
     pub minimum_healthy: Option<Spanned<i64>>,
@@ -64,6 +67,7 @@ pub(super) struct RawRole {
     pub container: Option<Spanned<String>>,
     pub label: Option<Spanned<String>>,
     pub image: Option<Spanned<String>>,
+    pub kubernetes: Option<Spanned<RawPods>>,
     pub version: Option<Spanned<String>>,
 }
 

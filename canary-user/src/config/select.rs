@@ -5,7 +5,7 @@ use std::ops::Range;
 use globset::{GlobBuilder, GlobMatcher};
 use toml::Spanned;
 
-use super::{ConfigError, Mistake, RoleConfig, check::Source, raw::RawRole};
+use super::{ConfigError, Mistake, Pods, RoleConfig, check::Source, raw::RawRole};
 
 /// Where cgroup2 mostly is.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
@@ -23,6 +23,8 @@ pub enum Selector {
     Label(String),
     /// Names of containers' images, as they were given when the container was made.
     Image(Pattern),
+    /// Pods on this node.
+    Pods(Pods),
 }
 
 /// A glob.
@@ -52,6 +54,7 @@ impl Selector {
             Selector::Container(pattern) => ("container", &pattern.text),
             Selector::Label(label) => ("label", label),
             Selector::Image(pattern) => ("image", &pattern.text),
+            Selector::Pods(pods) => ("kubernetes", &pods.text),
         }
     }
 }
@@ -67,7 +70,17 @@ impl Source<'_> {
             ("label", raw.label),
             ("image", raw.image),
         ];
+        let version = raw.version.map(|v| v.into_inner().into());
         let mut given = given.into_iter().filter_map(|(by, value)| Some((by, value?)));
+        if let Some(pods) = raw.kubernetes {
+            if let Some((other, again)) = given.next() {
+                let mistake = Mistake::TwoSelectors { other: "kubernetes" };
+                return Err(self.mistake(again.span(), format!("{key}.{other}"), mistake));
+            }
+            let place = self.place(pods.span().start);
+            let pods = self.pods(&format!("{key}.kubernetes"), pods)?;
+            return Ok(RoleConfig { selector: Selector::Pods(pods), version, place });
+        }
         let Some((by, value)) = given.next() else {
             return Err(self.mistake(span, format!("{key}.cgroup"), Mistake::MissingKey { add: "cgroup = \"/...\"" }));
         };
@@ -85,7 +98,7 @@ impl Source<'_> {
             }
             _ => Selector::Label(value.into_inner()),
         };
-        Ok(RoleConfig { selector, version: raw.version.map(|v| v.into_inner().into()), place })
+        Ok(RoleConfig { selector, version, place })
     }
 
     fn unit(&self, key: String, value: Spanned<String>) -> Result<Pattern, ConfigError> {

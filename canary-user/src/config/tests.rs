@@ -192,7 +192,7 @@ fn every_mistake_has_its_own_text() {
         (
             "\"process\"",
             "\"nomad\"",
-            "canary.toml:12:16: checkout.orchestrator: unknown orchestrator \"nomad\": choose one of dry-run, process, systemd, docker, webhook, command",
+            "canary.toml:12:16: checkout.orchestrator: unknown orchestrator \"nomad\": choose one of dry-run, process, systemd, docker, kubernetes, webhook, command",
         ),
         (
             "\"process\"",

@@ -3,6 +3,7 @@
 pub mod command;
 pub mod docker;
 pub mod dry_run;
+pub mod kubernetes;
 pub mod process;
 pub mod systemd;
 pub mod webhook;

@@ -4,9 +4,11 @@ pub mod cgroup;
 mod containers;
 pub mod discover;
 pub mod located;
+mod pods;
 mod units;
 
 pub use containers::follow as follow_containers;
+pub use pods::follow as follow_pods;
 pub use units::follow as follow_units;
 
 use std::{fmt, sync::Arc};

@@ -42,7 +42,7 @@ fn known_keys(table: &str) -> Vec<String> {
     let deployment = "[[deployment]]\nname = \"a\"\n";
     let text = match table {
         "" => "no_such_key = 1\n".to_owned(),
-        table @ ("judge" | "api" | "tls") => format!("[{table}]\nno_such_key = 1\n"),
+        table @ ("judge" | "api" | "tls" | "kubernetes") => format!("[{table}]\nno_such_key = 1\n"),
         "notify" => "[[notify]]\nno_such_key = 1\n".to_owned(),
         "deployment" => format!("{deployment}no_such_key = 1\n"),
         "indicator" => "[judge.indicator.cpu_per_work]\nno_such_key = 1\n".to_owned(),
@@ -60,21 +60,27 @@ fn keys() -> BTreeSet<String> {
     for key in known_keys("") {
         match key.as_str() {
             "deployment" => {}
-            "judge" | "notify" | "tls" => {}
+            "judge" | "notify" | "tls" | "kubernetes" => {}
             "api" => keys.extend(known_keys(&key).iter().map(|k| format!("{key}.{k}"))),
             _ => drop(keys.insert(key)),
         }
     }
     keys.extend(known_keys("judge").iter().filter(|k| *k != "indicator").map(|k| format!("judge.{k}")));
     keys.extend(known_keys("indicator").iter().map(|k| format!("judge.indicator.NAME.{k}")));
+    keys.extend(known_keys("kubernetes").iter().map(|k| format!("kubernetes.{k}")));
     keys.extend(known_keys("tls").iter().map(|k| format!("tls.{k}")));
     keys.extend(known_keys("notify").iter().map(|k| format!("notify.{k}")));
     for key in known_keys("deployment") {
         match key.as_str() {
             // The keys of `judge.indicator`, for one deployment.
             "indicator" => {}
-            "stable" | "canary" | "budget" | "webhook" | "command" | "quarantine" => {
-                keys.extend(known_keys(&key).iter().map(|k| format!("deployment.{key}.{k}")));
+            "stable" | "canary" | "budget" | "webhook" | "command" | "quarantine" | "http_route" => {
+                let inner = known_keys(&key);
+                keys.extend(inner.iter().filter(|k| *k != "kubernetes").map(|k| format!("deployment.{key}.{k}")));
+                if inner.iter().any(|k| k == "kubernetes") {
+                    let pods = known_keys(&format!("{key}.kubernetes"));
+                    keys.extend(pods.iter().map(|k| format!("deployment.{key}.kubernetes.{k}")));
+                }
             }
             _ => {
                 keys.insert(format!("deployment.{key}"));
@@ -131,6 +137,7 @@ fn the_page_has_the_defaults_that_hold() {
             }
             ("notify.on", _) => "all".to_owned(),
             ("deployment.webhook.url" | "deployment.command.run", _) => "required".to_owned(),
+            ("deployment.http_route.name" | "deployment.http_route.canary", _) => "required".to_owned(),
             ("deployment.stable.version", _) => "\"stable\"".to_owned(),
             ("deployment.canary.version", _) => "\"canary\"".to_owned(),
             (_, Some(value)) => value.to_string(),

@@ -1,0 +1,207 @@
+//! Deployments and Argo Rollouts of Kubernetes, through its API server.
+//!
+//! Goes in: a decision on targets that are pods. Stable and canary as two Deployments: the canary's weight in an HTTPRoute
+//! becomes 0 (drain, where one is named), or it is scaled to 0. One Deployment in the middle of a rollout: it gets the template
+//! of the ReplicaSet that stable runs. An Argo Rollout is aborted. Refused: what somebody else would change back, and what
+//! was replaced since the decision.
+//!
+//! Every change holds for one version of one object only (`test` of uid and resourceVersion in a JSON Patch), and is made
+//! only while that object's `spec` is the one that was planned on.
+
+pub mod api;
+mod change;
+mod event;
+mod inverse;
+pub mod lease;
+mod owner;
+mod patch;
+mod plan;
+mod state;
+mod workload;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, sleep},
+};
+
+use self::{api::Api, change::Change, inverse::Inverse, lease::Lease, plan::Work};
+use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
+use crate::{
+    config::{DeploymentConfig, HttpRouteConfig, KubernetesConfig},
+    guard::{Action, Decision},
+};
+
+pub use self::workload::template_hash;
+
+pub const NAME: &str = "kubernetes";
+/// How often the cluster is asked whether it has carried a change out.
+const LOOK: Duration = Duration::from_millis(500);
+/// What the cluster may take beyond what its objects say.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// Changes Deployments, HTTPRoutes and Rollouts.
+pub struct Kubernetes {
+    kubeconfig: Option<PathBuf>,
+    node: String,
+    minimum_healthy: usize,
+    http_route: Option<HttpRouteConfig>,
+    /// `None` = this guard acts alone.
+    lease: Option<Lease>,
+    api: OnceCell<Api>,
+}
+
+impl Kubernetes {
+    /// Has to be called in a runtime where a Lease is asked for.
+    pub fn new(config: &KubernetesConfig, deployment: &DeploymentConfig) -> Self {
+        let node = config.node_name();
+        let lease = config.lease_namespace.as_ref().map(|namespace| {
+            let name = format!("canary-guard-{}", deployment.name);
+            Lease::campaign(config.kubeconfig.clone(), namespace.clone(), name, node.clone())
+        });
+        Self {
+            kubeconfig: config.kubeconfig.clone(),
+            node,
+            minimum_healthy: deployment.minimum_healthy,
+            http_route: deployment.http_route.clone(),
+            lease,
+            api: OnceCell::new(),
+        }
+    }
+
+    async fn open(&self) -> anyhow::Result<&Api> {
+        self.api.get_or_try_init(|| Api::open(self.kubeconfig.as_deref())).await
+    }
+
+    async fn plan(&self, decision: &Decision) -> Result<Plan, Error> {
+        let api = self.open().await.map_err(Error::refused)?;
+        let Work { changes, takes_seconds } = self.work(api, decision).await?;
+        let inverses: Option<Vec<Inverse>> = changes.iter().rev().map(Change::inverse).collect();
+        let back: Vec<String> = changes.iter().rev().map(Change::way_back).collect();
+        Ok(Plan {
+            orchestrator: NAME.into(),
+            steps: changes.iter().map(Change::to_string).collect(),
+            inverse: Some(back.join("; ")),
+            undo: inverses.map(|all| serde_json::to_value(all).context("write the way back")).transpose()?,
+            takes_at_most_ms: Some((Duration::from_secs(takes_seconds) + MARGIN).as_millis() as u64),
+            ends_after_ms: None,
+        })
+    }
+
+    async fn carry_out(&self, decision: &Decision, plan: &Plan) -> Result<(), Error> {
+        let until = Instant::now() + plan.takes_at_most(Duration::ZERO);
+        let api = self.open().await.map_err(Error::refused)?;
+        let Work { changes, .. } = self.work(api, decision).await?;
+        let now: Vec<String> = changes.iter().map(Change::to_string).collect();
+        if now != plan.steps {
+            return Err(Error::refused(format!(
+                "what there is to do has changed since it was planned; now: {}",
+                now.join("; ")
+            )));
+        }
+        for (done, change) in changes.iter().enumerate() {
+            change.make(api, &decision.id).await.map_err(|e| match e {
+                Error::Refused(why) if done > 0 => anyhow!("after a part was done: {why}").into(),
+                other => other,
+            })?;
+        }
+        // A route and a pause are what they are at once; pods take their time.
+        loop {
+            match self.found(api, decision).await {
+                Ok(Found { state: State::InEffect, .. }) => return Ok(()),
+                Ok(found) if Instant::now() >= until => {
+                    return Err(anyhow!("the cluster has not carried it out: {}", found.detail).into());
+                }
+                Err(e) if Instant::now() >= until => return Err(e.into()),
+                Ok(_) | Err(_) => sleep(LOOK).await,
+            }
+        }
+    }
+
+    async fn apply_and_tell(&self, decision: &Decision, plan: &Plan) -> Result<(), Error> {
+        let result = self.carry_out(decision, plan).await;
+        let (kind, said) = match &result {
+            Ok(()) => (event::Type::Normal, plan.steps.join("; ")),
+            Err(e) => (event::Type::Warning, e.to_string()),
+        };
+        self.tell(decision, kind, decision.action.name(), &said).await;
+        result
+    }
+
+    async fn go_back(&self, decision: &Decision, plan: &Plan) -> Result<(), Error> {
+        let undo = plan.undo.clone().ok_or_else(|| Error::refused("the way back is for people: see the plan"))?;
+        let undo: Vec<Inverse> =
+            serde_json::from_value(undo).map_err(|e| Error::refused(format!("read the way back: {e}")))?;
+        let api = self.open().await.map_err(Error::refused)?;
+        for (done, inverse) in undo.iter().enumerate() {
+            inverse.make(api, &decision.id).await.map_err(|e| match e {
+                Error::Refused(why) if done > 0 => anyhow!("after a part was undone: {why}").into(),
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn undo_and_tell(&self, decision: &Decision, plan: &Plan) -> Result<(), Error> {
+        let result = self.go_back(decision, plan).await;
+        let (kind, said) = match &result {
+            Ok(()) => (event::Type::Normal, plan.inverse.clone().unwrap_or_default()),
+            Err(e) => (event::Type::Warning, e.to_string()),
+        };
+        self.tell(decision, kind, "undo", &said).await;
+        result
+    }
+
+    /// Writes an Event on the object that people look at. One that cannot be written holds nothing up.
+    async fn tell(&self, decision: &Decision, kind: event::Type, action: &str, said: &str) {
+        let told = async {
+            let api = self.open().await?;
+            let Some(about) = state::workload(api, decision).await? else { return Ok(()) };
+            let note = event::Note { kind, action, said, node: &self.node };
+            event::write(api, &about, decision, note).await
+        };
+        if let Err(e) = told.await {
+            let e: anyhow::Error = e;
+            tracing::warn!(decision = %decision.id, "no Event was written: {e:#}");
+        }
+    }
+
+    fn drains_by_route(&self, decision: &Decision) -> Option<&HttpRouteConfig> {
+        self.http_route.as_ref().filter(|_| decision.action == Action::Drain)
+    }
+}
+
+impl Orchestrator for Kubernetes {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn knows_runs(&self) -> bool {
+        true
+    }
+
+    fn leader(&self) -> Result<String, String> {
+        match &self.lease {
+            Some(lease) => lease.ask(),
+            None => Ok("this guard acts alone: no lease_namespace is set".into()),
+        }
+    }
+
+    fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
+        Box::pin(self.plan(decision))
+    }
+
+    fn apply<'a>(&'a self, decision: &'a Decision, plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.apply_and_tell(decision, plan))
+    }
+
+    fn state<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, anyhow::Result<Found>> {
+        Box::pin(async { self.found(self.open().await?, decision).await })
+    }
+
+    fn undo<'a>(&'a self, decision: &'a Decision, plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.undo_and_tell(decision, plan))
+    }
+}

@@ -1,0 +1,70 @@
+//! Events on the object, which `kubectl describe` shows.
+
+use std::time::SystemTime;
+
+use kube::api::DynamicObject;
+use serde_json::json;
+
+use super::{
+    api::{Api, Kind},
+    workload::Object,
+};
+use crate::guard::Decision;
+
+/// Who reports, in the form of a domain (events.k8s.io/v1, `reportingController`).
+const CONTROLLER: &str = "canary-guard";
+/// The API server takes no longer notes, and no longer names of who reports.
+const NOTE_BYTES: usize = 1024;
+const INSTANCE_BYTES: usize = 128;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    Normal,
+    Warning,
+}
+
+/// What is told.
+pub struct Note<'a> {
+    pub kind: Type,
+    /// What was tried: "rollback", "undo".
+    pub action: &'a str,
+    pub said: &'a str,
+    pub node: &'a str,
+}
+
+pub async fn write(api: &Api, about: &Object, decision: &Decision, note: Note<'_>) -> anyhow::Result<()> {
+    let Note { kind, action, said, node } = note;
+    let mut text = format!("{action} by decision {}: {said} ({})", decision.id, decision.reason);
+    text.truncate(text.floor_char_boundary(NOTE_BYTES));
+    let (kind, reason) = match kind {
+        Type::Normal => ("Normal", format!("Canary{}", capital(action))),
+        Type::Warning => ("Warning", format!("Canary{}Failed", capital(action))),
+    };
+    let resource = about.kind.resource();
+    let event = json!({
+        "apiVersion": Kind::Event.resource().api_version,
+        "kind": "Event",
+        "metadata": { "generateName": "canary-guard-", "namespace": about.namespace },
+        "eventTime": humantime::format_rfc3339_micros(SystemTime::now()).to_string(),
+        "type": kind,
+        "reason": reason,
+        "action": capital(action),
+        "note": text,
+        "reportingController": CONTROLLER,
+        "reportingInstance": &node[..node.floor_char_boundary(INSTANCE_BYTES)],
+        "regarding": {
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "namespace": about.namespace,
+            "name": about.name,
+            "uid": about.uid,
+        },
+    });
+    let event: DynamicObject = serde_json::from_value(event)?;
+    api.create(Kind::Event, &about.namespace, &event).await
+}
+
+fn capital(word: &str) -> String {
+    let (first, rest) = word.split_at(1.min(word.len()));
+    format!("{}{rest}", first.to_ascii_uppercase())
+}

@@ -1,0 +1,88 @@
+//! What takes a change back, where it still stands.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    api::{Api, Kind},
+    change::Backend,
+    patch::send,
+    workload::{Object, flag, number, string, template},
+};
+use crate::orchestrator::Error;
+
+/// What takes a change back, as it stands in the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Inverse {
+    Weight { route: Object, service: String, weights: Vec<Backend> },
+    Scale { deployment: Object, replicas: i64, was_set_to: i64 },
+    Template { deployment: Object, replica_set: String, was_set_to: String },
+    Pause { workload: Object, paused: bool },
+}
+
+impl Inverse {
+    /// Takes the change back where it still stands; what somebody changed since is left, and told.
+    pub async fn make(&self, api: &Api, decision: &str) -> Result<(), Error> {
+        let since = |object: &Object, what: String| {
+            Err(Error::refused(format!("{object} was changed by someone else since, it has {what}: it is not touched")))
+        };
+        match self {
+            Inverse::Weight { route, service, weights } => {
+                send(api, route, None, decision, |now| {
+                    let mut all = Vec::new();
+                    for b in weights {
+                        let there = now.data.pointer(&b.pointer());
+                        let there = there.filter(|there| string(there, "/name") == Some(service));
+                        let Some(there) = there else { return since(route, "other backends".into()) };
+                        let path = format!("{}/weight", b.pointer());
+                        match number(there, "/weight") {
+                            now if now.unwrap_or(1) == b.weight.unwrap_or(1) => {}
+                            Some(0) => all.push(match b.weight {
+                                Some(weight) => json!({ "op": "replace", "path": path, "value": weight }),
+                                None => json!({ "op": "remove", "path": path }),
+                            }),
+                            now => return since(route, format!("weight {} for {service}", now.unwrap_or(1))),
+                        }
+                    }
+                    Ok(Some(all).filter(|all| !all.is_empty()))
+                })
+                .await
+            }
+            Inverse::Scale { deployment, replicas, was_set_to } => {
+                send(api, deployment, Some("scale"), decision, |now| match number(&now.data, "/spec/replicas") {
+                    Some(now) if now == *replicas => Ok(None),
+                    // "add" also replaces; a scale of 0 does not have the field.
+                    Some(now) if now == *was_set_to => {
+                        Ok(Some(vec![json!({ "op": "add", "path": "/spec/replicas", "value": replicas })]))
+                    }
+                    now => since(deployment, format!("{} replicas", now.unwrap_or(1))),
+                })
+                .await
+            }
+            Inverse::Template { deployment, replica_set, was_set_to } => {
+                let of = async |name: &str| {
+                    let found = api.get(Kind::ReplicaSet, &deployment.namespace, name).await.map_err(Error::refused)?;
+                    found.as_ref().and_then(template).ok_or_else(|| {
+                        Error::refused(format!("ReplicaSet {name} is gone, and with it what there is to go back to"))
+                    })
+                };
+                let (back, set) = (of(replica_set).await?, of(was_set_to).await?);
+                send(api, deployment, None, decision, |now| match template(now) {
+                    Some(now) if now == back => Ok(None),
+                    Some(now) if now == set => {
+                        Ok(Some(vec![json!({ "op": "replace", "path": "/spec/template", "value": back })]))
+                    }
+                    _ => since(deployment, "another template".into()),
+                })
+                .await
+            }
+            Inverse::Pause { workload, paused } => {
+                send(api, workload, None, decision, |now| {
+                    let stands = flag(&now.data, "/spec/paused") != *paused;
+                    Ok(stands.then(|| vec![json!({ "op": "add", "path": "/spec/paused", "value": paused })]))
+                })
+                .await
+            }
+        }
+    }
+}

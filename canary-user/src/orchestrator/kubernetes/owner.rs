@@ -1,0 +1,80 @@
+//! Who else looks after an object, and would take a change back.
+
+use kube::{ResourceExt as _, api::DynamicObject};
+
+use super::{
+    api::{Api, Kind},
+    workload::{Object, number, owner, string},
+};
+use crate::orchestrator::Error;
+
+/// Marks that controllers of a repository leave on what they apply: label or annotation, who it is.
+const REPOSITORY: [(&str, &str); 4] = [
+    ("argocd.argoproj.io/tracking-id", "Argo CD"),
+    ("argocd.argoproj.io/instance", "Argo CD"),
+    ("kustomize.toolkit.fluxcd.io/name", "Flux"),
+    ("helm.toolkit.fluxcd.io/name", "Flux"),
+];
+/// The names by which the same write, in `managedFields`.
+const WRITERS: [(&str, &str); 4] = [
+    ("argocd-controller", "Argo CD"),
+    ("argocd-application-controller", "Argo CD"),
+    ("kustomize-controller", "Flux"),
+    ("helm-controller", "Flux"),
+];
+/// With this annotation Flux leaves an object alone.
+const FLUX_OFF: (&str, &str) = ("kustomize.toolkit.fluxcd.io/reconcile", "disabled");
+const HELM_RELEASE: &str = "meta.helm.sh/release-name";
+
+/// Why the `spec` of an object is not changed: somebody would change it back.
+pub fn obstacle(what: &Object, object: &DynamicObject) -> Option<String> {
+    if what.namespace.starts_with("kube-") {
+        return Some(format!("{what} is in a namespace of the system: it is not touched"));
+    }
+    if let Some((kind, name, _)) = owner(object) {
+        let hint = if kind == "Canary" { ": let Flagger ask the guard (/gate)" } else { "" };
+        return Some(format!("{what} belongs to {kind} {name}, whose operator would change it back{hint}"));
+    }
+    let by = repository(object)?;
+    Some(format!(
+        "{what} is applied from a repository by {by}, which would change it back: take the version back in the repository"
+    ))
+}
+
+fn repository(object: &DynamicObject) -> Option<&'static str> {
+    if object.annotations().get(FLUX_OFF.0).is_some_and(|v| v == FLUX_OFF.1) {
+        return None;
+    }
+    let marked = |key: &str| object.annotations().contains_key(key) || object.labels().contains_key(key);
+    let writes = |name: &str| object.managed_fields().iter().any(|field| field.manager.as_deref() == Some(name));
+    let mark = REPOSITORY.iter().find(|(key, _)| marked(key));
+    mark.or_else(|| WRITERS.iter().find(|(name, _)| writes(name))).map(|(_, by)| *by)
+}
+
+/// What the plan says of who may change it back later, though not at once.
+pub fn note(object: &DynamicObject) -> Option<String> {
+    let release = object.annotations().get(HELM_RELEASE)?;
+    Some(format!("until the next upgrade of the Helm release {release}"))
+}
+
+/// What an autoscaler does about a Deployment that is scaled to 0: `Err` = bring it back.
+pub async fn autoscaler(api: &Api, deployment: &Object) -> Result<Option<String>, Error> {
+    let all = api.list(Kind::HorizontalPodAutoscaler, &deployment.namespace, "").await.map_err(Error::refused)?;
+    let Some(scaler) = all.iter().find(|scaler| {
+        string(&scaler.data, "/spec/scaleTargetRef/kind") == Some("Deployment")
+            && string(&scaler.data, "/spec/scaleTargetRef/name") == Some(&deployment.name)
+    }) else {
+        return Ok(None);
+    };
+    let name = scaler.name_any();
+    if let Some(keda) = scaler.labels().get("scaledobject.keda.sh/name") {
+        return Err(Error::refused(format!(
+            "{deployment} is scaled by KEDA's ScaledObject {keda}, which would scale it up again from 0"
+        )));
+    }
+    // At 0 replicas the autoscaler stops, unless its own minimum is 0, too.
+    if number(&scaler.data, "/spec/minReplicas") == Some(0) {
+        return Err(Error::refused(format!("HorizontalPodAutoscaler {name} scales {deployment} up again from 0")));
+    }
+    Ok(Some(format!("HorizontalPodAutoscaler {name} stays off until it is scaled up")))
+}

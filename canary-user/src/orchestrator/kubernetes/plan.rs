@@ -1,0 +1,207 @@
+//! What there is to change for a decision, worked out from the cluster as it is now.
+
+use kube::{ResourceExt as _, api::DynamicObject};
+
+use super::{
+    Kubernetes,
+    api::{Api, Kind},
+    change::{Change, backends},
+    owner,
+    workload::{Object, PodRun, Side, flag, number, owner as owner_of, pod, string, template, template_hash},
+};
+use crate::{
+    guard::{Action, Decision},
+    orchestrator::Error,
+    targets::Target,
+};
+
+/// Until a Deployment that does not get on is called failed, where it says nothing else (`progressDeadlineSeconds`).
+const PROGRESS_SECONDS: i64 = 600;
+
+/// The changes of one decision.
+pub struct Work {
+    pub changes: Vec<Change>,
+    /// The longest that the cluster may take to carry them out.
+    pub takes_seconds: u64,
+}
+
+impl Kubernetes {
+    pub(super) async fn work(&self, api: &Api, decision: &Decision) -> Result<Work, Error> {
+        match decision.action {
+            Action::Hold | Action::Drain | Action::Rollback => {}
+            Action::Quarantine => {
+                return Err(Error::refused(
+                    "Kubernetes has nothing that takes resources from running pods for a time: use mode drain or rollback",
+                ));
+            }
+            Action::Promote => return Err(Error::refused("promoting is left to who began the rollout")),
+        }
+        let canary = Side::of(api, &decision.canary).await?;
+        let takes_seconds = match canary.kind {
+            Kind::Deployment if decision.action == Action::Drain => canary.grace_seconds,
+            _ => {
+                let progress = number(&canary.workload.data, "/spec/progressDeadlineSeconds");
+                canary.grace_seconds + progress.unwrap_or(PROGRESS_SECONDS).unsigned_abs()
+            }
+        };
+        if decision.action == Action::Hold {
+            return Ok(Work { changes: vec![hold(&canary)?], takes_seconds: 0 });
+        }
+        let stable = self.stable(api, decision).await?;
+        let changes = match (canary.kind, canary.is_same_workload(&stable)) {
+            (Kind::Rollout, true) => vec![abort(&canary, &stable)?],
+            (Kind::Deployment, true) if decision.action == Action::Rollback => vec![template_back(&canary, &stable)?],
+            (Kind::Deployment, true) => {
+                return Err(Error::refused(format!(
+                    "stable and canary are pods of the one {}: those that are taken away would come again with the same \
+                     version; use mode rollback",
+                    canary.object()
+                )));
+            }
+            (Kind::Deployment, false) => self.take_away(api, decision, &canary, &stable).await?,
+            _ => return Err(Error::refused(format!("{} and {} are two Rollouts", canary.object(), stable.object()))),
+        };
+        Ok(Work { changes, takes_seconds })
+    }
+
+    /// Where stable belongs, by those of its pods that are still there.
+    async fn stable(&self, api: &Api, decision: &Decision) -> Result<Side, Error> {
+        let mut there: Vec<Target> = Vec::new();
+        for target in &decision.stable {
+            if pod(api, PodRun::of(target)?).await.map_err(Error::refused)?.is_some() {
+                there.push(target.clone());
+            }
+        }
+        if there.is_empty() {
+            let name = &decision.deployment;
+            return Err(Error::refused(format!("no stable pod of {name} is left: what to go back to is not known")));
+        }
+        Side::of(api, &there).await
+    }
+
+    /// Two Deployments: requests are kept from the canary where a route can do that, else, or for good, it is scaled to 0.
+    async fn take_away(
+        &self,
+        api: &Api,
+        decision: &Decision,
+        canary: &Side,
+        stable: &Side,
+    ) -> Result<Vec<Change>, Error> {
+        let available = number(&stable.workload.data, "/status/availableReplicas").unwrap_or_default();
+        if available < self.minimum_healthy as i64 {
+            return Err(Error::refused(format!(
+                "{} has {available} available pods of the {} that are needed to take the load",
+                stable.object(),
+                self.minimum_healthy
+            )));
+        }
+        // One that Flagger owns tells that the canary is its own, too.
+        if let Some((kind, name, _)) = owner_of(&stable.workload).filter(|(kind, ..)| kind == "Canary") {
+            return Err(Error::refused(format!(
+                "{} belongs to {kind} {name}: let Flagger ask the guard (/gate)",
+                stable.object()
+            )));
+        }
+        let mut changes = Vec::new();
+        changes.extend(self.weight(api, &canary.object().namespace).await?);
+        if changes.is_empty() || decision.action == Action::Rollback {
+            changes.extend(scale_to_0(api, canary).await?);
+        }
+        if changes.is_empty() {
+            return Err(Error::refused(format!("{} has no replicas and no weight already", canary.object())));
+        }
+        Ok(changes)
+    }
+
+    async fn weight(&self, api: &Api, namespace: &str) -> Result<Option<Change>, Error> {
+        let Some(config) = &self.http_route else { return Ok(None) };
+        let found = api.get(Kind::HttpRoute, namespace, &config.name).await.map_err(Error::refused)?;
+        let route =
+            found.ok_or_else(|| Error::refused(format!("there is no HTTPRoute {namespace}/{}", config.name)))?;
+        let object = Object::of(Kind::HttpRoute, &route);
+        if let Some(why) = owner::obstacle(&object, &route) {
+            return Err(Error::Refused(why));
+        }
+        let service = config.canary.clone();
+        let weights = match backends(&route, &service) {
+            // Without another backend that has weight, what is left is to scale.
+            Err(_) => return Ok(None),
+            Ok(weights) if weights.is_empty() => {
+                return Err(Error::refused(format!("{object} has no backend {service}")));
+            }
+            Ok(weights) => weights.into_iter().filter(|b| b.weight != Some(0)).collect::<Vec<_>>(),
+        };
+        Ok((!weights.is_empty()).then_some(Change::Weight { route: object, service, weights }))
+    }
+}
+
+async fn scale_to_0(api: &Api, canary: &Side) -> Result<Option<Change>, Error> {
+    let deployment = canary.object();
+    may_change(&deployment, &canary.workload)?;
+    let from = number(&canary.workload.data, "/spec/replicas").unwrap_or(1);
+    if from == 0 {
+        return Ok(None);
+    }
+    let scaler = owner::autoscaler(api, &deployment).await?;
+    let notes: Vec<String> = scaler.into_iter().chain(owner::note(&canary.workload)).collect();
+    let note = Some(notes.join(", ")).filter(|note| !note.is_empty());
+    Ok(Some(Change::Scale { deployment, from, to: 0, note }))
+}
+
+fn may_change(object: &Object, found: &DynamicObject) -> Result<(), Error> {
+    owner::obstacle(object, found).map_or(Ok(()), |why| Err(Error::Refused(why)))
+}
+
+fn hold(canary: &Side) -> Result<Change, Error> {
+    let workload = canary.object();
+    may_change(&workload, &canary.workload)?;
+    if flag(&canary.workload.data, "/spec/paused") {
+        return Err(Error::refused(format!("{workload} is paused already")));
+    }
+    Ok(Change::Pause { workload, paused: true })
+}
+
+/// One Deployment in the middle of a rollout: the template of the ReplicaSet that stable runs, named, not "the one before".
+fn template_back(canary: &Side, stable: &Side) -> Result<Change, Error> {
+    let deployment = canary.object();
+    may_change(&deployment, &canary.workload)?;
+    let (name, wanted) = (canary.replica_set.name_any(), template(&canary.workload));
+    if stable.replica_set.uid() == canary.replica_set.uid() {
+        return Err(Error::refused(format!(
+            "stable and canary are both pods of ReplicaSet {name}: there is no difference"
+        )));
+    }
+    if wanted != template(&canary.replica_set) {
+        return Err(Error::refused(format!(
+            "{deployment} does not want ReplicaSet {name} any more: somebody acts already"
+        )));
+    }
+    let of_stable = template(&stable.replica_set);
+    let template = of_stable
+        .ok_or_else(|| Error::refused(format!("ReplicaSet {} has no template", stable.replica_set.name_any())))?;
+    Ok(Change::Template {
+        deployment,
+        replica_set: stable.replica_set.name_any(),
+        revision: stable.revision(),
+        template,
+        replaced: name,
+        unpause: flag(&canary.workload.data, "/spec/paused"),
+        note: owner::note(&canary.workload),
+    })
+}
+
+fn abort(canary: &Side, stable: &Side) -> Result<Change, Error> {
+    let rollout = canary.object();
+    let (status, hash) = (&canary.workload.data, template_hash(canary.replica_set.labels()));
+    if flag(status, "/status/abort") {
+        return Err(Error::refused(format!("{rollout} was aborted already")));
+    }
+    if string(status, "/status/currentPodHash") != Some(hash) {
+        return Err(Error::refused(format!("{rollout} does not roll {hash} out any more")));
+    }
+    let stable_hash = template_hash(stable.replica_set.labels());
+    if string(status, "/status/stableRS") != Some(stable_hash) || stable_hash == hash {
+        return Err(Error::refused(format!("{rollout} does not call {stable_hash} its stable version")));
+    }
+    Ok(Change::Abort { rollout })
+}

@@ -1,0 +1,11 @@
+//! What the orchestrator "kubernetes" does, asked of an API server that keeps versions and the `test` of JSON Patch.
+
+mod cluster;
+mod lease;
+mod real;
+mod refusals;
+mod rights;
+mod rollback;
+mod server;
+mod takeaway;
+mod tls;

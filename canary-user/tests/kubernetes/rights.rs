@@ -1,0 +1,127 @@
+//! The Roles in `deploy/kubernetes/components/kubernetes/rbac.yaml` allow every call that is made, and nothing besides.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use canary_user::{
+    guard::Action,
+    orchestrator::Orchestrator as _,
+    targets::{cgroup::Root, follow_pods, located::Located},
+};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    cluster::{Cluster, NAMESPACE, config, decision, hands},
+    server::{Call, Server},
+};
+
+const ROUTE: &str = "http_route = { name = \"checkout\", canary = \"checkout-canary\" }";
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
+}
+
+/// Each right by itself: namespace, group, resource, verb, names ("" = all).
+type Right = (String, String, String, String, String);
+
+fn rights() -> BTreeSet<Right> {
+    let text = std::fs::read_to_string(repository().join("deploy/kubernetes/components/kubernetes/rbac.yaml"))
+        .expect("the manifest");
+    let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+    assert!(!manifests.iter().any(|m| m["kind"] == "ClusterRole"), "no right holds for the whole cluster");
+    let mut rights = BTreeSet::new();
+    for role in manifests.iter().filter(|m| m["kind"] == "Role") {
+        let namespace = role["metadata"]["namespace"].as_str().expect("a namespace");
+        for rule in role["rules"].as_array().expect("rules") {
+            let words = |key: &str| -> Vec<String> {
+                let words = rule[key].as_array().map(Vec::as_slice).unwrap_or_default();
+                words.iter().map(|w| w.as_str().expect("a word").to_owned()).collect()
+            };
+            let names = Some(words("resourceNames")).filter(|n| !n.is_empty()).unwrap_or(vec![String::new()]);
+            for (group, resource) in
+                words("apiGroups").iter().flat_map(|g| words("resources").into_iter().map(move |r| (g, r)))
+            {
+                for (verb, name) in words("verbs").iter().flat_map(|v| names.iter().map(move |n| (v, n))) {
+                    assert!(![group, &resource, verb].contains(&&"*".to_owned()), "no right is for everything");
+                    rights.insert((namespace.into(), group.clone(), resource.clone(), verb.clone(), name.clone()));
+                }
+            }
+        }
+    }
+    rights
+}
+
+/// Describes, applies and undoes, with whatever comes of it.
+async fn act(cluster: &Cluster, action: Action, canary: &str) {
+    let (k, decision) = (&cluster.kubernetes, decision(action, "checkout", canary));
+    let plan = k.describe(&decision).await.expect("possible");
+    k.apply(&decision, &plan).await.expect("done");
+    k.state(&decision).await.expect("asked");
+    if plan.undo.is_some() {
+        k.undo(&decision, &plan).await.expect("undone");
+    }
+}
+
+/// Everything that the guard does in a cluster, once; the calls that it made.
+async fn calls() -> BTreeSet<Call> {
+    let mut calls = BTreeSet::new();
+    let scaled = Cluster::two_deployments("").await;
+    act(&scaled, Action::Drain, "checkout-canary").await;
+    let routed = Cluster::two_deployments(ROUTE).await;
+    routed.server.store().put(
+        "httproutes",
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": { "name": "checkout", "namespace": NAMESPACE },
+            "spec": { "rules": [{ "backendRefs": [{ "name": "checkout" }, { "name": "checkout-canary" }] }] },
+        }),
+    );
+    act(&routed, Action::Rollback, "checkout-canary").await;
+    let rolling = Cluster::rolling("").await;
+    act(&rolling, Action::Rollback, "checkout").await;
+    let held = Cluster::rolling("").await;
+    act(&held, Action::Hold, "checkout").await;
+    let rollout = Cluster::rollout().await;
+    rollout.meanwhile(|store| {
+        store.change("rollouts", NAMESPACE, "checkout", |r| {
+            r["status"]["canary"] = json!({ "weights": { "canary": { "weight": 0 } } });
+        });
+    });
+    act(&rollout, Action::Rollback, "checkout").await;
+    for cluster in [scaled, routed, rolling, held, rollout] {
+        calls.extend(cluster.server.store().calls.iter().cloned());
+    }
+
+    let server = Server::start().await;
+    server.store().put(
+        "leases",
+        json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": { "name": "canary-guard-checkout", "namespace": "canary-guard" } }),
+    );
+    let leads = hands(&server, "lease_namespace = \"canary-guard\"", "");
+    while leads.leader().is_err() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let root = Root::find().expect("a machine with cgroup v2");
+    let follow = follow_pods(config(server.kubeconfig(), "", ""), root, Located::default());
+    timeout(Duration::from_millis(500), follow).await.expect_err("it goes on for ever");
+    calls.extend(server.store().calls.iter().cloned());
+    calls
+}
+
+#[tokio::test]
+async fn the_roles_allow_every_call_and_nothing_besides() {
+    let (rights, mut used) = (rights(), BTreeSet::new());
+    for call in calls().await {
+        let Call { verb, group, resource, namespace, name } = call.clone();
+        let right = |name: String| (namespace.clone(), group.clone(), resource.clone(), verb.clone(), name);
+        let right = [right(name), right(String::new())].into_iter().find(|right| rights.contains(right));
+        used.insert(right.unwrap_or_else(|| panic!("no Role allows {call:?}")));
+    }
+    let unused: Vec<&Right> = rights.difference(&used).collect();
+    assert!(unused.is_empty(), "nothing needs {unused:?}");
+}

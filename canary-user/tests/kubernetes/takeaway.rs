@@ -1,0 +1,193 @@
+//! Stable and canary as two Deployments: requests are kept from the canary, or it is scaled to 0; and the way back.
+
+use canary_user::{
+    guard::Action,
+    orchestrator::{Error, Orchestrator as _, State},
+};
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, NAMESPACE, decision};
+
+const ROUTE: &str = "http_route = { name = \"checkout\", canary = \"checkout-canary\" }";
+
+fn route(stable: Value, canary: Value) -> Value {
+    let backend = |name: &str, weight: Value| match weight {
+        Value::Null => json!({ "name": name, "port": 80 }),
+        weight => json!({ "name": name, "port": 80, "weight": weight }),
+    };
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": { "name": "checkout", "namespace": NAMESPACE },
+        "spec": { "rules": [
+            { "backendRefs": [backend("other", json!(1))] },
+            { "backendRefs": [backend("checkout", stable), backend("checkout-canary", canary)] },
+        ] },
+    })
+}
+
+fn weight(cluster: &Cluster) -> Value {
+    cluster.get("httproutes", "checkout")["spec"]["rules"][1]["backendRefs"][1]["weight"].clone()
+}
+
+#[tokio::test]
+async fn the_canary_is_scaled_to_0_and_back() {
+    let cluster = Cluster::two_deployments("").await;
+    let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout-canary"));
+    assert_eq!(k.state(&decision).await.expect("asked").state, State::NotInEffect);
+    let plan = k.describe(&decision).await.expect("possible");
+    assert_eq!(
+        plan.steps,
+        ["scale Deployment shop/checkout-canary from 2 to 0, on all nodes, if its spec is still generation 5"]
+    );
+    assert_eq!(plan.inverse.as_deref(), Some("kubectl --namespace shop scale deployment checkout-canary --replicas 2"));
+    assert_eq!(cluster.changes(), Vec::<String>::new(), "to describe is to ask");
+
+    k.apply(&decision, &plan).await.expect("done");
+    assert_eq!(cluster.get("deployments", "checkout-canary")["spec"]["replicas"], 0);
+    assert_eq!(cluster.get("deployments", "checkout")["spec"]["replicas"], 2, "stable is as it was");
+    assert_eq!(k.state(&decision).await.expect("asked").state, State::InEffect);
+
+    k.undo(&decision, &plan).await.expect("undone");
+    assert_eq!(cluster.get("deployments", "checkout-canary")["spec"]["replicas"], 2);
+    k.undo(&decision, &plan).await.expect("undone already");
+    let scale = "patch deployments/scale checkout-canary";
+    assert_eq!(cluster.changes(), [scale, scale], "each way once, and by the part that needs least rights");
+}
+
+#[tokio::test]
+async fn a_route_takes_the_weight_away_and_gives_back_what_was_there() {
+    for before in [json!(20), Value::Null] {
+        let cluster = Cluster::two_deployments(ROUTE).await;
+        cluster.server.store().put("httproutes", route(json!(80), before.clone()));
+        let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout-canary"));
+        let plan = k.describe(&decision).await.expect("possible");
+        assert!(plan.steps[0].starts_with("set the weight of checkout-canary in HTTPRoute shop/checkout from "));
+        k.apply(&decision, &plan).await.expect("done");
+        assert_eq!(weight(&cluster), 0);
+        assert_eq!(k.state(&decision).await.expect("asked").state, State::InEffect);
+        let route = cluster.get("httproutes", "checkout");
+        assert_eq!(route["metadata"]["annotations"]["canary-guard/decision"], "checkout-1");
+        assert_eq!(cluster.changes(), ["patch httproutes checkout"], "its pods run on");
+        k.undo(&decision, &plan).await.expect("undone");
+        assert_eq!(weight(&cluster), before);
+    }
+}
+
+#[tokio::test]
+async fn without_another_backend_that_has_weight_it_is_scaled() {
+    let cluster = Cluster::two_deployments(ROUTE).await;
+    cluster.server.store().put("httproutes", route(json!(0), json!(100)));
+    let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout-canary"));
+    let plan = k.describe(&decision).await.expect("possible");
+    k.apply(&decision, &plan).await.expect("done");
+    assert_eq!(weight(&cluster), 100, "weight 0 for all would refuse the requests");
+    assert_eq!(cluster.changes(), ["patch deployments/scale checkout-canary"]);
+}
+
+#[tokio::test]
+async fn a_rollback_takes_the_weight_first_and_then_the_pods() {
+    let cluster = Cluster::two_deployments(ROUTE).await;
+    cluster.server.store().put("httproutes", route(json!(80), json!(20)));
+    let (k, decision) = (&cluster.kubernetes, decision(Action::Rollback, "checkout", "checkout-canary"));
+    let plan = k.describe(&decision).await.expect("possible");
+    k.apply(&decision, &plan).await.expect("done");
+    assert_eq!(cluster.changes(), ["patch httproutes checkout", "patch deployments/scale checkout-canary"]);
+    k.undo(&decision, &plan).await.expect("undone");
+    let back = ["patch deployments/scale checkout-canary", "patch httproutes checkout"];
+    assert_eq!(cluster.changes()[2..], back, "pods first, then requests for them");
+    assert_eq!(weight(&cluster), 20);
+}
+
+#[tokio::test]
+async fn what_moves_beside_the_spec_is_no_reason_to_stop() {
+    let cluster = Cluster::two_deployments("").await;
+    let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout-canary"));
+    let plan = k.describe(&decision).await.expect("possible");
+    cluster.meanwhile(|store| {
+        store.change("deployments", NAMESPACE, "checkout-canary", |d| d["status"]["conditions"] = json!([{}]));
+    });
+    k.apply(&decision, &plan).await.expect("done at the second try");
+    assert_eq!(cluster.changes().len(), 2, "the first was for a version that was not current any more");
+    assert_eq!(cluster.get("deployments", "checkout-canary")["spec"]["replicas"], 0);
+}
+
+#[tokio::test]
+async fn a_spec_that_somebody_changes_just_then_is_not_touched() {
+    let cluster = Cluster::two_deployments("").await;
+    let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout-canary"));
+    let plan = k.describe(&decision).await.expect("possible");
+    cluster.meanwhile(|store| {
+        store.change("deployments", NAMESPACE, "checkout-canary", |d| d["spec"]["replicas"] = json!(3));
+    });
+    let refused = k.apply(&decision, &plan).await.expect_err("refused");
+    assert!(matches!(&refused, Error::Refused(why) if why.contains("generation 6 now, 5 then")), "{refused}");
+    assert_eq!(cluster.get("deployments", "checkout-canary")["spec"]["replicas"], 3);
+}
+
+#[tokio::test]
+async fn another_object_of_the_same_name_is_not_touched() {
+    let cluster = Cluster::two_deployments("").await;
+    let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout-canary"));
+    let plan = k.describe(&decision).await.expect("possible");
+    cluster.meanwhile(|store| {
+        store.change("deployments", NAMESPACE, "checkout-canary", |d| d["metadata"]["uid"] = json!("another"));
+    });
+    let refused = k.apply(&decision, &plan).await.expect_err("refused");
+    assert!(matches!(&refused, Error::Refused(why) if why.contains("was replaced or is gone")), "{refused}");
+    assert_eq!(cluster.get("deployments", "checkout-canary")["spec"]["replicas"], 2);
+}
+
+#[tokio::test]
+async fn what_somebody_changed_since_is_not_undone() {
+    let cluster = Cluster::two_deployments("").await;
+    let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout-canary"));
+    let plan = k.describe(&decision).await.expect("possible");
+    k.apply(&decision, &plan).await.expect("done");
+    cluster.change("deployments", "checkout-canary", |d| d["spec"]["replicas"] = json!(1));
+    let refused = k.undo(&decision, &plan).await.expect_err("refused");
+    assert!(matches!(&refused, Error::Refused(why) if why.contains("it has 1 replicas")), "{refused}");
+    assert_eq!(cluster.get("deployments", "checkout-canary")["spec"]["replicas"], 1);
+}
+
+#[tokio::test]
+async fn pods_that_do_not_end_are_told_after_their_time() {
+    let cluster = Cluster::two_deployments("").await;
+    cluster.server.store().controls = false;
+    let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout-canary"));
+    let mut plan = k.describe(&decision).await.expect("possible");
+    assert_eq!(plan.takes_at_most_ms, Some(31_000), "the pod's own grace, and a little");
+    plan.takes_at_most_ms = Some(1);
+    let failed = k.apply(&decision, &plan).await.expect_err("not done");
+    assert!(matches!(failed, Error::Failed(_)), "it was changed, and is not in effect: {failed}");
+    assert_eq!(k.state(&decision).await.expect("asked").state, State::InProgress);
+}
+
+#[tokio::test]
+async fn an_event_on_the_deployment_tells_what_was_done() {
+    let cluster = Cluster::two_deployments("").await;
+    let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout-canary"));
+    let plan = k.describe(&decision).await.expect("possible");
+    k.apply(&decision, &plan).await.expect("done");
+    cluster.change("deployments", "checkout-canary", |d| d["spec"]["replicas"] = json!(1));
+    k.undo(&decision, &plan).await.expect_err("refused");
+    let events = cluster.server.store().all("events");
+    let reasons: Vec<(&Value, &Value)> = events.iter().map(|e| (&e["type"], &e["reason"])).collect();
+    assert_eq!(reasons.len(), 2, "{events:?}");
+    assert!(reasons.contains(&(&json!("Normal"), &json!("CanaryDrain"))));
+    assert!(reasons.contains(&(&json!("Warning"), &json!("CanaryUndoFailed"))));
+    for event in &events {
+        assert_eq!(event["regarding"]["uid"], "uid-of-deployments-checkout-canary");
+        let note = event["note"].as_str().expect("text");
+        assert!(note.contains("decision checkout-1") && note.contains("CPU per turnaround +64 %"), "{note}");
+        assert!(note.len() <= 1024, "the API server takes no more");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_written_holds_nothing_up() {
+    let cluster = Cluster::two_deployments("").await;
+    cluster.server.store().forbidden = Some(("create".into(), "events".into()));
+    let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout-canary"));
+    let plan = k.describe(&decision).await.expect("possible");
+    k.apply(&decision, &plan).await.expect("done all the same");
+}

@@ -1,0 +1,170 @@
+//! `canary run` on pods: real cgroups with the names that a kubelet and containerd give them, real processes in them, and an API
+//! server that keeps versions and the `test` of JSON Patch. What a kubelet does to processes, the test does.
+
+#[allow(dead_code, reason = "the backend's own tests use more of it")]
+#[path = "../../canary-user/tests/kubernetes/cluster.rs"]
+mod cluster;
+#[allow(dead_code, reason = "the backend's own tests use more of it")]
+#[path = "../../canary-user/tests/kubernetes/server.rs"]
+mod server;
+
+use std::{fs, process::Child};
+
+use anyhow::Context as _;
+use canary_e2e::{
+    Sandbox,
+    guard::{Configuration, Guard, PATIENCE},
+    kernel_available, wait_until,
+};
+use canary_user::guard::Stage::{self, *};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{NAMESPACE, deployment, pod, replica_set},
+    server::Server,
+};
+
+/// Ends on SIGTERM; its children crash once it is told so.
+const SERVICE: &str = "trap 'exit 0' TERM; while :; do [ -e CRASH ] && sh -c 'kill -SEGV $$'; sleep 0.1; done";
+const STABLE: &str = "11111111-2222-4333-8444-555555555555";
+const CANARY: &str = "66666666-7777-4888-9999-aaaaaaaaaaaa";
+const NEXT: &str = "bbbbbbbb-cccc-4ddd-8eee-ffffffffffff";
+
+/// A node with one pod of each version, and what runs in them.
+struct Node {
+    /// Serves for as long as it is there.
+    _runtime: tokio::runtime::Runtime,
+    server: Server,
+    sandbox: Sandbox,
+    configuration: Configuration,
+    children: Vec<Child>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Node {
+    fn start() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Runtime::new()?;
+        let server = runtime.block_on(Server::start());
+        let configuration = Configuration::new(&format!(
+            "[kubernetes]\nkubeconfig = {:?}\nnode = \"node-a\"\nlease_namespace = \"canary-guard\"\n\
+             [[deployment]]\nname = \"shop\"\nmode = \"rollback\"\norchestrator = \"kubernetes\"\n\
+             budget = {{ per_hour = 60, cooldown = \"0s\" }}\n\
+             stable = {{ kubernetes = {{ namespace = \"shop\", selector = \"app=checkout\" }} }}\n\
+             canary = {{ kubernetes = {{ namespace = \"shop\", selector = \"app=checkout-canary\" }} }}\n",
+            server.kubeconfig()
+        ))?;
+        let sandbox = Sandbox::new()?;
+        let mut node = Self { _runtime: runtime, server, sandbox, configuration, children: Vec::new() };
+        for (name, hash, uid) in [("checkout", "aaa", STABLE), ("checkout-canary", "bbb", CANARY)] {
+            let mut store = node.server.store();
+            store.put("deployments", deployment(name, hash, 1));
+            store.put("replicasets", replica_set("Deployment", name, hash, 1));
+            drop(store);
+            node.start_pod(name, hash, uid)?;
+        }
+        node.server.store().put(
+            "leases",
+            json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                    "metadata": { "name": "canary-guard-shop", "namespace": "canary-guard" } }),
+        );
+        Ok(node)
+    }
+
+    fn cgroup(&self, uid: &str) -> String {
+        let slice = format!("kubepods-burstable-pod{}.slice", uid.replace('-', "_"));
+        format!("{}/kubepods.slice/kubepods-burstable.slice/{slice}", self.sandbox.base)
+    }
+
+    /// What scheduler, kubelet and containerd do for a new pod.
+    fn start_pod(&mut self, name: &str, hash: &str, uid: &str) -> anyhow::Result<()> {
+        let below = self.cgroup(uid).trim_start_matches(&format!("{}/", self.sandbox.base)).to_owned();
+        let container = self.sandbox.cgroup(&format!("{below}/cri-containerd-{}.scope", uid.replace('-', "")))?;
+        let crash = self.configuration.dir.path().join(format!("crash-{name}"));
+        let script = SERVICE.replace("CRASH", &crash.display().to_string());
+        self.children.push(self.sandbox.run(&container, &script)?);
+        let mut pod = pod(name, hash, &uid[..5]);
+        pod["metadata"]["uid"] = json!(uid);
+        self.server.store().put("pods", pod);
+        Ok(())
+    }
+
+    fn crash(&self, name: &str) -> anyhow::Result<()> {
+        fs::write(self.configuration.dir.path().join(format!("crash-{name}")), "").context("have it crash")
+    }
+
+    fn wants_pod(&self, uid: &str) -> bool {
+        self.server.store().all("pods").iter().any(|pod| pod["metadata"]["uid"] == uid)
+    }
+
+    /// What a kubelet does with a pod that is not wanted any more.
+    fn end_pod(&mut self, uid: &str) -> anyhow::Result<()> {
+        let container = format!("{}/cri-containerd-{}.scope", self.cgroup(uid), uid.replace('-', ""));
+        for pid in self.sandbox.pids(&container) {
+            let pid = Pid::from_raw(pid).context("a pid")?;
+            // One that has ended in between is none to be sent anything.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        wait_until("the pod's processes end", PATIENCE, || {
+            self.children.iter_mut().for_each(|child| drop(child.try_wait()));
+            self.sandbox.pids(&container).is_empty()
+        })?;
+        for cgroup in [container, self.cgroup(uid)] {
+            let dir = self.sandbox.root.dir(&cgroup);
+            wait_until("the cgroup can be removed", PATIENCE, || fs::remove_dir(&dir).is_ok())?;
+        }
+        Ok(())
+    }
+
+    fn get(&self, resource: &str, name: &str) -> anyhow::Result<Value> {
+        self.server.store().get(resource, NAMESPACE, name).cloned().with_context(|| format!("{resource} {name}"))
+    }
+}
+
+#[test]
+fn a_canary_that_crashes_is_scaled_to_0_and_its_return_is_noticed() -> anyhow::Result<()> {
+    if !kernel_available("a_canary_that_crashes_is_scaled_to_0_and_its_return_is_noticed") {
+        return Ok(());
+    }
+    let mut node = Node::start()?;
+    let guard = Guard::start(&node.configuration)?;
+    let found = |role| guard.pages.version(role).is_ok_and(|version| !version.is_null());
+    let both = wait_until("both pods are found", PATIENCE, || found("stable") && found("canary"));
+    both.with_context(|| guard.said())?;
+
+    node.crash("checkout-canary")?;
+    let unwanted = wait_until("the pod is not wanted any more", PATIENCE, || !node.wants_pod(CANARY));
+    unwanted.with_context(|| format!("{}\n{:#?}", guard.said(), node.configuration.history()))?;
+    node.end_pod(CANARY)?;
+    let until = |node: &Node, stage: Stage, words: &str| {
+        node.configuration.until(stage, words, PATIENCE).with_context(|| guard.said())
+    };
+    until(&node, Verified, "Deployment shop/checkout-canary wants no pods")?;
+    assert_eq!(node.get("deployments", "checkout-canary")?["spec"]["replicas"], 0);
+    assert_eq!(node.get("deployments", "checkout")?["spec"]["replicas"], 1);
+    assert!(node.wants_pod(STABLE), "stable runs on");
+
+    let carried_out = node.configuration.history().into_iter().find(|e| e.stages.iter().any(|s| s.stage == Applied));
+    let entry = carried_out.context("a decision was carried out")?;
+    let identity = entry.decision.canary[0].identity.as_ref().context("a pod")?;
+    assert_eq!(&*identity.name, "shop/checkout-canary-bbb-66666");
+    assert_eq!(&*identity.run, format!("{CANARY} bbb"));
+    assert_eq!(&*entry.decision.canary[0].cgroup, node.cgroup(CANARY));
+    let led = entry.decision.gates.iter().find(|g| g.gate == "leadership").context("it was asked who leads")?;
+    assert_eq!(led.reason, "this guard holds the Lease canary-guard-shop");
+
+    // Somebody scales it up again: it is told, and not fought.
+    node.server.store().change("deployments", NAMESPACE, "checkout-canary", |d| d["spec"]["replicas"] = json!(1));
+    node.start_pod("checkout-canary", "bbb", NEXT)?;
+    until(&node, Reverted, "")?;
+    assert_eq!(node.get("deployments", "checkout-canary")?["spec"]["replicas"], 1);
+    Ok(())
+}

@@ -26,8 +26,18 @@ struct Shop {
 }
 
 impl Shop {
-    /// `extra` are unit files besides the template, `keys` lines of the deployment.
+    /// `extra` are unit files besides the template, `keys` lines of the deployment. Both versions run and are found.
     fn open(test: &str, extra: &[(&str, &str)], keys: &str) -> anyhow::Result<Option<Self>> {
+        let Some(shop) = Self::boot(test, extra, keys, &["v1", "v2"])? else { return Ok(None) };
+        let found = |role| shop.guard.pages.version(role).is_ok_and(|version| !version.is_null());
+        let both =
+            wait_until("both versions are found by their units", PATIENCE, || found("stable") && found("canary"));
+        both.with_context(|| shop.guard.said())?;
+        Ok(Some(shop))
+    }
+
+    /// The same, with only the versions in `ready` waited for.
+    fn boot(test: &str, extra: &[(&str, &str)], keys: &str, ready: &[&str]) -> anyhow::Result<Option<Self>> {
         let Some(machine) = Machine::boot(test)? else { return Ok(None) };
         machine.place(Path::new(env!("CARGO_BIN_EXE_victim")))?;
         machine.units(&[("shop@.service", TEMPLATE)])?;
@@ -36,22 +46,19 @@ impl Shop {
         for (socket, _) in extra.iter().filter(|(name, _)| name.ends_with(".socket")) {
             machine.systemctl(&["start", socket])?;
         }
-        machine.systemctl(&["start", "shop@v1.service", CANARY])?;
+        machine.systemctl(&["start", "shop@v1.service"])?;
+        machine.systemctl(&["start", "--no-block", CANARY])?;
         let configuration = Configuration::new(&format!(
             "systemd_bus = \"{}\"\n[[deployment]]\nname = \"shop\"\nmode = \"rollback\"\norchestrator = \"systemd\"\nsettle = \"1s\"\n\
              budget = {{ per_hour = 60, cooldown = \"0s\" }}\n{keys}\
              stable = {{ systemd = \"shop@v1*.service\" }}\ncanary = {{ systemd = \"shop@v2*.service\" }}\n",
             machine.bus()
         ))?;
-        for version in ["v1", "v2"] {
+        for version in ready {
             let ready = machine.run_dir().join("shop").join(version).join("ready");
             wait_until("the service listens for SIGTERM", PATIENCE, || ready.exists())?;
         }
         let guard = Guard::start(&configuration)?;
-        let found = |role| guard.pages.version(role).is_ok_and(|version| !version.is_null());
-        let both =
-            wait_until("both versions are found by their units", PATIENCE, || found("stable") && found("canary"));
-        both.with_context(|| guard.said())?;
         Ok(Some(Self { machine, configuration, guard }))
     }
 
@@ -108,6 +115,19 @@ fn a_canary_that_systemd_starts_again_after_each_crash_is_stopped() -> anyhow::R
     shop.until(Verified, "")?;
     let lives = fs::read_to_string(shop.machine.run_dir().join("shop/v2/lives"))?;
     assert!(lives.lines().count() > 1, "systemd has started it again");
+    assert!(matches!(&*shop.machine.property(CANARY, "ActiveState")?, "inactive" | "failed"));
+    assert_eq!(shop.machine.property("shop@v1.service", "ActiveState")?, "active");
+    Ok(())
+}
+
+/// It never runs for long enough to be found running: systemd says where it will be started again.
+#[test]
+fn a_canary_that_crashes_at_every_start_is_stopped_though_it_was_never_seen() -> anyhow::Result<()> {
+    let test = "a_canary_that_crashes_at_every_start_is_stopped_though_it_was_never_seen";
+    let broken = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestart=always\nRestartSec=300ms\n\
+                  ExecStart=/bin/sh -c 'kill -SEGV $$$$'\n";
+    let Some(shop) = Shop::boot(test, &[(CANARY, broken)], "", &["v1"])? else { return Ok(()) };
+    shop.until(Verified, "")?;
     assert!(matches!(&*shop.machine.property(CANARY, "ActiveState")?, "inactive" | "failed"));
     assert_eq!(shop.machine.property("shop@v1.service", "ActiveState")?, "active");
     Ok(())

@@ -66,7 +66,7 @@ async fn look(
             if api.container(&container.id).await?.is_some_and(|now| now.is_running() && now.run() == run) {
                 let restarts = container.restart_count();
                 let identity = Identity { name: container.name.into(), run: run.into(), restarts };
-                instances.push(Instance { cgroup, incarnation, identity });
+                instances.push(Instance { cgroup, incarnation: Some(incarnation), identity });
             }
         }
         located.replace(deployment, *role, instances);

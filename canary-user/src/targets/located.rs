@@ -8,13 +8,14 @@ use std::{
 use super::{Identity, Role, Target, cgroup::Root};
 use crate::config::Config;
 
-/// An instance and its cgroup, which was read together with its identity.
+/// An instance and its cgroup, which was read together with its identity; without one it is about to be started again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// Path below the cgroup2 root, with a leading slash.
     pub cgroup: String,
-    /// Id of that cgroup when the orchestrator told it: another one there now is another instance.
-    pub incarnation: u64,
+    /// Id of that cgroup when the orchestrator told it: another one there now is another instance. `None` = it is not there, and
+    /// will be made.
+    pub incarnation: Option<u64>,
     pub identity: Identity,
 }
 
@@ -31,7 +32,8 @@ impl Located {
         all.insert((deployment.clone(), role), instances);
     }
 
-    /// The instances whose cgroups are still those that were told. One that two roles have is taken by neither.
+    /// The instances whose cgroups are still those that were told, or that are expected. One that two roles have is taken by
+    /// neither.
     pub fn targets(&self, config: &Config, root: &Root) -> Vec<Target> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let times = |cgroup: &str| all.values().flatten().filter(|i| i.cgroup == cgroup).count();
@@ -40,13 +42,14 @@ impl Located {
             let Some(deployment) = config.deployments.iter().find(|d| d.name == *name) else { continue };
             let version = deployment.role(*role).version.clone().unwrap_or_else(|| role.name().into());
             for instance in instances {
-                if root.id(&instance.cgroup) == Some(instance.incarnation) && times(&instance.cgroup) == 1 {
+                let is_as_told = instance.incarnation.is_none_or(|told| root.id(&instance.cgroup) == Some(told));
+                if is_as_told && times(&instance.cgroup) == 1 {
                     found.push(Target {
                         deployment: name.clone(),
                         role: *role,
                         version: version.clone(),
                         cgroup: instance.cgroup.as_str().into(),
-                        incarnation: instance.incarnation,
+                        incarnation: instance.incarnation.unwrap_or_default(),
                         identity: Some(instance.identity.clone()),
                     });
                 }

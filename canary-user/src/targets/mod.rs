@@ -53,17 +53,29 @@ pub struct Target {
     /// Path relative to the cgroup2 root, with a leading slash.
     #[schema(value_type = String)]
     pub cgroup: Arc<str>,
-    /// The kernel's cgroup id. A cgroup that is removed and made again under the same path gets another one.
+    /// The kernel's cgroup id. A cgroup that is removed and made again under the same path gets another one. 0 is none: of an
+    /// instance that its manager is about to start again, and that was never seen running.
     pub incarnation: u64,
     /// What the orchestrator calls this instance; `None` where it was found by its cgroup alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
 }
 
+impl Target {
+    /// Whether its cgroup is only expected.
+    pub fn is_expected(&self) -> bool {
+        self.incarnation == 0
+    }
+
+    /// Whether both are the same instance in different lives.
+    pub fn is_in_place_of(&self, other: &Target) -> bool {
+        (&self.deployment, self.role, &self.cgroup) == (&other.deployment, other.role, &other.cgroup)
+    }
+}
+
 /// Whether two sorted lists name the same places, whichever incarnations live there.
 pub fn same_places(a: &[Target], b: &[Target]) -> bool {
-    let place = |t: &Target| (t.deployment.clone(), t.role, t.cgroup.clone());
-    a.iter().map(place).eq(b.iter().map(place))
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_in_place_of(b))
 }
 
 /// An instance as its orchestrator knows it.

@@ -111,5 +111,5 @@ fn instance(pod: &Pod, pods: &config::Pods, root: &Root, places: &mut HashMap<St
     let run = format!("{uid} {}", template_hash(pod.labels()));
     // The pod stays the same one over the restarts of its containers: they are none of it.
     let identity = Identity { name: name.into(), run: run.into(), restarts: None };
-    Some(Instance { cgroup, incarnation, identity })
+    Some(Instance { cgroup, incarnation: Some(incarnation), identity })
 }

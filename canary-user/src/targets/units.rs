@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{Config, Pattern},
-    orchestrator::systemd::bus::Session,
+    orchestrator::systemd::bus::{Session, Unit},
 };
 
 /// systemd is asked again at least this often, also where no signal came.
@@ -127,21 +127,48 @@ async fn instances(session: &Session, wanted: &Wanted, prefix: &str, root: &Root
             continue;
         }
         let unit = session.unit(&name).await?;
+        let identity = |unit: &Unit| Identity {
+            name: name.as_str().into(),
+            run: unit.invocation().into(),
+            restarts: unit.number("NRestarts"),
+        };
+        // Between two of its lives it has no cgroup.
+        if unit.text("SubState") == "auto-restart" {
+            let cgroup = format!("{prefix}{}/{name}", path_of_slice(unit.text("Slice")));
+            found.push(Instance { cgroup, incarnation: None, identity: identity(&unit) });
+            continue;
+        }
         let cgroup = format!("{prefix}{}", unit.text("ControlGroup"));
         let Some(incarnation) = root.id(&cgroup).filter(|_| !unit.text("ControlGroup").is_empty()) else { continue };
         // Read once more: a restart in between would pair one run's name with another's cgroup.
-        let run = unit.invocation();
-        if session.unit(&name).await?.invocation() == run {
-            let identity = Identity { name: name.into(), run: run.into(), restarts: unit.number("NRestarts") };
-            found.push(Instance { cgroup, incarnation, identity });
+        if session.unit(&name).await?.invocation() == unit.invocation() {
+            found.push(Instance { cgroup, incarnation: Some(incarnation), identity: identity(&unit) });
         }
     }
     Ok(found)
 }
 
+/// "a-b.slice" lies in "a.slice", and "-.slice" is the root (systemd.slice(5)). Names that systemd would have to escape, such as
+/// "memory.service", are not: nothing is expected of them then.
+fn path_of_slice(slice: &str) -> String {
+    let stem = slice.strip_suffix(".slice").unwrap_or_default();
+    if stem == "-" {
+        return String::new();
+    }
+    let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]);
+    ends.map(|end| format!("/{}.slice", &stem[..end])).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::unescape;
+    use super::{path_of_slice, unescape};
+
+    #[test]
+    fn a_slices_path_is_in_its_name() {
+        assert_eq!(path_of_slice("system.slice"), "/system.slice");
+        assert_eq!(path_of_slice("system-shop-a.slice"), "/system.slice/system-shop.slice/system-shop-a.slice");
+        assert_eq!(path_of_slice("-.slice"), "");
+    }
 
     #[test]
     fn a_units_name_is_read_from_its_path() {

@@ -38,11 +38,12 @@ impl Returning {
 
     /// What a new target was before, if it is one that is waited for.
     pub fn take(&mut self, target: &Target) -> Option<Tracked> {
-        let is_it = |w: &Waiting| {
-            (&w.target.deployment, w.target.role, &w.target.cgroup) == (&target.deployment, target.role, &target.cgroup)
-        };
-        let at = self.waiting.iter().position(is_it)?;
+        let at = self.waiting.iter().position(|w| w.target.is_in_place_of(target))?;
         Some(self.waiting.remove(at).tracked)
+    }
+
+    pub fn waits_for(&self, target: &Target) -> bool {
+        self.waiting.iter().any(|w| w.target.is_in_place_of(target))
     }
 
     pub fn oldest(&mut self) -> Option<(Target, Tracked)> {

@@ -176,12 +176,13 @@ impl Sensor {
     }
 
     /// Tracks exactly `targets` from now on. Those that cannot be tracked are counted and told in the log; the others
-    /// are not disturbed.
+    /// are not disturbed. For those that are only expected a slot is kept.
     pub fn follow(&mut self, targets: &[Target]) {
         self.returning.hear(self.maps.remade());
-        let wanted: BTreeSet<&Target> = targets.iter().collect();
+        let (expected, targets): (Vec<&Target>, Vec<&Target>) = targets.iter().partition(|t| t.is_expected());
+        let wanted: BTreeSet<&Target> = targets.iter().copied().collect();
         let vanished: Vec<Target> = self.tracked.keys().filter(|t| !wanted.contains(t)).cloned().collect();
-        let mut appeared: Vec<&Target> = targets.iter().filter(|t| !self.tracked.contains_key(t)).collect();
+        let mut appeared: Vec<&Target> = targets.into_iter().filter(|t| !self.tracked.contains_key(t)).collect();
         // Where slots run out: without the few canaries there is no verdict, without some of stable there is.
         appeared.sort_by_key(|t| Reverse(t.role));
         if !vanished.is_empty() {
@@ -207,6 +208,12 @@ impl Sensor {
             }
         }
         self.tell_failed(&failed);
+        for target in expected {
+            match self.expect(target) {
+                Ok(is_new) => changed |= is_new,
+                Err(error) => tracing::debug!("{}: {error:#}: not counted before it is seen", target.cgroup),
+            }
+        }
         if changed {
             self.attach_topmost();
             self.publish_or_tell();

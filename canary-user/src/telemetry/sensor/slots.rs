@@ -32,6 +32,24 @@ impl Sensor {
         Ok(())
     }
 
+    /// Keeps a slot for a target that is about to come; whether it is news.
+    pub(super) fn expect(&mut self, target: &Target) -> anyhow::Result<bool> {
+        if self.returning.waits_for(target) || self.tracked.keys().any(|t| t.is_in_place_of(target)) {
+            return Ok(false);
+        }
+        let slot = self.take_slot()?;
+        let kept = self.give(slot, target).and_then(|seen| {
+            self.maps.expect(&self.root.whole(&target.cgroup), slot)?;
+            Ok(self.open(slot, target, seen))
+        });
+        let mut tracked = kept.inspect_err(|_| {
+            self.free_slots.insert(slot);
+        })?;
+        tracked.gone = true;
+        self.returning.wait_for(target.clone(), tracked, monotonic_ns());
+        Ok(true)
+    }
+
     fn take_slot(&mut self) -> anyhow::Result<u32> {
         if self.free_slots.is_empty()
             && let Some((target, tracked)) = self.returning.oldest()
@@ -50,13 +68,18 @@ impl Sensor {
 
     /// A target that is new, or that nobody expected back.
     fn begin(&mut self, slot: u32, target: &Target) -> anyhow::Result<Tracked> {
-        let group = 2 * self.deployment(target) + u32::from(target.role == Role::Canary);
-        let seen = self.maps.begin(slot, group, self.next_generation())?;
+        let seen = self.give(slot, target)?;
         self.maps.track(target.incarnation, slot)?;
         if let Err(error) = self.maps.expect(&self.root.whole(&target.cgroup), slot) {
             tracing::debug!("{error:#}: it is noticed only at a look when it is made again");
         }
         Ok(self.open(slot, target, seen))
+    }
+
+    /// What the slot has now is nobody's any more.
+    fn give(&mut self, slot: u32, target: &Target) -> anyhow::Result<Seen> {
+        let group = 2 * self.deployment(target) + u32::from(target.role == Role::Canary);
+        self.maps.begin(slot, group, self.next_generation())
     }
 
     /// A target whose cgroup was made again goes on in its slot. What ended until now is told with its first sample; what else

@@ -256,6 +256,9 @@ fn describe(deployment: &str, verdict: &Verdict) -> String {
     if let Some(forecast) = &verdict.forecast {
         let _ = writeln!(text, "    forecast: {}", forecast.in_words());
     }
+    for stretch in &verdict.stretches {
+        let _ = writeln!(text, "    stretch: {}", stretch.text);
+    }
     for step in &verdict.recommendations {
         let _ = writeln!(text, "    advice {}: {}", step.priority, step.in_words());
         if !step.would_change.is_empty() {

@@ -66,6 +66,7 @@ fn verdict(outcome: Outcome) -> Verdict {
         environment: Default::default(),
         forecast: None,
         recommendations: Vec::new(),
+        stretches: Vec::new(),
         baseline_windows: 300,
         judged_windows: 4,
     }

@@ -1,6 +1,6 @@
 //! What to do about a verdict: recommendations, the most urgent first. Nothing here acts; the guard's mode decides what is done.
 
-use super::verdict::{Cause, Environment, Forecast, Grade, HardFact, Outcome, Recommendation, SignKind, Step};
+use super::verdict::{Cause, Environment, Forecast, Grade, HardFact, Outcome, Recommendation, SignKind, Step, Stretch};
 use crate::window::{Event, Indicator, Window};
 
 /// What recommendations are made from.
@@ -11,6 +11,7 @@ pub struct Case<'a> {
     pub causes: &'a [Cause],
     pub environment: &'a Environment,
     pub forecast: Option<&'a Forecast>,
+    pub stretches: &'a [Stretch],
     pub reasons: &'a [String],
     /// Evidence over what is needed, as logarithms: above 1 it is proven.
     pub evidence_share: f64,
@@ -79,11 +80,15 @@ fn wait(case: Case, until: &str) -> Recommendation {
 }
 
 fn healthy(case: Case) -> Vec<Recommendation> {
+    // What left its own usual band a while ago and is still out of it is not over, even where both sides do it alike.
+    let goes_on = case.stretches.iter().rev().find(|s| s.end.is_none());
+    let because = goes_on.map_or("what happens rarely, or under another load, was not seen yet".to_owned(), |s| {
+        format!("out of its own usual band, {}", s.text)
+    });
     vec![
         step(Step::Upgrade, case.reasons.first().cloned().unwrap_or_default())
             .unless("the verdict is taken back as soon as later windows no longer support it"),
-        step(Step::Wait, "what happens rarely, or under another load, was not seen yet")
-            .unless("enough was seen: a day, a peak, the jobs of the night"),
+        step(Step::Wait, because).unless("enough was seen: a day, a peak, the jobs of the night"),
     ]
 }
 

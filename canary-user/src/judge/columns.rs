@@ -11,9 +11,13 @@ use super::{
     observe::mean,
     pace::{Differences, Frame, Pace, Phase, StableSide, Track},
     parameters::{Direction, Parameters, Tolerance},
+    stretch::{Moment, Stretches},
     verdict::{Cause, Environment, Outcome, Verdict},
 };
-use crate::window::{Around, Event, Indicator, Node, Reading, Window};
+use crate::{
+    targets::Role,
+    window::{Around, Event, Indicator, Node, Reading, Window},
+};
 
 /// One indicator of the table.
 #[derive(Clone, Debug)]
@@ -52,6 +56,7 @@ pub struct Columns {
     phase: Phase,
     judged_windows: u64,
     seen: Vec<bool>,
+    stretches: Stretches,
     decided: Option<(Option<u64>, Vec<Cause>, Vec<String>)>,
 }
 
@@ -60,6 +65,7 @@ impl Columns {
         let tolerances: Vec<Tolerance> = columns.iter().map(|c| c.tolerance).collect();
         Self {
             seen: vec![false; columns.len()],
+            stretches: Stretches::new(columns.len(), &parameters),
             columns,
             pace: Pace::new(parameters, &tolerances),
             instances: Instances::default(),
@@ -77,10 +83,15 @@ impl Columns {
         if changes.another_canary {
             self.pace.reset_evidence();
             (self.phase, self.judged_windows, self.decided) = (Phase::Baseline, 0, None);
+            self.stretches.forget_canary(&p);
         }
         changes.freed.iter().for_each(|series| self.pace.free(*series));
         if changes.membership {
             self.pace.soften();
+            self.stretches.soften(Role::Stable, &p);
+        }
+        if changes.canary_membership {
+            self.stretches.soften(Role::Canary, &p);
         }
         self.phase = match (self.phase, self.instances.canary_warmup_left()) {
             (Phase::Judged, _) | (_, Some(0)) => Phase::Judged,
@@ -107,6 +118,11 @@ impl Columns {
             }
             let taking_part = canary.iter().zip(&active).filter(|(_, active)| !judged || **active);
             differences[i] = side.pair(mean(taking_part.map(|(row, _)| ln(row))));
+            let settled = canary.iter().zip(&active).filter(|(_, active)| **active);
+            let at = Moment { index, t_ns: presence.t_ns };
+            for (role, level) in [(Role::Stable, side.mean()), (Role::Canary, mean(settled.map(|(row, _)| ln(row))))] {
+                self.stretches.observe(role, i, column.direction.sign() * level, at, column.tolerance.delta, p);
+            }
             self.seen[i] |= stable.iter().chain(canary).any(|r| r.values[i].is_finite());
         }
         let frame = Frame {
@@ -178,6 +194,7 @@ impl Columns {
             environment: Environment::default(),
             forecast: None,
             recommendations: Vec::new(),
+            stretches: self.stretches.told(|i| (&*self.columns[i].name, &*self.columns[i].name), p),
             baseline_windows: self.baseline_windows(),
             judged_windows: self.judged_windows,
         }

@@ -2,9 +2,12 @@
 
 use super::{
     pace::{Pace, Track},
-    verdict::{Cause, EventState, Forecast, HardFact, IndicatorState, Sign, SignKind},
+    verdict::{Cause, EventState, Forecast, HardFact, IndicatorState, Sign, SignKind, Stretch},
 };
-use crate::window::{Event, Indicator};
+use crate::{
+    targets::Role,
+    window::{Event, Indicator},
+};
 
 /// Share of the rise in turnaround that CPU per turnaround has to make up to be its reason.
 const CPU_SHARE: f64 = 0.3;
@@ -24,6 +27,7 @@ pub struct Evidence<'a> {
     pub confirmed_ln: f64,
     pub signs: &'a [Sign],
     pub forecast: Option<&'a Forecast>,
+    pub stretches: &'a [Stretch],
     pub onset_of_event: &'a dyn Fn(Event) -> Option<u64>,
     /// By indicator: since which window it jumps more than stable's, where its evidence comes from that and not from its level.
     pub jumps: [Option<u64>; Indicator::COUNT],
@@ -115,6 +119,13 @@ impl Evidence<'_> {
         }
     }
 
+    /// The latest stretch in which stable left its own usual band in this indicator while the canary was out of its own.
+    fn stable_meanwhile(&self, indicator: Indicator) -> Option<&Stretch> {
+        let of =
+            |role: Role| self.stretches.iter().rev().filter(move |s| s.role == role && s.signal == indicator.name());
+        of(Role::Stable).find(|stable| of(Role::Canary).any(|canary| canary.overlaps(stable)))
+    }
+
     fn effect(&self, indicator: Indicator) -> f64 {
         self.indicators[indicator as usize].effect.unwrap_or(0.0)
     }
@@ -196,6 +207,9 @@ pub fn causes(evidence: &Evidence, hard: Option<HardFact>) -> Vec<Cause> {
         let mut text = jumps.map_or_else(|| indicator_text(state, track), |since| jumps_text(state, since));
         if let Some(forecast) = evidence.forecast.filter(|_| state.indicator == Indicator::MemoryInUse) {
             text += &format!("; {}", forecast.in_words());
+        }
+        if let Some(stable) = evidence.stable_meanwhile(state.indicator) {
+            text += &format!("; meanwhile {}", stable.text);
         }
         let cause = Cause {
             signal: state.indicator.name().to_owned(),

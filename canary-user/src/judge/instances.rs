@@ -26,13 +26,15 @@ struct Instance {
     last_trouble: Option<u64>,
 }
 
-/// What changed among the stable instances in this window.
+/// What changed among the instances in this window.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
     /// Places whose instance is gone or another one now.
     pub freed: Vec<usize>,
     /// Whether the set that takes part changed.
     pub membership: bool,
+    /// The same among the canary's instances.
+    pub canary_membership: bool,
     /// The canary was away for long and came back as something else.
     pub another_canary: bool,
 }
@@ -143,8 +145,11 @@ impl Instances {
                     known.joins_at = joins_at;
                 }
             }
+            changes.canary_membership |= known.joins_at == now;
         }
+        let instances = self.canary.len();
         self.canary.retain(|_, instance| now - instance.last_seen < p.silent_windows);
+        changes.canary_membership |= self.canary.len() < instances;
     }
 
     /// How a stable instance takes part, and its place among the placebos.

@@ -8,6 +8,7 @@ pub mod columns;
 pub mod pace;
 pub mod power;
 pub mod settings;
+pub mod stretch;
 
 mod advice;
 mod clumping;

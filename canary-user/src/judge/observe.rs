@@ -9,10 +9,14 @@ use super::{
     level::{Before, Level},
     pace::{Differences, Frame, Pace, Phase, StableSide, Track},
     parameters::{IndicatorParameters, Parameters, Tolerance},
+    stretch::{Moment, Stretches},
     traffic::Traffic,
-    verdict::{Cause, HardFact, Verdict},
+    verdict::{Cause, HardFact, Stretch, Verdict},
 };
-use crate::window::{Indicator, Reading, Window};
+use crate::{
+    targets::Role,
+    window::{Indicator, Reading, Window},
+};
 
 /// Compares the canary of one deployment with its stable instances, window by window.
 ///
@@ -36,6 +40,8 @@ pub struct Judge {
     pub(super) decided: Option<Decided>,
     pub(super) surroundings: Surroundings,
     pub(super) growth: Growth,
+    /// Beside the comparison: nothing is decided by it.
+    stretches: Stretches,
     /// The environment explained what would have condemned the canary, and lasts.
     pub(super) held: bool,
     /// What stable was like before that began.
@@ -66,6 +72,7 @@ impl Judge {
             parameters.indicators.map(|i| if i.mute { Tolerance { weight: 0.0, ..i.tolerance } } else { i.tolerance });
         Judge {
             pace: Pace::new(parameters.clone(), &tolerances),
+            stretches: Stretches::new(Indicator::COUNT, &parameters),
             parameters,
             instances: Instances::default(),
             counts: Counts::default(),
@@ -138,6 +145,7 @@ impl Judge {
         self.held = false;
         self.before = [None; Indicator::COUNT];
         self.growth = Growth::default();
+        self.stretches.forget_canary(&self.parameters);
     }
 
     fn apply(&mut self, changes: &Changes) {
@@ -147,6 +155,10 @@ impl Judge {
         changes.freed.iter().for_each(|series| self.pace.free(*series));
         if changes.membership {
             self.pace.soften();
+            self.stretches.soften(Role::Stable, &self.parameters);
+        }
+        if changes.canary_membership {
+            self.stretches.soften(Role::Canary, &self.parameters);
         }
     }
 
@@ -192,6 +204,11 @@ impl Judge {
                 }
             }
             self.levels[i].observe(window.index, active.mean());
+            let at = Moment { index: window.index, t_ns: window.t_ns };
+            for (role, level) in [(Role::Stable, active.mean()), (Role::Canary, mean(canary.iter().map(|r| ln(r))))] {
+                // A reader of a stretch sees which way the indicator itself went.
+                self.stretches.observe(role, i, direction.sign() * level, at, p.indicators[i].tolerance.delta, p);
+            }
             self.seen[i].stable |= window.stable.iter().any(|r| r.values[i].is_finite());
             self.seen[i].canary |= window.canary.iter().any(|r| r.values[i].is_finite());
         }
@@ -207,6 +224,12 @@ impl Judge {
         if self.phase == Phase::Judged && differences.iter().any(|d| !d.canary.is_nan()) {
             self.judged_windows += 1;
         }
+    }
+
+    /// When one version left its own usual band, and in what: the latest.
+    pub(super) fn stretches(&self) -> Vec<Stretch> {
+        let words = |i: usize| (Indicator::ALL[i].name(), Indicator::ALL[i].title());
+        self.stretches.told(words, &self.parameters)
     }
 
     /// Noise, margin and stakes by [`Indicator`] as index, for those who ask more than the verdict tells.

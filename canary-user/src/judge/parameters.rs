@@ -198,6 +198,29 @@ pub struct Parameters {
     pub stable_worse_sd: f64,
     /// How much of the canary's change stable's own has to be, as logarithms.
     pub stable_worse_share: f64,
+    /// Windows that pass on average, at least, until a stretch is found in one indicator of one version in which nothing
+    /// happened. It is also the evidence at which one is over.
+    pub stretch_run_length: f64,
+    /// Windows that the usual level remembers.
+    pub stretch_reference_windows: u64,
+    /// Windows that are learned from before a stretch is looked for.
+    pub stretch_baseline_windows: u64,
+    /// Windows that are not learned from yet: so much time there is to find a stretch before it becomes usual.
+    pub stretch_lag_windows: usize,
+    /// A window's deviation counts up to this many standard deviations of the long run, at most 12 robust ones.
+    pub stretch_clip: f64,
+    /// Windows back inside the band, at least, before a stretch is over.
+    pub stretch_back_windows: u64,
+    /// A stretch is a burst up to this length.
+    pub stretch_burst_windows: u64,
+    /// After this length a stretch is what is usual.
+    pub stretch_longest_windows: u64,
+    /// A stretch is a drift where a straight line through it rises by this share of twice its mean: a ramp has 1, a step 0.
+    pub stretch_drift_share: f64,
+    /// A stretch is an oscillation where it leaves its own mean this often, per window.
+    pub stretch_turn_share: f64,
+    /// Stretches that are remembered, of a deployment.
+    pub stretches_kept: usize,
     /// By [`Indicator`] as index.
     pub indicators: [IndicatorParameters; Indicator::COUNT],
 }
@@ -247,6 +270,17 @@ impl Default for Parameters {
             load_ratio: 2.0,
             stable_worse_sd: 4.0,
             stable_worse_share: 0.25,
+            stretch_run_length: 86_400.0,
+            stretch_reference_windows: 600,
+            stretch_baseline_windows: 120,
+            stretch_lag_windows: 60,
+            stretch_clip: 5.0,
+            stretch_back_windows: 10,
+            stretch_burst_windows: 30,
+            stretch_longest_windows: 3600,
+            stretch_drift_share: 0.5,
+            stretch_turn_share: 0.05,
+            stretches_kept: 20,
             indicators: Indicator::ALL.map(IndicatorParameters::of),
         }
     }

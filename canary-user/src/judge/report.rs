@@ -57,6 +57,7 @@ impl Judge {
         let decided = self.decided.as_ref();
         let finite = |x: f64| x.is_finite().then_some(x);
         let has_baseline = self.baseline_windows() > 0;
+        let stretches = self.stretches();
         let forecast = self.growth.forecast().copied();
         let causes = decided.map_or(Vec::new(), |d| d.causes.clone());
         let hard = decided.and_then(|d| d.hard);
@@ -66,6 +67,7 @@ impl Judge {
             causes: &causes,
             environment: &environment,
             forecast: forecast.as_ref(),
+            stretches: &stretches,
             reasons: &reasons,
             evidence_share: evidence_ln / self.parameters.threshold_ln(),
             window,
@@ -86,6 +88,7 @@ impl Judge {
             environment,
             forecast,
             recommendations,
+            stretches,
             baseline_windows: self.baseline_windows(),
             judged_windows: self.judged_windows,
         }
@@ -167,6 +170,7 @@ impl Judge {
             confirmed_ln,
             signs,
             forecast: self.growth.forecast(),
+            stretches: &self.stretches(),
             onset_of_event: &|event: Event| self.counts.onset(event),
             jumps: std::array::from_fn(|i| {
                 let jumps = self.pace.is_spread(i);

@@ -137,6 +137,17 @@ pub const SETTINGS: &[Setting] = &[
     setting!(load_ratio, "load_ratio", number 1.1 to 1000.0, "load per instance, canary over stable, from which what grows with load is not compared"),
     setting!(stable_worse_sd, "stable_worse_sd", number 1.0 to 100.0, "how far stable has to be above what it was before the onset to be worse itself, in standard deviations"),
     setting!(stable_worse_share, "stable_worse_share", number 0.0 to 10.0, "how much of the canary's change stable's own has to be, as logarithms"),
+    setting!(stretch_run_length, "stretch_run_length", number 100.0 to 1e9, "windows that pass on average, at least, until a stretch is found in one indicator of one version in which nothing happened; also the evidence at which one is over"),
+    setting!(stretch_reference_windows, "stretch_reference_windows", whole 60.0 to 1_000_000.0, "windows that the usual level of one version remembers"),
+    setting!(stretch_baseline_windows, "stretch_baseline_windows", whole 60.0 to 100_000.0, "windows that are learned from before a stretch is looked for"),
+    setting!(stretch_lag_windows, "stretch_lag_windows", whole 0.0 to 1_000.0, "windows that are not learned from yet: so much time there is to find a stretch before it becomes usual"),
+    setting!(stretch_clip, "stretch_clip", number 0.5 to 12.0, "a window's deviation from the usual level counts up to this many standard deviations of the long run, at most 12 robust ones"),
+    setting!(stretch_back_windows, "stretch_back_windows", whole 1.0 to 1_000.0, "windows back inside the band, at least, before a stretch is over"),
+    setting!(stretch_burst_windows, "stretch_burst_windows", whole 1.0 to 10_000.0, "longest stretch that is called a burst"),
+    setting!(stretch_longest_windows, "stretch_longest_windows", whole 60.0 to 10_000_000.0, "after so many windows a stretch is over and where it is is usual"),
+    setting!(stretch_drift_share, "stretch_drift_share", number 0.05 to 2.0, "rise of a straight line through a stretch, over twice its mean, from which it is a drift: a ramp has 1, a step 0"),
+    setting!(stretch_turn_share, "stretch_turn_share", number 0.001 to 1.0, "how often per window a stretch leaves its own mean, from which it is an oscillation"),
+    setting!(stretches_kept, "stretches_kept", whole 1.0 to 1_000.0, "stretches that are remembered of a deployment, the latest"),
 ];
 
 /// A parameter that is added has to get a setting: this stops compiling until it is looked at.
@@ -184,6 +195,17 @@ const _: fn(Parameters) = |p| {
         load_ratio: _,
         stable_worse_sd: _,
         stable_worse_share: _,
+        stretch_run_length: _,
+        stretch_reference_windows: _,
+        stretch_baseline_windows: _,
+        stretch_lag_windows: _,
+        stretch_clip: _,
+        stretch_back_windows: _,
+        stretch_burst_windows: _,
+        stretch_longest_windows: _,
+        stretch_drift_share: _,
+        stretch_turn_share: _,
+        stretches_kept: _,
         indicators: _,
     } = p;
 };

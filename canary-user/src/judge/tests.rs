@@ -3,6 +3,7 @@
 mod bad_input;
 mod events;
 mod noise;
+mod stretches;
 
 use std::sync::Arc;
 

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::window::{Event, Indicator};
+use crate::{
+    targets::Role,
+    window::{Event, Indicator},
+};
 
 /// The four answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -72,6 +75,10 @@ pub struct Verdict {
     /// What to do, the most urgent first.
     #[serde(default)]
     pub recommendations: Vec<Recommendation>,
+    /// When one version left its own usual band in one indicator, by the start: the latest, also without a canary. They
+    /// explain and decide nothing.
+    #[serde(default)]
+    pub stretches: Vec<Stretch>,
     /// Windows of the stable instances that the noise was learned from.
     pub baseline_windows: u64,
     /// Windows of the canary after its warm-up.
@@ -290,6 +297,65 @@ impl Recommendation {
         let command = self.command.as_ref().map(|c| format!(" [{c}]")).unwrap_or_default();
         let (risk, confidence) = (self.risk.name(), self.confidence.name());
         format!("{} (risk {risk}, confidence {confidence}): {}{command}", self.step.name(), self.because)
+    }
+}
+
+/// A stretch of time in which one version left its own usual band in one indicator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Stretch {
+    pub role: Role,
+    /// Name of the indicator.
+    pub signal: String,
+    /// First window outside the band, as far as it can be told.
+    pub start: u64,
+    /// CLOCK_MONOTONIC end of that window.
+    pub start_t_ns: u64,
+    /// Window in which it was found.
+    pub found: u64,
+    /// Last window outside; null while it goes on.
+    pub end: Option<u64>,
+    pub end_t_ns: Option<u64>,
+    /// It lasted so long that where it was at `end` is what is usual from there on.
+    pub became_usual: bool,
+    /// Median change against the usual level as a ratio minus one: 0.4 is 40 % more. Of an oscillation, the change either
+    /// way that one window in ten exceeds.
+    pub size: f64,
+    /// So far, while it goes on.
+    pub shape: StretchShape,
+    /// In words: "stable: CPU per turnaround +40 % from window 812 to 950 (step)".
+    pub text: String,
+}
+
+impl Stretch {
+    /// Whether both go on in some window.
+    pub fn overlaps(&self, other: &Stretch) -> bool {
+        let before = |a: &Stretch, b: &Stretch| a.end.is_some_and(|end| end < b.start);
+        !before(self, other) && !before(other, self)
+    }
+}
+
+/// The course of a stretch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StretchShape {
+    /// To another level, and there.
+    Step,
+    /// Further and further away.
+    Drift,
+    /// Short.
+    Burst,
+    /// Out and back, again and again.
+    Oscillation,
+}
+
+impl StretchShape {
+    pub fn name(self) -> &'static str {
+        match self {
+            StretchShape::Step => "step",
+            StretchShape::Drift => "drift",
+            StretchShape::Burst => "burst",
+            StretchShape::Oscillation => "oscillation",
+        }
     }
 }
 

@@ -59,6 +59,7 @@ fn window(snapshot: &Snapshot, deployment: &str, view: &DeploymentView) -> Value
         "onset_window": verdict.onset,
         "causes": verdict.causes,
         "reasons": verdict.reasons,
+        "stretches": verdict.stretches,
         "decision": view.decision.as_ref().map(decision),
     })
 }

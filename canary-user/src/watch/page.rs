@@ -110,6 +110,7 @@ fn course(view: &View, width: u32) -> Markup {
             } }
             None => { p.note { "No window yet." } }
         }
+        (blocks::stretches(&view.deployment.verdict))
     }
 }
 

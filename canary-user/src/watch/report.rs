@@ -93,7 +93,10 @@ fn measured(evidence: &Evidence, life: &Arc<DecisionLife>) -> Markup {
     html! {
         (blocks::section("verdict", "Verdict", verdict(evidence, life)))
         @if let Some(course) = course {
-            (blocks::section("course", "Over time", html! { div.chart { (blocks::own(chart::svg(&course, WIDTH, 420))) } }))
+            (blocks::section("course", "Over time", html! {
+                div.chart { (blocks::own(chart::svg(&course, WIDTH, 420))) }
+                (blocks::stretches(&deployment.verdict))
+            }))
         }
         (blocks::section("causes", "Likely causes", blocks::causes(&deployment.verdict)))
         (blocks::section("indicators", "What was compared", blocks::indicators(&view, WIDTH)))

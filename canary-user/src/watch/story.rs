@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     guard::{Action, Advice, Decision, GateResult, Mode, Stage},
-    judge::{Cause, EventState, IndicatorState, Outcome, Verdict},
+    judge::{Cause, EventState, IndicatorState, Outcome, Stretch, StretchShape, Verdict},
     targets::{Role, Target},
     telemetry::{
         BlockIo, Connections, Cpu, Dependency, Histogram, HookCost, Http, Lifecycle, ListenQueue, Machine, Memory,
@@ -254,9 +254,30 @@ fn verdict(index: u64) -> Verdict {
         environment: Default::default(),
         forecast: None,
         recommendations: Vec::new(),
+        stretches: stretches(index),
         baseline_windows: index.min(60),
         judged_windows: index.saturating_sub(20),
     }
+}
+
+/// The canary leaves its own usual band.
+fn stretches(index: u64) -> Vec<Stretch> {
+    if index < ONSET + 8 {
+        return Vec::new();
+    }
+    vec![Stretch {
+        role: Role::Canary,
+        signal: Indicator::CpuPerWork.name().to_owned(),
+        start: ONSET,
+        start_t_ns: 1_000_000_000 + (ONSET + 1) * SPAN_NS,
+        found: ONSET + 8,
+        end: None,
+        end_t_ns: None,
+        became_usual: false,
+        size: 0.31,
+        shape: StretchShape::Step,
+        text: format!("canary: CPU per turnaround +31 % since window {ONSET} (so far: step)"),
+    }]
 }
 
 fn indicator(index: u64, indicator: Indicator) -> IndicatorState {

@@ -1,5 +1,5 @@
 //! Golden replays: for each story a recording, made the same way in every run, goes through the real binary; what it says of
-//! outcome, onset, causes, environment and advice is pinned by a text in `tests/golden/expected/`.
+//! outcome, onset, causes, environment, stretches and advice is pinned by a text in `tests/golden/expected/`.
 //!
 //! `CANARY_REWRITE_GOLDEN=1 cargo test -p canary-user --test golden` writes the texts anew: look at the difference before it
 //! is committed. A story is a service of three instances of stable and one of canary, 200 requests a second each, with 5 %
@@ -39,6 +39,11 @@ fn told(story: &Story, file: &Path) -> String {
         let holds = if environment["holds"] == true { "holds the verdict back" } else { "seen" };
         let _ = writeln!(text, "environment: {} ({holds})", word(&sign["kind"]));
     }
+    for stretch in verdict["stretches"].as_array().expect("a list") {
+        let end = if stretch["end"].is_null() { "goes on".to_owned() } else { format!("to {}", stretch["end"]) };
+        let told = ["role", "signal", "shape"].map(|key| word(&stretch[key])).join(" ");
+        let _ = writeln!(text, "stretch: {told}, from {}, {end}", stretch["start"]);
+    }
     for step in verdict["recommendations"].as_array().expect("a list") {
         let command = step["command"].as_str().map(|c| format!(": {c}")).unwrap_or_default();
         let _ = writeln!(
@@ -76,6 +81,18 @@ fn stories_are_judged_as_pinned() {
         }
     }
     assert!(differences.is_empty(), "{differences}\nCANARY_REWRITE_GOLDEN=1 writes them anew, if this is meant");
+}
+
+#[test]
+fn a_replay_tells_stretches_in_words() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let recording = dir.path().join("worse.jsonl");
+    stories::record(STORIES.iter().find(|s| s.name == "slow-leak").expect("the story is there"), &recording);
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_canary")).arg("replay").arg(&recording).output().expect("the binary starts");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let line = text.lines().find(|l| l.starts_with("    stretch: canary: memory in use +"));
+    assert!(line.is_some_and(|l| l.ends_with("(so far: drift)")), "{text}");
 }
 
 #[test]

@@ -119,6 +119,7 @@ pub fn verdict(outcome: Outcome, window: u64) -> Verdict {
         environment: Default::default(),
         forecast: None,
         recommendations: Vec::new(),
+        stretches: Vec::new(),
         baseline_windows: 300,
         judged_windows: 100,
     }

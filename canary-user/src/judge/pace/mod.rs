@@ -17,6 +17,11 @@ pub use differences::{Differences, OWN, PLACEBOS, SERIES, StableSide};
 pub use noise::Sides;
 pub use track::{EFFECT_WINDOWS, Effect, Track};
 
+// The same noise, prices and bets, for what is not compared.
+pub(super) use bets::powers;
+pub(super) use blocks::{Scales, Series};
+pub(super) use shape::{REACH, Shape};
+
 use alone::Alone;
 use noise::Noise;
 use spread::{BLOCK_WINDOWS, Spread};

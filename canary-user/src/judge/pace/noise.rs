@@ -308,7 +308,7 @@ impl Noise {
         let terms = |variance: f64, smallest_bet: f64| {
             let precision = 1.0 / (canary_factor * variance).sqrt();
             let (sigma, clip) = (self.sigma * scale * precision, clip * precision);
-            Terms { precision, discount: self.discounts(smallest_bet, sigma, clip) }
+            Terms { precision, discount: self.shape.discounts(smallest_bet, sigma, clip) }
         };
         self.derived = Derived {
             long_run_variance: canary_factor * variance,
@@ -335,24 +335,6 @@ impl Noise {
             n += 1.0;
         }
         if n > 0.0 { sum / n } else { 0.0 }
-    }
-
-    /// e^-price of each bet. The price is what the bet would win on average on the placebos, at most Bennett's bound.
-    /// Sigma and clip are standardised.
-    fn discounts(&self, smallest_bet: f64, sigma: f64, clip: f64) -> [f64; BETS] {
-        let c = clip.max(1e-3);
-        let won = self.shape.means(smallest_bet, sigma, c);
-        // Half the squares of the bets: each is four times the one before.
-        let half = 0.5 * smallest_bet * smallest_bet;
-        let mut normal = libm::exp(-half);
-        let mut observed = won.as_ref().map_or(1.0, |w| libm::exp(half * w.square));
-        std::array::from_fn(|a| {
-            let bound = libm::exp(-bennett(smallest_bet * (1u32 << a) as f64, c));
-            // e^-(l^2/2 + max(0, ln mean - l^2 square/2)), without the logarithm.
-            let discount = won.as_ref().map_or(bound, |w| bound.max(normal * (observed / w.mean[a]).min(1.0)));
-            (normal, observed) = (fourth(normal), fourth(observed));
-            discount
-        })
     }
 
     /// What the margin has to leave for: offsets between instances and wander, as a standard deviation of ln.
@@ -421,10 +403,6 @@ fn bounded(x: f64, limit: f64) -> f64 {
     } else {
         x
     }
-}
-
-fn fourth(x: f64) -> f64 {
-    (x * x) * (x * x)
 }
 
 /// Mean of the two middle values for an even number; 0 for no value.

@@ -1,6 +1,6 @@
 //! The shape of the noise: how often which deviation occurs. It says what a bet wins on average when nothing is wrong.
 
-use super::bets::powers;
+use super::bets::{bennett, powers};
 use crate::judge::parameters::BETS;
 
 /// Robust standard deviations on each side of the middle that are told apart, a bin for each.
@@ -74,4 +74,26 @@ impl Shape {
         let n = f64::from(self.n);
         Some(Means { mean: mean.map(|m| m / (n + 1.0)), square: square / n })
     }
+
+    /// e^-price of each bet. The price is what the bet would win on average on the placebos, at most Bennett's bound.
+    /// Sigma and clip are standardised.
+    pub fn discounts(&self, smallest_bet: f64, sigma: f64, clip: f64) -> [f64; BETS] {
+        let c = clip.max(1e-3);
+        let won = self.means(smallest_bet, sigma, c);
+        // Half the squares of the bets: each is four times the one before.
+        let half = 0.5 * smallest_bet * smallest_bet;
+        let mut normal = libm::exp(-half);
+        let mut observed = won.as_ref().map_or(1.0, |w| libm::exp(half * w.square));
+        std::array::from_fn(|a| {
+            let bound = libm::exp(-bennett(smallest_bet * (1u32 << a) as f64, c));
+            // e^-(l^2/2 + max(0, ln mean - l^2 square/2)), without the logarithm.
+            let discount = won.as_ref().map_or(bound, |w| bound.max(normal * (observed / w.mean[a]).min(1.0)));
+            (normal, observed) = (fourth(normal), fourth(observed));
+            discount
+        })
+    }
+}
+
+fn fourth(x: f64) -> f64 {
+    (x * x) * (x * x)
 }

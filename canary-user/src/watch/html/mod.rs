@@ -68,6 +68,16 @@ pub fn causes(verdict: &Verdict) -> Markup {
     }
 }
 
+/// When one version left its own usual band, the latest last; nothing where none did.
+pub fn stretches(verdict: &Verdict) -> Markup {
+    html! {
+        @if !verdict.stretches.is_empty() {
+            p.note { "Out of its own usual band:" }
+            ul { @for stretch in &verdict.stretches { li { (stretch.text) } } }
+        }
+    }
+}
+
 /// Indicators whose whole interval is within the margin: what the cause is not.
 pub fn ruled_out(verdict: &Verdict) -> Vec<&'static str> {
     let within = |i: &&crate::judge::IndicatorState| {

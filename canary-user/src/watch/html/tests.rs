@@ -52,6 +52,13 @@ impl Seen {
 }
 
 #[test]
+fn what_left_its_own_usual_band_is_told_and_nothing_else_is() {
+    let told = |index: u64| stretches(&seen(index).state.deployments[0].verdict).into_string();
+    assert_eq!(told(story::ONSET), "");
+    assert!(told(story::DECIDED).contains("<li>canary: CPU per turnaround +31 % since window 60 (so far: step)</li>"));
+}
+
+#[test]
 fn each_situation_has_its_answers() {
     let told = |seen: &Seen| {
         let Next { what, commands, .. } = next(&seen.view());

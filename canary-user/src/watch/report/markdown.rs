@@ -43,6 +43,12 @@ pub fn markdown(report: &Report) -> String {
             for (n, cause) in verdict.causes.iter().enumerate() {
                 line(format_args!("{}. **{}**: {}", n + 1, cause.mechanism, cause.text));
             }
+            if !verdict.stretches.is_empty() {
+                line(format_args!("\n### Out of its own usual band\n"));
+            }
+            for stretch in &verdict.stretches {
+                line(format_args!("- {}", stretch.text));
+            }
             let out = ruled_out(verdict);
             if !out.is_empty() {
                 line(format_args!("\nRuled out, being no worse than allowed: {}.", out.join(", ")));

@@ -48,6 +48,7 @@ fn a_report_is_whole_and_needs_nothing_else() {
         "The guard itself used",
         "Not compared: memory stall",
         "mode passed",
+        "canary: CPU per turnaround +31 % since window 60 (so far: step)",
     ] {
         assert!(text.contains(part), "'{part}' is missing in\n{text}");
     }
@@ -69,6 +70,7 @@ fn markdown_has_the_same_facts() {
         "1. **more work per request**",
         "**verified**",
         "Way back: systemctl start it",
+        "- canary: CPU per turnaround +31 % since window 60 (so far: step)",
     ] {
         assert!(text.contains(part), "'{part}' is missing in\n{text}");
     }

@@ -85,6 +85,8 @@ async fn serves_every_endpoint_and_stops_when_told() {
     assert!(head.contains("content-type: application/json"), "{head}");
     check_monitor(&serde_json::from_str(&body).expect("JSON"));
     let (_, index) = get(addr, "/").await;
+    let schemas = v1::openapi().components.expect("there are types").schemas;
+    assert!(schemas.contains_key("Stretch") && schemas.contains_key("StretchShape"), "{:?}", schemas.keys());
     let paths = v1::openapi().paths.paths;
     assert!(paths.len() >= 14 && paths.contains_key("/api/v1/pause"), "{} paths", paths.len());
     for path in

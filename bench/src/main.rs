@@ -10,6 +10,7 @@ mod rows;
 mod service;
 mod speed;
 mod stdin;
+mod stretches;
 mod table;
 mod trial;
 
@@ -31,7 +32,8 @@ struct Options {
     /// Judge scenarios read from stdin instead, one JSON verdict line each on stdout; the protocol is in bench/src/stdin.rs
     #[arg(long, conflicts_with_all = ["quick", "only", "output", "seed"])]
     stdin: bool,
-    /// Only what contains this in its name, e.g. "+20 quiet" or "equal iid"; "events" is the count test [default: all]
+    /// Only what contains this in its name, e.g. "+20 quiet" or "equal iid"; "events" is the count test, "stretch"
+    /// what is told of anomalous stretches [default: all]
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// What the random numbers begin with
@@ -81,7 +83,10 @@ fn measure(options: &Options) -> Result<Report> {
     let asked = |name: &str| options.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
     let experiments: Vec<_> = rows::experiments(scale).into_iter().filter(|e| asked(&e.name)).collect();
     let questions: Vec<_> = rows::events().into_iter().filter(|_| asked("events")).collect();
-    let steps = experiments.iter().map(|e| e.runs).sum::<usize>() + questions.len() * scale.counts;
+    let asked_stretches: Vec<_> = stretches::questions().into_iter().filter(|q| asked(&q.name())).collect();
+    let steps = stretches::steps(&asked_stretches, scale.days)
+        + experiments.iter().map(|e| e.runs).sum::<usize>()
+        + questions.len() * scale.counts;
     let bar = ProgressBar::new(steps as u64);
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {elapsed}, {eta} left");
     bar.set_style(style.context("the template is a constant")?);
@@ -92,6 +97,7 @@ fn measure(options: &Options) -> Result<Report> {
     for (what, events) in questions {
         rows.push(counted(what, counts::many(events, seed, scale.counts, threads, &bar)));
     }
+    rows.extend(stretches::rows(&asked_stretches, seed, scale.days, threads, &bar));
     bar.finish_and_clear();
     rows.push(Row::new("15", "time per indicator and window", nanoseconds, 150.0, Unit::Nanoseconds));
     let bytes = canary_user::judge::pace::Pace::INDICATOR_BYTES as f64;

@@ -17,10 +17,12 @@ pub struct Scale {
     pub step: usize,
     pub counts: usize,
     pub compared: usize,
+    /// Days of one indicator in which no stretch is to be found.
+    pub days: usize,
 }
 
-pub const FULL: Scale = Scale { equal: 6000, harder: 1200, step: 100, counts: 20_000, compared: 100 };
-pub const QUICK: Scale = Scale { equal: 240, harder: 40, step: 12, counts: 400, compared: 10 };
+pub const FULL: Scale = Scale { equal: 6000, harder: 1200, step: 100, counts: 20_000, compared: 100, days: 120 };
+pub const QUICK: Scale = Scale { equal: 240, harder: 40, step: 12, counts: 400, compared: 10, days: 12 };
 
 /// One figure with what it has to be.
 #[derive(Clone, Debug, Serialize)]
@@ -50,6 +52,7 @@ pub enum Unit {
     Nanoseconds,
     Bytes,
     Number,
+    PerDay,
 }
 
 /// The experiments that [`rows`] asks for, in a fixed order.

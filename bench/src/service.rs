@@ -73,6 +73,9 @@ pub const ARNOISE: Kind = kind("arnoise", 10, Noise::SlowAndFast { slow: 0.3, rh
 pub const LOWCOUNT: Kind = kind("lowcount", 11, Noise::LowCount { requests: 12.0 });
 pub const MISSING: Kind = Kind { missing: 0.2, ..kind("missing", 12, Noise::Autoregressive(0.3)) };
 pub const VOLATILE: Kind = kind("volatile", 13, Noise::Volatile);
+pub const AR97: Kind = kind("ar0.97", 15, Noise::Autoregressive(0.97));
+pub const AR99: Kind = kind("ar0.99", 16, Noise::Autoregressive(0.99));
+pub const AR999: Kind = kind("ar0.999", 17, Noise::Autoregressive(0.999));
 pub const TAU2: Kind = Kind { spread: 0.02, ..kind("tau2", 14, Noise::Independent) };
 
 /// Every kind but those whose equal versions no method can keep apart from unequal ones: bursts and a spread of 2 %.

@@ -103,6 +103,7 @@ fn number(value: f64, unit: Unit) -> String {
         _ if value.is_infinite() => "never".to_owned(),
         Unit::Share => format!("{:.2} %", 100.0 * value),
         Unit::Windows | Unit::Number => format!("{value:.0}"),
+        Unit::PerDay => format!("{value:.2}"),
         Unit::Nanoseconds => format!("{value:.0} ns"),
         Unit::Bytes => format!("{value:.0} B"),
     }

@@ -6,6 +6,8 @@
 //! encryption changes nothing else. Requests that are pipelined or multiplexed on one connection fold into one
 //! turnaround, which is why it is not called a request. What TCP sends again is neither request nor response.
 
+use core::ptr::null_mut;
+
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock, bpf_tcp_sock},
     helpers::generated::{bpf_ktime_get_ns, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skb_load_bytes, bpf_tcp_sock},
@@ -15,13 +17,11 @@ use canary_common::Counters;
 use crate::{
     maps::{DEPENDENCY, EARLY, TURNAROUND, observe},
     network::{Direction, Packet},
-    socket::{CLIENT, SERVER, Socket, UNKNOWN, field},
+    socket::{CLIENT, SERVER, Socket, UNKNOWN, Way, field},
 };
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
-/// `bpf_sock::protocol`.
-const TCP: u32 = 6;
 /// `bpf_sock::state`.
 const LISTEN: u32 = 10;
 
@@ -59,8 +59,9 @@ pub unsafe fn turn(
 ) {
     // SAFETY: as the caller promises.
     unsafe {
+        let way = Socket::way(socket, direction);
         if (*socket).spoken == 0 {
-            begin(skb, sk, socket, direction);
+            begin(skb, sk, socket, direction, packet);
         }
         let serves = (*socket).side == SERVER;
         if !serves {
@@ -70,24 +71,30 @@ pub unsafe fn turn(
                 Direction::Out => (*counters).dependency_tx_payload_bytes += bytes,
             }
         }
-        let asks = serves == (direction == Direction::In);
-        if !asks && (*socket).pending == 0 {
+        let is_new = packet.is_tcp && is_beyond(way, packet);
+        if serves == (direction == Direction::In) {
+            if !is_new && packet.is_tcp {
+                let tcp = bpf_tcp_sock(sk);
+                if !tcp.is_null() && is_repeated(tcp, way, packet, direction) {
+                    return;
+                }
+            }
+            (*Socket::way(socket, direction.other())).asked_ns = time_ns(skb, packet, direction);
             return;
         }
-        let tcp = bpf_tcp_sock(sk);
-        if !tcp.is_null() && is_repeated(tcp, packet, direction) {
+        let asked_ns = (*way).asked_ns;
+        if asked_ns == (*way).answered_ns {
             return;
         }
-        if asks {
-            (*socket).since_ns = bpf_ktime_get_ns();
-            (*socket).pending = 1;
+        let tcp = if packet.is_tcp { bpf_tcp_sock(sk) } else { null_mut() };
+        if !is_new && !tcp.is_null() && is_repeated(tcp, way, packet, direction) {
             return;
         }
         if serves && !tcp.is_null() && count_status(skb, packet, counters) == Status::Interim {
             return;
         }
-        (*socket).pending = 0;
-        let took_ns = bpf_ktime_get_ns().saturating_sub((*socket).since_ns);
+        (*way).answered_ns = asked_ns;
+        let took_ns = time_ns(skb, packet, direction).saturating_sub(asked_ns);
         // In microseconds, times 8; 0 before the first sample.
         let rtt_ns = if tcp.is_null() { 0 } else { u64::from(field!(tcp.srtt_us)) * 125 };
         let rtt_samples = u64::from(rtt_ns != 0);
@@ -107,14 +114,51 @@ pub unsafe fn turn(
     }
 }
 
+/// When a packet passed. What TCP sends bears the time already, and a clock is among the most expensive things here.
+#[inline(always)]
+unsafe fn time_ns(skb: *mut __sk_buff, packet: &Packet, direction: Direction) -> u64 {
+    // SAFETY: `skb` is the program's context.
+    unsafe {
+        if packet.is_tcp && direction == Direction::Out {
+            let leaves_ns = (&raw const (*skb).tstamp).read_volatile();
+            if leaves_ns != 0 {
+                return leaves_ns;
+            }
+        }
+        bpf_ktime_get_ns()
+    }
+}
+
+/// Whether this payload ends beyond all that came by this way, and so is new; where not, TCP has to be asked. Notes its end.
+#[inline(always)]
+unsafe fn is_beyond(way: *mut Way, packet: &Packet) -> bool {
+    let end = packet.sequence.wrapping_add(packet.payload_bytes);
+    // SAFETY: a live element.
+    unsafe {
+        if (*way).end_known == 0 || (end.wrapping_sub((*way).end) as i32) <= 0 {
+            return false;
+        }
+        (*way).end = end;
+    }
+    true
+}
+
 /// Whether TCP has seen all of this payload before: it is sent, or arrives, again. Payload that is sent for the first
 /// time begins at `snd_nxt`, which moves on after this hook.
 #[inline(always)]
-unsafe fn is_repeated(tcp: *mut bpf_tcp_sock, packet: &Packet, direction: Direction) -> bool {
+unsafe fn is_repeated(tcp: *mut bpf_tcp_sock, way: *mut Way, packet: &Packet, direction: Direction) -> bool {
     // SAFETY: `tcp` is what the helper returned, and not null.
     let next = unsafe { if direction == Direction::In { field!(tcp.rcv_nxt) } else { field!(tcp.snd_nxt) } };
     let end = packet.sequence.wrapping_add(packet.payload_bytes);
-    (end.wrapping_sub(next) as i32) <= 0
+    let is_repeated = (end.wrapping_sub(next) as i32) <= 0;
+    // SAFETY: a live element.
+    unsafe {
+        if (*way).end_known == 0 {
+            (*way).end = if is_repeated { next } else { end };
+            (*way).end_known = 1;
+        }
+    }
+    is_repeated
 }
 
 #[derive(PartialEq)]
@@ -163,12 +207,12 @@ unsafe fn count_status(skb: *mut __sk_buff, packet: &Packet, counters: *mut Coun
 /// Once per socket, at its first payload: decides the side where the socket was there before the guard, and fetches a
 /// request that the listening socket saw.
 #[inline(always)]
-unsafe fn begin(skb: *mut __sk_buff, sk: *mut bpf_sock, socket: *mut Socket, direction: Direction) {
+unsafe fn begin(skb: *mut __sk_buff, sk: *mut bpf_sock, socket: *mut Socket, direction: Direction, packet: &Packet) {
     // SAFETY: as the caller of `turn` promises.
     unsafe {
         (*socket).spoken = 1;
         if (*socket).side == UNKNOWN {
-            let serves = if field!(sk.protocol) == TCP { is_listened_on(skb, sk) } else { direction == Direction::In };
+            let serves = if packet.is_tcp { is_listened_on(skb, sk) } else { direction == Direction::In };
             (*socket).side = if serves { SERVER } else { CLIENT };
         }
         if (*socket).side == SERVER
@@ -177,8 +221,7 @@ unsafe fn begin(skb: *mut __sk_buff, sk: *mut bpf_sock, socket: *mut Socket, dir
             && let Some(at_ns) = EARLY.get(connection).copied()
         {
             let _ = EARLY.remove(connection);
-            (*socket).since_ns = at_ns;
-            (*socket).pending = 1;
+            (*socket).outgoing.asked_ns = at_ns;
         }
     }
 }

@@ -32,12 +32,23 @@ pub enum Direction {
     Out,
 }
 
+impl Direction {
+    #[inline(always)]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::In => Self::Out,
+            Self::Out => Self::In,
+        }
+    }
+}
+
 /// What the headers say.
 #[derive(Clone, Copy)]
 pub struct Packet {
     /// IP, and TCP or UDP.
     pub header_bytes: u32,
     pub payload_bytes: u32,
+    pub is_tcp: bool,
     /// Number of the first payload byte; TCP only.
     pub sequence: u32,
     reset: bool,
@@ -114,7 +125,7 @@ unsafe fn segments(skb: *mut __sk_buff, packet: &Packet) -> u64 {
 /// Reads the IP and TCP or UDP header. What is not TCP or UDP, or has IPv6 extension headers, counts as bytes only.
 #[inline(always)]
 unsafe fn parse(skb: *mut __sk_buff) -> Packet {
-    const NOTHING: Packet = Packet { header_bytes: 0, payload_bytes: 0, sequence: 0, reset: false };
+    const NOTHING: Packet = Packet { header_bytes: 0, payload_bytes: 0, is_tcp: false, sequence: 0, reset: false };
     // SAFETY: every access is checked against `data_end` first, as the verifier demands.
     unsafe {
         let data = (*skb).data as usize;
@@ -141,6 +152,7 @@ unsafe fn parse(skb: *mut __sk_buff) -> Packet {
                 Packet {
                     header_bytes,
                     payload_bytes: len.saturating_sub(header_bytes),
+                    is_tcp: true,
                     sequence: u32::from_be(((transport + 4) as *const u32).read_unaligned()),
                     reset: flags & TCP_RST != 0,
                 }

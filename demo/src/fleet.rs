@@ -34,7 +34,8 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// What is known about one instance.
 #[derive(Clone, Debug, Serialize)]
 pub struct Instance {
-    pub cgroup: Arc<str>,
+    /// Its cgroup below the root of cgroup2, or the name of its unit or container.
+    pub name: Arc<str>,
     pub role: Role,
     /// `None` while no process serves.
     pub address: Option<SocketAddr>,
@@ -44,7 +45,7 @@ pub struct Instance {
     pub retired: bool,
     /// Processes started so far.
     pub starts: u64,
-    /// How its processes ended, in words, and how many of them each way.
+    /// How its processes ended, in words, and how many of them each way; empty where they are not the demo's own.
     pub ends: BTreeMap<String, u64>,
 }
 
@@ -80,7 +81,7 @@ impl Fleet {
     pub async fn add(&mut self, role: Role, cell: Cell) -> anyhow::Result<()> {
         let cgroup = cell.cgroup.clone();
         let fresh = Instance {
-            cgroup: cgroup.clone(),
+            name: cgroup.clone(),
             role,
             address: None,
             routed: true,
@@ -118,7 +119,7 @@ impl Fleet {
 
     /// Makes all instances of a role faulty, and keeps them so over restarts.
     pub async fn fault(&self, role: Role, order: Order) {
-        let of_role = self.instances.borrow().iter().filter(|i| i.role == role).map(|i| i.cgroup.clone()).collect();
+        let of_role = self.instances.borrow().iter().filter(|i| i.role == role).map(|i| i.name.clone()).collect();
         for supervisor in find(&self.supervisors, of_role) {
             // Fails only when the supervisor has ended, and with it the instance.
             let _ = supervisor.send(Request::Fault(order)).await;
@@ -150,7 +151,7 @@ async fn obey(
         match request {
             Control::RouteAway { cgroups, done } => {
                 instances.send_modify(|all| {
-                    for instance in all.iter_mut().filter(|i| cgroups.contains(&i.cgroup)) {
+                    for instance in all.iter_mut().filter(|i| cgroups.contains(&i.name)) {
                         instance.routed = false;
                     }
                 });
@@ -273,7 +274,7 @@ impl Supervisor {
 
     fn publish(&self, change: impl FnOnce(&mut Instance)) {
         self.instances.send_modify(|all| {
-            if let Some(instance) = all.iter_mut().find(|i| i.cgroup == self.cell.cgroup) {
+            if let Some(instance) = all.iter_mut().find(|i| i.name == self.cell.cgroup) {
                 change(instance);
             }
         });

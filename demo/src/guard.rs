@@ -1,6 +1,7 @@
-//! The guard on top of the demo: the same line as `canary run`, with the fleet as its orchestrator's supervisor.
+//! The guard on top of the demo: the same line as `canary run`. Where the instances are the demo's own processes, the fleet is its
+//! orchestrator's supervisor.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use canary_user::{
@@ -29,9 +30,33 @@ pub struct Settings {
     pub mode: Mode,
     pub listen: Option<SocketAddr>,
     pub record: Option<PathBuf>,
-    /// Path of the demo's cgroups below the cgroup2 root.
-    pub cgroups: String,
-    pub control: mpsc::Sender<Control>,
+    pub hands: Hands,
+}
+
+/// Whom the guard asks to take the canary away, and what names the versions there.
+pub enum Hands {
+    /// `cgroups` is the path of the demo's cgroups below the cgroup2 root.
+    Process { cgroups: String, control: mpsc::Sender<Control> },
+    /// `names` are patterns of stable's units and of the canary's.
+    Systemd { bus: String, names: [String; 2] },
+    /// `names` are patterns of stable's containers and of the canary's.
+    Docker { socket: PathBuf, names: [String; 2] },
+}
+
+/// The keys of the deployment.
+impl fmt::Display for Hands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (orchestrator, key, [stable, canary]) = match self {
+            Hands::Process { cgroups, .. } => {
+                ("process", "cgroup", [format!("{cgroups}/stable-*"), format!("{cgroups}/canary-*")])
+            }
+            Hands::Systemd { names, .. } => ("systemd", "systemd", names.clone()),
+            Hands::Docker { names, .. } => ("docker", "container", names.clone()),
+        };
+        writeln!(f, "orchestrator = \"{orchestrator}\"")?;
+        writeln!(f, "stable = {{ {key} = {stable:?}, version = \"v1\" }}")?;
+        writeln!(f, "canary = {{ {key} = {canary:?}, version = \"v2\" }}")
+    }
 }
 
 /// Starts the guard; it runs until `end` is dropped.
@@ -50,8 +75,8 @@ pub async fn start(
         Some(address) => Some(server::bind(address).await?),
         None => None,
     };
-    let cgroup2 = root.path().to_owned();
-    let control = settings.control;
+    let (cgroup2, machine, whole) = (root.path().to_owned(), root.clone(), config.clone());
+    let hands = settings.hands;
     let daemon = Daemon {
         recording: daemon::recording(settings.record.as_ref(), &config)?,
         root,
@@ -61,8 +86,11 @@ pub async fn start(
         listener,
         socket: None,
         token: None,
-        orchestrator: Box::new(move |deployment| {
-            Ok(Arc::new(Process::new(cgroup2.clone(), deployment.grace, Some(control.clone()))))
+        orchestrator: Box::new(move |deployment| match &hands {
+            Hands::Process { control, .. } => {
+                Ok(Arc::new(Process::new(cgroup2.clone(), deployment.grace, Some(control.clone()))))
+            }
+            Hands::Systemd { .. } | Hands::Docker { .. } => daemon::orchestrator(&whole, &machine, deployment),
         }),
         on_snapshot: Box::new(move |snapshot| {
             observer.see(snapshot);
@@ -77,20 +105,23 @@ pub async fn start(
 
 /// Written as a user would write it, so that it goes through the same checks.
 fn config(settings: &Settings) -> anyhow::Result<Config> {
-    let Settings { window, mode, listen, cgroups, .. } = settings;
+    let Settings { window, mode, listen, hands, .. } = settings;
     let listen = listen.map_or(String::new(), |address| format!("listen = \"{address}\""));
+    let place = match hands {
+        Hands::Process { .. } => String::new(),
+        Hands::Systemd { bus, .. } => format!("systemd_bus = {bus:?}"),
+        Hands::Docker { socket, .. } => format!("docker_socket = {socket:?}"),
+    };
     let text = format!(
         r#"
         window = "{}"
         {listen}
+        {place}
         [[deployment]]
         name = "demo"
         mode = "{mode}"
-        orchestrator = "process"
         grace = "{}"
-        stable = {{ cgroup = "{cgroups}/stable-*", version = "v1" }}
-        canary = {{ cgroup = "{cgroups}/canary-*", version = "v2" }}
-        "#,
+        {hands}"#,
         humantime::format_duration(*window),
         humantime::format_duration(GRACE),
     );

@@ -1,9 +1,9 @@
 //! The demo: a small HTTP service in two versions, load on both, and the guard on top.
 //!
 //! ```text
-//!  load ──requests──► fleet: stable-0, stable-1, … canary-0     one process, one cgroup each
+//!  load ──requests──► instances: stable-0, … canary-0           processes of the fleet, units of systemd or containers
 //!    ▲                  ▲                                       scenario: which fault, when
-//!    └──routes (watch)──┴──Control (route away, retire)──── run ◄── the guard
+//!    └──routes (watch)──┴──the orchestrator ◄── the guard
 //! ```
 
 #![forbid(unsafe_code)]
@@ -13,9 +13,13 @@ pub mod enter;
 pub mod fault;
 pub mod fleet;
 pub mod guard;
+pub mod instances;
 pub mod load;
+pub mod managed;
 pub mod neighbour;
 pub mod observer;
+pub mod orchestrator;
+pub mod registry;
 pub mod report;
 pub mod run;
 pub mod scenario;

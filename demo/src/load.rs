@@ -121,15 +121,15 @@ async fn generate(rate: f64, mut instances: watch::Receiver<Vec<Instance>>, coun
             counters.enter(Phase::AfterDrain);
         }
         for instance in now.iter().filter(|i| i.address.is_some()) {
-            if !pacers.contains_key(&instance.cgroup) {
+            if !pacers.contains_key(&instance.name) {
                 let pacer = Pacer {
-                    cgroup: instance.cgroup.clone(),
+                    name: instance.name.clone(),
                     seed: pacers.len() as u64,
                     instances: instances.clone(),
                     clients: clients.clone(),
                     counters: counters.clone(),
                 };
-                pacers.insert(instance.cgroup.clone(), tokio::task::spawn_local(pacer.run(rate)));
+                pacers.insert(instance.name.clone(), tokio::task::spawn_local(pacer.run(rate)));
             }
         }
         if instances.changed().await.is_err() {
@@ -142,7 +142,7 @@ type Clients = RefCell<HashMap<Arc<str>, Rc<Client>>>;
 
 /// One instance's share of the load.
 struct Pacer {
-    cgroup: Arc<str>,
+    name: Arc<str>,
     seed: u64,
     instances: watch::Receiver<Vec<Instance>>,
     clients: Rc<Clients>,
@@ -164,15 +164,15 @@ impl Pacer {
     /// Its own instance while that is routed, else the stable ones in turn.
     fn choose(&self, number: u64) -> Option<(Rc<Client>, Option<SocketAddr>)> {
         let instances = self.instances.borrow();
-        let own = instances.iter().find(|i| i.cgroup == self.cgroup && i.routed);
+        let own = instances.iter().find(|i| i.name == self.name && i.routed);
         let chosen = own.or_else(|| {
             let stable = || instances.iter().filter(|i| i.role == Role::Stable && i.routed);
             stable().nth(number as usize % stable().count().max(1))
         })?;
         let mut clients = self.clients.borrow_mut();
         let client = clients
-            .entry(chosen.cgroup.clone())
-            .or_insert_with(|| Client::new(self.counters.clone(), self.counters.instance(&chosen.cgroup, chosen.role)));
+            .entry(chosen.name.clone())
+            .or_insert_with(|| Client::new(self.counters.clone(), self.counters.instance(&chosen.name, chosen.role)));
         Some((client.clone(), chosen.address))
     }
 }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use canary_demo::{enter, neighbour, run, serve};
@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   canary-demo run
   canary-demo run --scenario latency --severity 3x
+  canary-demo run --orchestrator systemd --scenario crash
   canary-demo run --scenario healthy --duration 2m --output json >windows.jsonl
 
 Exit codes: 0 the guard did what the scenario calls for, 1 it did not or the run failed, 2 wrong usage.";
@@ -29,7 +30,8 @@ struct Cli {
 enum Verb {
     /// Start stable and canary in cgroups of their own, send load, and make the canary regress
     Run(run::Options),
-    /// One instance of the service. Takes faults on standard input, one JSON object per line; ends when it closes.
+    /// One instance of the service. Takes faults on standard input, one JSON object per line; ends when it closes. With a
+    /// registry, from there instead.
     #[command(hide = true)]
     Serve {
         /// Address to listen on; port 0 lets the system choose. The address is printed as the first line.
@@ -38,6 +40,12 @@ enum Verb {
         /// File that the fault 'memory' reads from.
         #[arg(long)]
         working_set: Option<PathBuf>,
+        /// Directory in which this instance and the demo find each other.
+        #[arg(long)]
+        registry: Option<PathBuf>,
+        /// How long after its start it tells the registry its address.
+        #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
+        ready_after: Duration,
     },
     /// Moves itself into cgroups and becomes the program after '--'.
     #[command(hide = true)]
@@ -71,9 +79,11 @@ impl Verb {
                 let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().context("runtime")?;
                 runtime.block_on(run::run(options))
             }
-            Verb::Serve { listen, working_set } => {
+            Verb::Serve { listen, working_set, registry, ready_after } => {
                 let runtime = Builder::new_current_thread().enable_all().build().context("runtime")?;
-                runtime.block_on(serve::serve(listen, working_set)).map(|()| true)
+                runtime
+                    .block_on(serve::serve(listen, working_set, registry.map(|dir| (dir, ready_after))))
+                    .map(|()| true)
             }
             Verb::Enter(options) => enter::enter(options).map(|()| true),
             Verb::Burn { threads } => neighbour::burn(threads).map(|()| true),

@@ -18,7 +18,8 @@ use crate::{
     fleet::Instance,
     load::{self, InstanceTotals, Phase},
     observer::Seen,
-    run::Output,
+    orchestrator::Kind,
+    run::{self, Output},
     scenario::{Expected, Scenario, TimeLine},
 };
 
@@ -30,6 +31,7 @@ const HEALTHY_AFTER: u64 = 400;
 pub struct Report {
     pub scenario: Scenario,
     pub severity: f64,
+    pub orchestrator: Kind,
     pub mode: Mode,
     pub expected: Expected,
     pub time_line: TimeLine,
@@ -120,10 +122,12 @@ impl Report {
         writeln!(out)?;
         let scenario = format!("{}, at {}x", self.scenario.title(), self.severity);
         write!(out, "{}", summary::entry("Scenario", &scenario))?;
+        write!(out, "{}", summary::entry("Orchestrator", &self.orchestrated()))?;
         write!(out, "{}", summary::render(&run))?;
         for instance in self.instances.iter().filter(|i| i.starts > 1) {
             let ends: Vec<String> = instance.ends.iter().map(|(how, times)| format!("{times} × {how}")).collect();
-            let text = format!("{}: {} starts, ended by {}", instance.cgroup, instance.starts, ends.join(", "));
+            let ends = if ends.is_empty() { String::new() } else { format!(", ended by {}", ends.join(", ")) };
+            let text = format!("{}: {} starts{ends}", instance.name, instance.starts);
             write!(out, "{}", summary::entry("Restarts", &text))?;
         }
         let result = match judged {
@@ -134,11 +138,24 @@ impl Report {
         Ok(())
     }
 
+    /// Who ran the instances, what they were called there, and what became of them.
+    fn orchestrated(&self) -> String {
+        let (stable, canary) = (run::names(&self.instances, Role::Stable), run::names(&self.instances, Role::Canary));
+        let removed = match self.orchestrator {
+            Kind::Process => "their cgroups are removed",
+            Kind::Systemd => "the units are stopped and their files removed",
+            Kind::Docker => "the containers and their image are removed",
+        };
+        let canary = if canary.is_empty() { String::new() } else { format!("; canary {canary}") };
+        format!("{}: stable {stable}{canary}; {removed}", self.orchestrator)
+    }
+
     fn object(&self, seen: &Seen, judged: &Result<String, String>) -> anyhow::Result<serde_json::Value> {
         let view = seen.last.deployments.get(DEPLOYMENT);
         json::summary(json!({
             "scenario": self.scenario,
             "severity": self.severity,
+            "orchestrator": self.orchestrator,
             "mode": self.mode,
             "expected": self.expected,
             "as_expected": judged.is_ok(),

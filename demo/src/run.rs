@@ -1,6 +1,6 @@
 //! `canary-demo run`: the scenario's time line, with the fleet, the load and the guard on top.
 
-use std::{fs::File, net::SocketAddr, os::fd::AsRawFd, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use canary_user::{
@@ -17,16 +17,15 @@ use tokio::{
 };
 
 use crate::{
-    cgroup::DemoCgroups,
     fault::Order,
-    fleet::Fleet,
+    fleet::Instance,
     guard::{self, Settings},
-    load::{self, Load, Phase},
-    neighbour,
-    observer::Observer,
+    instances::Instances,
+    load::{self, InstanceTotals, Load, Phase},
+    observer::{Observer, Seen},
+    orchestrator,
     report::Report,
     scenario::{Scenario, TimeLine},
-    working_set::make_working_set,
 };
 
 /// Windows that a run goes on for after its action has ended, to show that the service goes on too.
@@ -40,6 +39,8 @@ pub struct Options {
     /// How wrong, as a multiple from 1x to 100x: 2x is twice the CPU [default: 2x]
     #[arg(long, value_name = "FACTOR", value_parser = parse_severity)]
     pub severity: Option<f64>,
+    #[command(flatten)]
+    pub orchestrator: orchestrator::Choice,
     /// Length of the run at most, such as 2m; it ends earlier once the guard has acted [default: 850 windows, 85s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
@@ -75,6 +76,12 @@ pub enum Output {
     Json,
 }
 
+impl Options {
+    fn severity(&self) -> f64 {
+        self.severity.unwrap_or_else(|| self.scenario.default_severity())
+    }
+}
+
 fn parse_severity(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('x').unwrap_or(text);
     match number.parse::<f64>() {
@@ -86,61 +93,93 @@ fn parse_severity(text: &str) -> Result<f64, String> {
 /// Runs a scenario and prints what happened; true where the guard did what the scenario calls for. Everything that it
 /// made is gone when it returns.
 pub async fn run(options: Options) -> anyhow::Result<bool> {
-    let scenario = options.scenario;
-    let severity = options.severity.unwrap_or_else(|| scenario.default_severity());
-    let time_line = TimeLine::new(scenario, options.window, options.duration)?;
-    let program = std::env::current_exe().context("find the demo's own program")?;
+    let time_line = TimeLine::new(options.scenario, options.window, options.duration)?;
     let stop = asked_to_stop()?;
+    let mut instances = Instances::open(&options).await?;
+    let watched = instances.watch();
+    let shown = show(&options, time_line, &mut instances, stop).await;
+    let removed = instances.stop().await;
+    if let (Err(_), Err(error)) = (&shown, &removed) {
+        eprintln!("canary-demo: {error:#}");
+    }
+    let shown = shown?;
+    removed?;
+    let report = Report {
+        scenario: options.scenario,
+        severity: options.severity(),
+        orchestrator: options.orchestrator.orchestrator,
+        mode: options.mode,
+        expected: options.scenario.expected(),
+        time_line,
+        window: options.window,
+        interrupted: shown.interrupted,
+        instances: watched.borrow().clone(),
+        load: shown.load,
+    };
+    report.print(&shown.seen, options.output)
+}
 
-    let cgroups = DemoCgroups::create(scenario.memory_limit_bytes())?;
-    let working_set = scenario.working_set_bytes().map(|bytes| make_working_set(&options.scratch, bytes));
-    let working_set = working_set.transpose()?;
-    // The file has no name; the instances open it through us.
-    let open_path = |file: &File| PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
-    let mut fleet = Fleet::new(program.clone(), working_set.as_ref().map(open_path));
-    let load = Load::start(options.rate, fleet.watch())?;
+/// What a run was.
+struct Shown {
+    interrupted: bool,
+    load: Vec<InstanceTotals>,
+    seen: Seen,
+}
+
+/// The run itself, until its end or until `stop`. The instances are left as they are.
+async fn show(
+    options: &Options,
+    time_line: TimeLine,
+    instances: &mut Instances,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<Shown> {
+    let (scenario, severity, orchestrator) = (options.scenario, options.severity(), options.orchestrator.orchestrator);
+    let load = Load::start(options.rate, instances.watch())?;
     let observer = Arc::new(Observer::new(options.window));
 
-    let title = format!("canary demo: {} at {severity}x", scenario.name());
+    let title = format!("canary demo: {} at {severity}x, {}", scenario.name(), orchestrator);
     let show = Show::start(match options.output {
         Output::Text => View::Terminal(Box::new(TerminalView::new(title, None))),
         Output::Json => View::Json,
     })?;
     let teller = show.teller();
     let (end_guard, guard_ended) = oneshot::channel();
-    let guard = guard::start(
-        Settings {
-            window: options.window,
-            mode: options.mode,
-            listen: options.listen,
-            record: options.record.clone(),
-            cgroups: cgroups.name().to_owned(),
-            control: fleet.control(),
-        },
-        observer.clone(),
-        show.teller(),
-        guard_ended,
-    )
-    .await?;
+    let settings = Settings {
+        window: options.window,
+        mode: options.mode,
+        listen: options.listen,
+        record: options.record.clone(),
+        hands: instances.hands(),
+    };
+    let guard = guard::start(settings, observer.clone(), show.teller(), guard_ended).await?;
     tokio::pin!(guard);
 
-    let start = Instant::now();
     let life = async {
-        for i in 0..options.instances {
-            fleet.add(Role::Stable, cgroups.cell(&format!("stable-{i}"))?).await?;
+        instances.prepare().await?;
+        for _ in 0..options.instances {
+            instances.add(Role::Stable).await?;
         }
-        teller.log(format!("{} stable instances serve {} requests/s each", options.instances, options.rate));
+        // Images and containers take their time, and stable's history begins only now.
+        let start = Instant::now();
+        let known = instances.watch();
+        let names = |role| names(&known.borrow(), role);
+        teller.log(format!(
+            "{} stable instances serve {} requests/s each: {}",
+            options.instances,
+            options.rate,
+            names(Role::Stable)
+        ));
         sleep_until(start + time_line.canary_start).await;
-        fleet.add(Role::Canary, cgroups.cell("canary-0")?).await?;
-        teller.log("the canary starts and gets the same rate");
+        instances.add(Role::Canary).await?;
+        teller.log(format!("the canary starts and gets the same rate: {}", names(Role::Canary)));
         let mut neighbour = None;
         if let Some(onset) = time_line.onset {
             sleep_until(start + onset).await;
             load.onset();
             observer.onset(monotonic_ns());
             match scenario.fault() {
-                Some(fault) => fleet.fault(Role::Canary, Order { fault: Some(fault), severity }).await,
-                None => neighbour = Some(neighbour::start(&program, &cgroups.cell("neighbour")?)?),
+                Some(fault) => instances.fault(Role::Canary, Order { fault: Some(fault), severity }).await?,
+                None => neighbour = Some(instances.neighbour()?),
             }
             teller.log(format!("from here on {}", scenario.title()));
         }
@@ -161,31 +200,21 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
             anyhow::bail!("the guard ended before the run did");
         }
     };
-    // Before the fleet, so that the end of the run does not look like a fault.
+    // Before the instances, so that the end of the run does not look like a fault.
     drop(end_guard);
     guard.await.context("the guard's task panicked")??;
-    let totals = load.stop()?;
-    let instances = fleet.watch();
-    fleet.stop().await;
-    let instances = instances.borrow().clone();
-    drop(cgroups);
+    let load = load.stop()?;
     drop(teller);
-    let seen = observer.seen();
     if let Err(error) = show.finish() {
         eprintln!("canary-demo: the view ended early: {error:#}");
     }
-    let report = Report {
-        scenario,
-        severity,
-        mode: options.mode,
-        expected: scenario.expected(),
-        time_line,
-        window: options.window,
-        interrupted,
-        instances,
-        load: totals,
-    };
-    report.print(&seen, options.output)
+    Ok(Shown { interrupted, load, seen: observer.seen() })
+}
+
+/// Of the instances of a role, in the order of their start.
+pub fn names(instances: &[Instance], role: Role) -> String {
+    let names: Vec<&str> = instances.iter().filter(|i| i.role == role).map(|i| &*i.name).collect();
+    names.join(", ")
 }
 
 /// Keeps the lines below the view up to date.

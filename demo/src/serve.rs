@@ -2,6 +2,7 @@
 //!
 //! Goes in: requests, and [`Order`]s on standard input. Comes out: its address as the first line of standard output,
 //! then answers. Ends when standard input closes (its supervisor is gone) or on SIGTERM, after the requests in flight.
+//! Started by somebody else than the demo, orders and address go through the [registry](crate::registry).
 
 use std::{
     error::Error,
@@ -31,11 +32,12 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
     fault::{Fault, Order},
+    registry::Registration,
     working_set::WorkingSet,
 };
 
@@ -52,6 +54,8 @@ const OOM_BYTES: f64 = (1 << 20) as f64;
 const WORKING_SET_PAGES: f64 = 16.0;
 const LATENCY: Duration = Duration::from_millis(2);
 const ERROR_SHARE: f64 = 0.05;
+/// After SIGTERM, with a registry: for everybody to see that no new connections are wanted. They are served for so long.
+const LEAVING: Duration = Duration::from_millis(500);
 /// After SIGTERM: for the runtime to learn of a connection that waits to be accepted.
 const QUEUED: Duration = Duration::from_millis(5);
 /// After SIGTERM: for a request that is on its way on an open connection.
@@ -200,18 +204,38 @@ pub fn unit(seed: u64) -> f64 {
     (mix(seed) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Serves until SIGTERM or the end of standard input.
-pub async fn serve(listen: SocketAddr, working_set: Option<PathBuf>) -> anyhow::Result<()> {
+/// Serves until SIGTERM or the end of standard input, with a registry until the demo is gone; there it is ready after that time.
+pub async fn serve(
+    listen: SocketAddr,
+    working_set: Option<PathBuf>,
+    registry: Option<(PathBuf, Duration)>,
+) -> anyhow::Result<()> {
     // Crashing is part of the demo; a core file each time is not.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("forbid core dumps")?;
     let heap = vec![1u8; BASE_HEAP_BYTES];
     let service = Arc::new(Service::new(working_set)?);
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
-    println!("{}", listener.local_addr().context("own address")?);
-    io::stdout().flush().context("write the address")?;
-
-    let mut orders = read_orders();
+    let address = listener.local_addr().context("own address")?;
+    let (registration, mut orders) = match registry {
+        Some((dir, ready_after)) => {
+            sleep(ready_after).await;
+            let (registration, orders) = Registration::enter(&dir, address)?;
+            (Some(registration), orders)
+        }
+        None => {
+            println!("{address}");
+            io::stdout().flush().context("write the address")?;
+            (None, read_orders())
+        }
+    };
+    let mut told_to_end = pin!(async {
+        terminate.recv().await;
+        if let Some(registration) = registration {
+            registration.leave();
+            sleep(LEAVING).await;
+        }
+    });
     let (stop, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
     let result = loop {
@@ -229,7 +253,7 @@ pub async fn serve(listen: SocketAddr, working_set: Option<PathBuf>) -> anyhow::
                 }
                 None => break Ok(()),
             },
-            _ = terminate.recv() => break Ok(()),
+            () = &mut told_to_end => break Ok(()),
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
     };

@@ -65,8 +65,8 @@ fn rollback(cgroups: &DemoCgroups, instances: &[Instance]) -> Decision {
             deployment: "demo".into(),
             role,
             version: role.name().into(),
-            cgroup: i.cgroup.clone(),
-            incarnation: fs::metadata(full(cgroups, &i.cgroup)).expect("stat cgroup").ino(),
+            cgroup: i.name.clone(),
+            incarnation: fs::metadata(full(cgroups, &i.name)).expect("stat cgroup").ino(),
             identity: None,
         };
         of_role.map(target).collect()

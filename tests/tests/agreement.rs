@@ -65,7 +65,7 @@ async fn count() -> anyhow::Result<Vec<Counted>> {
 
     ensure!(tick.quality.is_clean(), "{:?}", tick.quality);
     let bytes = |totals: &[InstanceTotals], cgroup: &str| {
-        let instance = totals.iter().find(|i| *i.cgroup == *cgroup).expect("the load knows each instance");
+        let instance = totals.iter().find(|i| *i.name == *cgroup).expect("the load knows each instance");
         instance.phases.iter().fold((0, 0), |(s, r), p| (s + p.sent_bytes, r + p.received_bytes))
     };
     let each = targets.iter().enumerate().map(|(i, target)| {

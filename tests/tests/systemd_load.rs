@@ -59,7 +59,7 @@ impl Shop {
             machine.bus()
         ))?;
         let instance = |port: u16, role| Instance {
-            cgroup: format!("shop-{port}").into(),
+            name: format!("shop-{port}").into(),
             role,
             address: Some(SocketAddr::from(([127, 0, 0, 1], port))),
             routed: true,

@@ -39,6 +39,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask setup                      install what is missing to build; nothing else is changed
   cargo xtask run                        the demo: the guard catches a canary that takes twice the CPU, in about 45 s
+  cargo xtask run --orchestrator docker  the same on containers of the machine's Docker, or on units of its systemd
   cargo xtask run --scenario crash       another thing that goes wrong; `cargo xtask run --help` lists them
   cargo xtask test                       all tests; those on the real kernel need root
   cargo xtask test --filter journal      those whose name contains a text

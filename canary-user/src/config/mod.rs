@@ -42,8 +42,10 @@ const APPROVAL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const SETTLE: Duration = Duration::from_secs(5);
 const JOURNAL: &str = "/var/lib/canary/journal.db";
 const PAUSE_FILE: &str = "/run/canary/pause";
-const SYSTEMD_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
-const DOCKER_SOCKET: &str = "/run/docker.sock";
+/// The bus of this machine's systemd.
+pub const SYSTEMD_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
+/// The socket of this machine's Docker.
+pub const DOCKER_SOCKET: &str = "/run/docker.sock";
 
 /// A configuration that needs no further checks.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@
 
 pub mod bus;
 mod check;
-mod jobs;
+pub mod jobs;
 mod quarantine;
 mod step;
 

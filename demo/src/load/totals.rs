@@ -58,7 +58,7 @@ impl Totals {
 /// One instance's totals.
 #[derive(Clone, Debug, Serialize)]
 pub struct InstanceTotals {
-    pub cgroup: Arc<str>,
+    pub name: Arc<str>,
     pub role: Role,
     /// By [`Phase`] as index.
     pub phases: [Totals; Phase::ALL.len()],
@@ -95,17 +95,17 @@ impl Counters {
         Phase::ALL[self.phase.load(Relaxed) as usize]
     }
 
-    pub fn instance(&self, cgroup: &Arc<str>, role: Role) -> Arc<InstanceCounters> {
+    pub fn instance(&self, name: &Arc<str>, role: Role) -> Arc<InstanceCounters> {
         let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
-        instances.entry(cgroup.clone()).or_insert_with(|| Arc::new(InstanceCounters::new(role))).clone()
+        instances.entry(name.clone()).or_insert_with(|| Arc::new(InstanceCounters::new(role))).clone()
     }
 
     pub fn read(&self) -> Vec<InstanceTotals> {
         let instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
         instances
             .iter()
-            .map(|(cgroup, counters)| InstanceTotals {
-                cgroup: cgroup.clone(),
+            .map(|(name, counters)| InstanceTotals {
+                name: name.clone(),
                 role: counters.role,
                 phases: counters.phases.each_ref().map(PhaseCounters::read),
             })

@@ -13,8 +13,9 @@ use canary_user::{
     journal::HistoryEntry,
 };
 
-/// Ends on SIGTERM; its children crash once it is told so, and where it is fragile it ends with them.
+/// Ends on SIGTERM; its children crash once it is told so, and where it is fragile it ends with them; a broken one crashes at once.
 const SERVICE: &str = "trap 'echo TERM >> /shared/terms; exit 0' TERM; touch /shared/ready; \
+                       [ -n \"$BROKEN\" ] && { sh -c 'kill -SEGV $$'; exit 139; }; \
                        while :; do [ -e /shared/crash ] && sh -c 'kill -SEGV $$'; [ -e /shared/crash ] && [ -n \"$FRAGILE\" ] && exit 139; sleep 0.1; done";
 
 struct Shop {
@@ -44,7 +45,10 @@ impl Shop {
         ))?;
         let guard = Guard::start(&configuration)?;
         let found = |role| guard.pages.version(role).is_ok_and(|version| !version.is_null());
-        let both = wait_until("both containers are found", PATIENCE, || found("stable") && found("canary"));
+        // A broken one is hardly ever there to be found.
+        let both = wait_until("both containers are found", PATIENCE, || {
+            found("stable") && (options.contains(&"BROKEN=1") || found("canary"))
+        });
         both.with_context(|| guard.said())?;
         Ok(Some(Self { machine, configuration, guard }))
     }
@@ -94,6 +98,17 @@ fn a_canary_that_docker_starts_again_after_each_crash_is_stopped() -> anyhow::Re
     let test = "a_canary_that_docker_starts_again_after_each_crash_is_stopped";
     let Some(shop) = Shop::open(test, &["--restart", "always", "--env", "FRAGILE=1"])? else { return Ok(()) };
     shop.crash()?;
+    shop.until(Verified, "")?;
+    assert_eq!(shop.inspect("shop-v2", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}")?, "false no");
+    assert_eq!(shop.inspect("shop-v1", "{{.State.Running}}")?, "true");
+    Ok(())
+}
+
+/// Docker waits longer from one start to the next, and the container lives for milliseconds.
+#[test]
+fn a_canary_that_crashes_at_every_start_is_stopped_though_it_was_never_seen() -> anyhow::Result<()> {
+    let test = "a_canary_that_crashes_at_every_start_is_stopped_though_it_was_never_seen";
+    let Some(shop) = Shop::open(test, &["--restart", "always", "--env", "BROKEN=1"])? else { return Ok(()) };
     shop.until(Verified, "")?;
     assert_eq!(shop.inspect("shop-v2", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}")?, "false no");
     assert_eq!(shop.inspect("shop-v1", "{{.State.Running}}")?, "true");

@@ -57,10 +57,19 @@ async fn look(
     for (deployment, role, selector) in wanted {
         let mut instances = Vec::new();
         for container in api.select(selector, false).await? {
+            let run = container.run();
+            if container.is_restarting() {
+                // Docker counts the next life already.
+                let restarts = container.restart_count().and_then(|n| n.checked_sub(1));
+                if let Some(cgroup) = next_place(&container.id, places) {
+                    let identity = Identity { name: container.name.into(), run: run.into(), restarts };
+                    instances.push(Instance { cgroup, incarnation: None, identity });
+                }
+                continue;
+            }
             if !container.is_running() {
                 continue;
             }
-            let run = container.run();
             let Some((cgroup, incarnation)) = place(root, &container, places) else { continue };
             // Asked once more: a restart in between would pair one run with another's cgroup.
             if api.container(&container.id).await?.is_some_and(|now| now.is_running() && now.run() == run) {
@@ -72,6 +81,13 @@ async fn look(
         located.replace(deployment, *role, instances);
     }
     Ok(())
+}
+
+/// Where a container will have its cgroup that has none now: where it had one, or beside those of others, unless it has a parent
+/// of its own.
+fn next_place(id: &str, places: &HashMap<String, String>) -> Option<String> {
+    let beside = || places.iter().next().map(|(other, path)| path.replace(other.as_str(), id));
+    places.get(id).cloned().or_else(beside)
 }
 
 /// The container's cgroup, which has its id in its name with every driver, and the id of that cgroup.
@@ -109,7 +125,17 @@ fn is_of(path: &str, id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_of;
+    use std::collections::HashMap;
+
+    use super::{is_of, next_place};
+
+    #[test]
+    fn a_container_without_a_cgroup_is_expected_where_it_was_or_beside_others() {
+        let places = HashMap::from([("4f2a".to_owned(), "/system.slice/docker-4f2a.scope".to_owned())]);
+        assert_eq!(next_place("4f2a", &places).as_deref(), Some("/system.slice/docker-4f2a.scope"));
+        assert_eq!(next_place("77", &places).as_deref(), Some("/system.slice/docker-77.scope"));
+        assert_eq!(next_place("77", &HashMap::new()), None);
+    }
 
     #[test]
     fn a_containers_cgroup_is_known_by_its_id_with_every_driver() {

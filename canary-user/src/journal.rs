@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::{
     guard::{Action, Decision, Moment, Stage},
@@ -171,7 +171,7 @@ impl Journal {
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", true)?;
         let mut journal = Self { db, boot };
-        let tx = journal.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let tx = journal.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |r| r.get(0))?;
         if tables == 0 {
             tx.execute_batch(TABLES)?;
@@ -352,7 +352,9 @@ impl Journal {
     }
 
     fn commit(&mut self, write: impl FnOnce(&Transaction) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        let tx = self.db.transaction()?;
+        // What begins by reading cannot wait for another writer, such as the archive, once it comes to write: SQLite refuses it at
+        // once (https://sqlite.org/lang_transaction.html, "read transactions versus write transactions").
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         write(&tx)?;
         Ok(tx.commit()?)
     }

@@ -101,7 +101,10 @@ impl Guarded {
     /// Waits for a stage of the newest decision.
     pub fn until(&self, stage: Stage) -> anyhow::Result<()> {
         let reached = || self.stages().last().is_some_and(|stages| stages.contains(&stage));
-        wait_until(stage.name(), PATIENCE, reached).with_context(|| format!("the journal: {:?}", self.stages()))
+        wait_until(stage.name(), PATIENCE, reached).with_context(|| {
+            let said = fs::read_to_string(self.file("log")).unwrap_or_default();
+            format!("the journal: {:?}; the guard said: {said}", self.stages())
+        })
     }
 
     pub fn start(&self) -> anyhow::Result<Life> {

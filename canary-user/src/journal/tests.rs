@@ -336,3 +336,19 @@ fn a_reader_sees_what_a_running_guard_writes_and_changes_nothing() {
     assert_eq!(reader.history(9).unwrap().len(), 2);
     assert!(reader.record_stage("a", Stage::Failed, "", AT).is_err());
 }
+
+#[test]
+fn a_writer_beside_it_is_waited_for() {
+    let (_dir, path) = place();
+    let mut journal = Journal::open(&path).unwrap();
+    journal.record_decision(&decision("d-1", &[1]), &plan(), Stage::Planned, "", AT).unwrap();
+    let other = Connection::open(&path).unwrap();
+    // As the archive does, at the worst moment: this stage is looked up before it is written.
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let ends = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        other.execute_batch("COMMIT").unwrap();
+    });
+    journal.record_stage("d-1", Stage::Applying, "", AT).expect("it waits for the other writer");
+    ends.join().unwrap();
+}

@@ -31,13 +31,15 @@ pub fn cgroup_rmdir(_ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn follow(cgroup_id: u64, path: *const u8) -> Option<()> {
-    let place = PATH.get_ptr_mut(0)?;
+    let element = PATH.get_ptr_mut(0)?;
     // SAFETY: a live per-CPU element, which nothing else uses meanwhile: the tracepoint holds a lock of its own. The path is a
     // string of the kernel.
     let slot = unsafe {
-        (*place).bytes = [0; CgroupPath::MAX];
-        bpf_probe_read_kernel_str_bytes(path, &mut (*place).bytes).ok()?;
-        *PLACES.get(&*place)?
+        let place: &mut CgroupPath = &mut *element;
+        place.bytes = [0; CgroupPath::MAX];
+        bpf_probe_read_kernel_str_bytes(path, &mut place.bytes).ok()?;
+        let place: &CgroupPath = place;
+        *PLACES.get(place)?
     };
     // First: what the daemon does not hear of would stay in the table for ever.
     REMADE.output(Remade { cgroup_id, slot, reserved: 0 }, 0).ok()?;

@@ -8,8 +8,10 @@ pub mod machine;
 pub mod namespace;
 pub mod openmetrics;
 pub mod overhead;
+pub mod pair;
 pub mod program;
 pub mod service;
+pub mod v1;
 
 use std::{
     fs,

@@ -4,60 +4,20 @@
 use std::{
     io::{Read as _, Write as _},
     mem::zeroed,
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     os::fd::AsRawFd as _,
     thread,
     time::{Duration, Instant},
 };
 
 use canary_e2e::{
-    Sandbox, bpf, kernel_available,
+    bpf, kernel_available,
     namespace::{ip, tcp_count, with_loopback},
+    pair::Pair,
 };
-use canary_user::{
-    targets::{Role, Target},
-    telemetry::{Connections, Options, Sample, Sensor},
-};
+use canary_user::telemetry::{Connections, Sample};
 
 const MTU: u32 = 1500;
-
-/// Two tracked cgroups: who connects and who listens.
-struct Pair {
-    sandbox: Sandbox,
-    sensor: Sensor,
-    client: Target,
-    server: Target,
-}
-
-impl Pair {
-    fn new() -> anyhow::Result<Self> {
-        let sandbox = Sandbox::new()?;
-        let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
-        let client = sandbox.target(&sandbox.cgroup("client")?, Role::Canary)?;
-        let server = sandbox.target(&sandbox.cgroup("server")?, Role::Stable)?;
-        sensor.follow(&[client.clone(), server.clone()]);
-        sensor.tick();
-        Ok(Self { sandbox, sensor, client, server })
-    }
-
-    fn listen(&self) -> anyhow::Result<TcpListener> {
-        self.sandbox.listen(&self.server.cgroup)
-    }
-
-    fn connect(&self, to: SocketAddr) -> anyhow::Result<std::io::Result<TcpStream>> {
-        self.sandbox.inside(&self.client.cgroup, || TcpStream::connect(to))
-    }
-
-    /// Of the client and of the server.
-    fn samples(&mut self) -> (Sample, Sample) {
-        let mut samples = self.sensor.tick().samples;
-        let mut of = |target: &Target| {
-            let at = samples.iter().position(|s| s.target == *target).expect("tracked");
-            samples.remove(at)
-        };
-        (of(&self.client), of(&self.server))
-    }
-}
 
 fn connections(sample: &Sample) -> Connections {
     sample.connections.expect("the hook is live")

@@ -1,19 +1,32 @@
 //! What needs cgroup v2's own controllers: a memory limit with its stalls and kills, and a CPU limit.
 //!
-//! On machines whose controllers are bound to cgroup v1 these skip; `cargo xtask vm` runs them.
+//! On machines whose controllers are bound to cgroup v1 most of these skip; `cargo xtask vm` runs them.
 
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
-use canary_e2e::{Sandbox, kernel_available};
+use canary_e2e::{Sandbox, kernel_available, v1::V1Memory};
 use canary_user::{
     targets::Role,
     telemetry::{MemorySource, Options, Sample, Sensor},
 };
 
 const LIMIT_BYTES: u64 = 24 << 20;
+/// Many times the limit.
+const READ_BYTES: u64 = 1 << 30;
+
+/// Whether the sandbox's cgroups have the controller from now on.
+fn handed_over(sandbox: &Sandbox, controller: &str) -> anyhow::Result<bool> {
+    let parent = sandbox.root.dir(&sandbox.base);
+    let offered = fs::read_to_string(parent.join("cgroup.controllers"))?;
+    let has = offered.split_whitespace().any(|offer| offer == controller);
+    if has {
+        fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"))?;
+    }
+    Ok(has)
+}
 
 /// A cgroup `one` whose parent hands it the controller; `None` where cgroup v2 does not have it.
 fn limited(test: &str, controller: &str, file: &str, value: &str) -> anyhow::Result<Option<(Sandbox, String)>> {
@@ -21,13 +34,10 @@ fn limited(test: &str, controller: &str, file: &str, value: &str) -> anyhow::Res
         return Ok(None);
     }
     let sandbox = Sandbox::new()?;
-    let parent = sandbox.root.dir(&sandbox.base);
-    let offered = fs::read_to_string(parent.join("cgroup.controllers"))?;
-    if !offered.split_whitespace().any(|offer| offer == controller) {
+    if !handed_over(&sandbox, controller)? {
         println!("SKIP {test}: cgroup v2 has no {controller} controller here");
         return Ok(None);
     }
-    fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"))?;
     let path = sandbox.cgroup("one")?;
     fs::write(sandbox.root.dir(&path).join(file), value)?;
     Ok(Some((sandbox, path)))
@@ -82,6 +92,46 @@ fn reclaim_at_memory_max_is_a_stall_that_psi_sees_too() -> anyhow::Result<()> {
     let stall_ns: u64 = samples.iter().filter_map(|s| Some(s.reclaim.as_ref()?.stall_ns)).sum();
     let spans_ns: u64 = samples.iter().map(|s| s.span_ns).sum();
     assert!(stall_ns > 0 && stall_ns < 2 * spans_ns, "one reader stalled for {stall_ns} of {spans_ns} ns");
+    Ok(())
+}
+
+/// A file of holes, read once from its beginning to its end: the kernel waits for no disk and for no page that it had before,
+/// which PSI counts besides. Whoever limits, cgroup v2 or v1, PSI is that of cgroup v2.
+#[test]
+fn time_in_reclaim_is_what_psi_has() -> anyhow::Result<()> {
+    let test = "time_in_reclaim_is_what_psi_has";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let by_v2 = handed_over(&sandbox, "memory")?;
+    let path = sandbox.cgroup("one")?;
+    let v1 = if by_v2 { None } else { V1Memory::limited(&sandbox, &path, LIMIT_BYTES)? };
+    let enter = match &v1 {
+        Some(v1) => v1.enter(),
+        None if by_v2 => {
+            fs::write(sandbox.root.dir(&path).join("memory.max"), LIMIT_BYTES.to_string())?;
+            "true".to_owned()
+        }
+        None => {
+            println!("SKIP {test}: there is no memory controller here");
+            return Ok(());
+        }
+    };
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
+    let holes = tempfile::NamedTempFile::new_in("/var/tmp")?;
+    holes.as_file().set_len(READ_BYTES)?;
+    sensor.tick();
+    sandbox.run(&path, &format!("{enter} && cat {} > /dev/null", holes.path().display()))?.wait()?;
+    let sample = sensor.tick().samples.remove(0);
+    let reclaim = sample.reclaim.expect("the reclaim hooks are live");
+    let psi_usec = sample.pressure.expect("PSI is on").memory_some_usec;
+    println!("{test}: {} stalls, {} us, PSI {psi_usec} us", reclaim.stalls, reclaim.stall_ns / 1000);
+    assert!(reclaim.stalls >= 100 && psi_usec >= 1000, "reading stalled next to never: {reclaim:?}");
+    let ratio = reclaim.stall_ns as f64 / 1e3 / psi_usec as f64;
+    assert!((ratio - 1.0).abs() < 0.2, "{} ns in reclaim, PSI has {psi_usec} us", reclaim.stall_ns);
+    assert_eq!(reclaim.stall.map(|h| h.count()), Some(reclaim.stalls), "the histogram holds each stall");
     Ok(())
 }
 
@@ -171,13 +221,10 @@ fn block_io_is_that_of_io_stat() -> anyhow::Result<()> {
         return Ok(());
     }
     let sandbox = Sandbox::new()?;
-    let parent = sandbox.root.dir(&sandbox.base);
-    let offered = fs::read_to_string(parent.join("cgroup.controllers"))?;
-    if !["io", "memory"].iter().all(|c| offered.split_whitespace().any(|o| o == *c)) {
+    if !handed_over(&sandbox, "io")? || !handed_over(&sandbox, "memory")? {
         println!("SKIP {test}: cgroup v2 has no io and memory controllers here");
         return Ok(());
     }
-    fs::write(parent.join("cgroup.subtree_control"), "+io +memory")?;
     let path = sandbox.cgroup("one")?;
     let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
     sensor.follow(&[sandbox.target(&path, Role::Canary)?]);

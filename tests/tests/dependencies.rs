@@ -7,40 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use canary_e2e::{Sandbox, kernel_available, service::outside};
-use canary_user::{
-    targets::{Role, Target},
-    telemetry::{Histogram, Options, Sample, Sensor},
-};
+use canary_e2e::{kernel_available, pair::Pair, service::outside};
+use canary_user::telemetry::Histogram;
 
 const REQUEST: usize = 120;
 const RESPONSE: usize = 5000;
-
-struct Pair {
-    sandbox: Sandbox,
-    sensor: Sensor,
-    client: Target,
-    server: Target,
-}
-
-impl Pair {
-    fn new() -> anyhow::Result<Self> {
-        let sandbox = Sandbox::new()?;
-        let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
-        let client = sandbox.target(&sandbox.cgroup("client")?, Role::Canary)?;
-        let server = sandbox.target(&sandbox.cgroup("server")?, Role::Stable)?;
-        sensor.follow(&[client.clone(), server.clone()]);
-        sensor.tick();
-        Ok(Self { sandbox, sensor, client, server })
-    }
-
-    /// Of the client and of the server.
-    fn samples(&mut self) -> (Sample, Sample) {
-        let samples = self.sensor.tick().samples;
-        let of = |target: &Target| samples.iter().find(|s| s.target == *target).expect("tracked").clone();
-        (of(&self.client), of(&self.server))
-    }
-}
 
 /// Answers each request after the time that its first byte names, in units of 10 ms.
 fn serve(listener: TcpListener) {
@@ -79,13 +50,12 @@ fn requests_to_a_dependency_are_counted_exactly() -> anyhow::Result<()> {
     let listener = outside(|| TcpListener::bind("127.0.0.1:0"))?;
     let address = listener.local_addr()?;
     serve(listener);
-    let client = pair.client.cgroup.clone();
-    let mut stream = pair.sandbox.inside(&client, || TcpStream::connect(address))??;
+    let mut stream = pair.connect(address)??;
     for _ in 0..40 {
         ask(&mut stream, 0)?;
     }
     for _ in 0..10 {
-        ask(&mut pair.sandbox.inside(&client, || TcpStream::connect(address))??, 0)?;
+        ask(&mut pair.connect(address)??, 0)?;
     }
     let (sample, _) = pair.samples();
     let (dependency, network) = (sample.dependency.expect("live"), sample.network.expect("live"));
@@ -140,7 +110,7 @@ fn latency_agrees_with_the_loads_own_clock() -> anyhow::Result<()> {
     const CONNECTIONS: usize = 8;
     const REQUESTS: usize = 40;
     let mut pair = Pair::new()?;
-    let listener = pair.sandbox.listen(&pair.server.cgroup)?;
+    let listener = pair.listen()?;
     let address = listener.local_addr()?;
     serve(listener);
     let client = pair.client.cgroup.clone();

@@ -1,14 +1,9 @@
 //! Memory where cgroup v2 has no controller: from the cgroup of v1 that has the same path and processes, else summed over
 //! the processes. Each says where it comes from.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Child,
-    time::Duration,
-};
+use std::{fs, process::Child, time::Duration};
 
-use canary_e2e::{Sandbox, kernel_available, wait_until};
+use canary_e2e::{Sandbox, kernel_available, v1::V1Memory, wait_until};
 use canary_user::{
     targets::Role,
     telemetry::{Memory, MemorySource, Options, Sensor},
@@ -19,32 +14,6 @@ const LIMIT_BYTES: u64 = 256 << 20;
 
 /// `tail` holds what it reads until the end of a line that does not come.
 const HOLD: &str = "(head -c 67108864 /dev/zero; sleep 600) | tail -n 1 > /dev/null";
-
-/// A cgroup of v1 of the same path as the sandbox's; removed when dropped.
-struct V1(PathBuf);
-
-impl V1 {
-    fn new(sandbox: &Sandbox, path: &str) -> anyhow::Result<Option<Self>> {
-        let root = Path::new("/sys/fs/cgroup/memory");
-        if !root.join("memory.limit_in_bytes").exists() {
-            return Ok(None);
-        }
-        let dir = root.join(path.trim_start_matches('/'));
-        fs::create_dir_all(&dir)?;
-        let v1 = Self(root.join(sandbox.base.trim_start_matches('/')));
-        fs::write(dir.join("memory.limit_in_bytes"), LIMIT_BYTES.to_string())?;
-        Ok(Some(v1))
-    }
-}
-
-impl Drop for V1 {
-    fn drop(&mut self) {
-        // Its processes are the sandbox's, which ends them; a cgroup can be removed once they are gone.
-        let _ = wait_until("cgroup v1 is empty", Duration::from_secs(10), || {
-            fs::remove_dir(self.0.join("one")).is_ok() && fs::remove_dir(&self.0).is_ok()
-        });
-    }
-}
 
 /// What is measured once the processes hold what they are to hold.
 fn settled(sensor: &mut Sensor) -> anyhow::Result<Memory> {
@@ -79,12 +48,12 @@ fn a_cgroup_of_v1_with_the_same_path_and_processes_is_read() -> anyhow::Result<(
     }
     let sandbox = Sandbox::new()?;
     let path = sandbox.cgroup("one")?;
-    let Some(_v1) = V1::new(&sandbox, &path)? else {
+    let Some(v1) = V1Memory::limited(&sandbox, &path, LIMIT_BYTES)? else {
         println!("SKIP {test}: there is no memory controller of cgroup v1 here");
         return Ok(());
     };
-    let v1_dir = Path::new("/sys/fs/cgroup/memory").join(path.trim_start_matches('/'));
-    let child = sandbox.run(&path, &format!("echo $$ > {}/cgroup.procs && {HOLD}", v1_dir.display()))?;
+    let v1_dir = v1.dir();
+    let child = sandbox.run(&path, &format!("{} && {HOLD}", v1.enter()))?;
     wait_until("they are in both", Duration::from_secs(30), || {
         let v1 = fs::read_to_string(v1_dir.join("cgroup.procs")).unwrap_or_default();
         v1.lines().count() >= 3 && sandbox.pids(&path).len() >= 3

@@ -1,12 +1,18 @@
 //! Run-queue wait against the kernel's own book, and who had the CPU meanwhile.
 
-use std::{fs, process::Child, thread::sleep, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use canary_e2e::{Sandbox, kernel_available};
 use canary_user::{
     targets::Role,
-    telemetry::{Cpu, Options, Sensor, WaitedFor},
+    telemetry::{Cpu, Histogram, Options, Sensor, WaitedFor},
 };
 
 /// Everything runs here, so that there is something to wait for.
@@ -76,6 +82,77 @@ fn agrees_with_schedstat(test: &str, script: &str, count: usize) -> anyhow::Resu
 #[test]
 fn the_sum_of_waits_agrees_with_schedstat_for_busy_tasks() -> anyhow::Result<()> {
     agrees_with_schedstat("the_sum_of_waits_agrees_with_schedstat_for_busy_tasks", BUSY, 4)
+}
+
+/// The buckets of `runqlat`: from and to in microseconds, both inclusive, and how many waits.
+fn buckets(text: &str) -> Vec<(u64, u64, u64)> {
+    let bucket = |line: &str| {
+        let (range, rest) = line.split_once(':')?;
+        let (from, to) = range.split_once("->")?;
+        let count = rest.split_whitespace().next()?;
+        Some((from.trim().parse().ok()?, to.trim().parse().ok()?, count.parse().ok()?))
+    };
+    text.lines().filter_map(bucket).collect()
+}
+
+/// The bucket that holds a quantile.
+fn holding(buckets: &[(u64, u64, u64)], quantile: f64) -> (u64, u64) {
+    let rank = quantile * buckets.iter().map(|b| b.2).sum::<u64>() as f64;
+    let mut below = 0.0;
+    let holds = buckets.iter().find(|b| {
+        below += b.2 as f64;
+        below >= rank
+    });
+    let (from, to, _) = holds.or(buckets.last()).expect("it has buckets");
+    (*from, to + 1)
+}
+
+/// `runqlat`'s buckets are powers of two: ours lies in the one that holds the quantile, give or take what the two of them
+/// began and ended apart.
+fn agrees_with_runqlat(ours: &Histogram, theirs: &[(u64, u64, u64)], quantile: f64, slack: f64) {
+    let ours_us = ours.quantile_ns(quantile).expect("there were waits") / 1e3;
+    let (from, _) = holding(theirs, quantile - slack);
+    let (_, to) = holding(theirs, quantile + slack);
+    println!("quantile {quantile}: {ours_us:.0} us, runqlat {from} to {to} us");
+    assert!(from as f64 <= ours_us && ours_us <= to as f64, "{ours_us} us, runqlat has {theirs:?}");
+}
+
+#[test]
+fn quantiles_of_waits_agree_with_runqlat() -> anyhow::Result<()> {
+    const RUNQLAT: &str = "/usr/sbin/runqlat";
+    let test = "quantiles_of_waits_agree_with_runqlat";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    if !Path::new(RUNQLAT).exists() {
+        println!("SKIP {test}: there is no {RUNQLAT} (apt-get install libbpf-tools)");
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let (path, other) = (sandbox.cgroup("crowd")?, sandbox.cgroup("other")?);
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Stable)?]);
+    // One process, as runqlat selects by process; another cgroup's makes its waits long and unequal.
+    let victim = format!("exec taskset -c 0 {} threads 3", env!("CARGO_BIN_EXE_victim"));
+    let crowd = Load(vec![sandbox.run(&path, &victim)?]);
+    let _other = Load::start(&sandbox, &other, PINNED, "while :; do sleep 0.002; done", 2)?;
+    sleep(Duration::from_millis(500));
+
+    let pid = crowd.0[0].id().to_string();
+    let runqlat = Command::new(RUNQLAT).args(["-p", &pid, "5", "1"]).stdout(Stdio::piped()).spawn()?;
+    // Its programs are attached by then: both count the same five seconds, but for a moment.
+    sleep(Duration::from_millis(500));
+    cpu_of(&mut sensor, &path);
+    let said = runqlat.wait_with_output()?;
+    let ours = cpu_of(&mut sensor, &path).runq_wait;
+    let theirs = buckets(&String::from_utf8_lossy(&said.stdout));
+    assert!(said.status.success() && !theirs.is_empty(), "{said:?}");
+    let counted: u64 = theirs.iter().map(|b| b.2).sum();
+    println!("{test}: {} waits, runqlat {counted}", ours.count());
+    assert!(counted >= 100, "the load waited for nothing: {theirs:?}");
+    agrees_with_runqlat(&ours, &theirs, 0.5, 0.05);
+    agrees_with_runqlat(&ours, &theirs, 0.99, 0.009);
+    Ok(())
 }
 
 #[test]

@@ -15,6 +15,9 @@ use crate::progress::Step;
 /// Room for the programs and for the file that the demo reads.
 const SIZE: &str = "512M";
 
+/// What tests of the real-time class use and busybox does not have.
+const CHRT: &str = "/usr/bin/chrt";
+
 pub fn make(busybox: &Path, steps: &[GuestStep]) -> Result<PathBuf> {
     let step = Step::start("disk of the guest");
     let root = kernel::directory().join(format!("root-{}", std::process::id()));
@@ -43,6 +46,11 @@ fn fill(root: &Path, busybox: &Path, steps: &[GuestStep]) -> Result<()> {
         fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
     }
     place(busybox, &root.join("bin/busybox"))?;
+    let chrt = Path::new(CHRT);
+    if chrt.exists() {
+        place(chrt, &root.join("bin/chrt"))?;
+        place_libraries(chrt, root)?;
+    }
     for step in steps {
         let program = &step.program;
         let inside = root.join(step.inside().trim_start_matches('/'));
@@ -54,12 +62,7 @@ fn fill(root: &Path, busybox: &Path, steps: &[GuestStep]) -> Result<()> {
         if !stripped.is_ok_and(|status| status.success()) {
             place(program, &inside)?;
         }
-        for library in libraries(program)? {
-            let copy = root.join(library.strip_prefix("/").unwrap_or(&library));
-            if !copy.exists() {
-                place(&library, &copy)?;
-            }
-        }
+        place_libraries(program, root)?;
     }
     let init = root.join("init");
     fs::write(&init, super::guest::init(steps)).with_context(|| format!("write {}", init.display()))?;
@@ -72,6 +75,16 @@ fn place(from: &Path, to: &Path) -> Result<()> {
     }
     fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
     executable(to)
+}
+
+fn place_libraries(program: &Path, root: &Path) -> Result<()> {
+    for library in libraries(program)? {
+        let copy = root.join(library.strip_prefix("/").unwrap_or(&library));
+        if !copy.exists() {
+            place(&library, &copy)?;
+        }
+    }
+    Ok(())
 }
 
 fn executable(path: &Path) -> Result<()> {

@@ -76,7 +76,7 @@ impl ListenQueueFile {
 
     fn decide(&mut self, dir: &Path, namespaces: &mut Namespaces, now_ns: u64) {
         let mut own = Vec::new();
-        super::memory_files::collect_pids(dir, &mut own);
+        super::processes::collect_pids(dir, &mut own);
         let Some((pid, namespace)) = own.iter().find_map(|pid| Some((*pid, of(*pid)?))) else { return };
         namespaces.look(now_ns);
         // Not yet in the last look: the next one decides.

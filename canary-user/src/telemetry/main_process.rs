@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use super::processes::collect_pids;
+
 /// Inode of the first pid namespace (`PROC_PID_INIT_INO`): the one whose numbers the kernel programs see.
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
@@ -25,25 +27,10 @@ impl MainProcesses {
         if !self.sees_pids {
             return None;
         }
-        let mut oldest = None;
-        pids(dir, &mut |pid| {
-            // A process that ended in between is not the one that is looked for.
-            if let Some(started) = started(pid) {
-                let candidate = (started, pid);
-                oldest = Some(oldest.map_or(candidate, |known: (u64, u32)| known.min(candidate)));
-            }
-        });
-        oldest.map(|(_, pid)| pid)
-    }
-}
-
-fn pids(dir: &Path, each: &mut impl FnMut(u32)) {
-    let listed = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    listed.lines().flat_map(str::parse).for_each(&mut *each);
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            pids(&entry.path(), each);
-        }
+        let mut pids = Vec::new();
+        collect_pids(dir, &mut pids);
+        // A process that ended in between is not the one that is looked for.
+        pids.into_iter().filter_map(|pid| Some((started(pid)?, pid))).min().map(|(_, pid)| pid)
     }
 }
 

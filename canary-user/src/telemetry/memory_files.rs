@@ -9,6 +9,7 @@ use super::{
     Memory, MemoryEvents, MemorySource,
     cgroupfs::{field, read, since},
     kernel_file::KernelFile,
+    processes::{Processes, collect_pids},
 };
 
 /// How often a target's processes are looked for in cgroup v1.
@@ -34,6 +35,7 @@ pub struct MemoryFiles {
     v1: Option<PathBuf>,
     /// How often the processes were not found there.
     elsewhere: u32,
+    processes: Processes,
     controller: Option<Controller>,
     events: Option<KernelFile>,
     in_use_before: Option<u64>,
@@ -61,6 +63,7 @@ impl MemoryFiles {
             held,
             v1: v1.map(|root| root.join(cgroup.trim_start_matches('/'))),
             elsewhere: 0,
+            processes: Processes::default(),
             controller: open("memory.current").map(|in_use| Controller {
                 source: MemorySource::MemoryCurrent,
                 in_use,
@@ -76,8 +79,9 @@ impl MemoryFiles {
     }
 
     /// Reads what is there. `memory.stat` makes the kernel add up its CPUs, so that it is read `with_stat` only; without,
-    /// the parts of memory stay as they were. Where nobody lives there is nothing to add up.
-    pub fn read(&mut self, with_stat: bool, populated: bool) -> io::Result<Reading> {
+    /// the parts of memory stay as they were. Where nobody lives there is nothing to add up. `processes_changed`: one may have
+    /// come or gone since the last reading.
+    pub fn read(&mut self, with_stat: bool, populated: bool, processes_changed: bool) -> io::Result<Reading> {
         if populated && self.controller.is_none() {
             self.controller = self.v1_controller();
         }
@@ -102,7 +106,7 @@ impl MemoryFiles {
                 });
             }
             None if populated => {
-                reading.memory = resident(&self.dir).map(|pages| pages.memory());
+                reading.memory = self.processes.memory(&self.dir, processes_changed);
             }
             None => {}
         }
@@ -189,66 +193,6 @@ fn v1_mount(line: &str) -> Option<&str> {
     (kind == "cgroup" && has_memory && root == "/").then_some(point)
 }
 
-/// The processes of a cgroup and below.
-pub fn collect_pids(dir: &Path, pids: &mut Vec<u32>) {
-    let listed = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    pids.extend(listed.lines().flat_map(str::parse::<u32>));
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            collect_pids(&entry.path(), pids);
-        }
-    }
-}
-
-/// Pages of processes: resident ones, and of these the ones of files and shared memory.
-#[derive(Clone, Copy, Default)]
-struct Pages {
-    resident: u64,
-    shared: u64,
-}
-
-impl Pages {
-    fn memory(self) -> Memory {
-        let bytes = |pages: u64| pages * rustix::param::page_size() as u64;
-        Memory {
-            in_use_bytes: bytes(self.resident),
-            limit_bytes: None,
-            growth_bytes: None,
-            anon_bytes: Some(bytes(self.resident.saturating_sub(self.shared))),
-            file_bytes: Some(bytes(self.shared)),
-            source: MemorySource::ResidentSum,
-        }
-    }
-}
-
-/// Sum over a cgroup's processes and those of its descendants; `None` where there is no process, or one that this
-/// process cannot see (pid 0 in a foreign pid namespace).
-fn resident(dir: &Path) -> Option<Pages> {
-    let mut sum: Option<Pages> = None;
-    for pid in fs::read_to_string(dir.join("cgroup.procs")).ok()?.lines() {
-        if pid == "0" {
-            return None;
-        }
-        // A process that ended in between holds no memory any more.
-        let Ok(statm) = fs::read_to_string(format!("/proc/{pid}/statm")) else { continue };
-        let mut fields = statm.split(' ').skip(1).map(str::parse::<u64>);
-        let (resident, shared) = (fields.next()?.ok()?, fields.next()?.ok()?);
-        let sum = sum.get_or_insert_default();
-        sum.resident += resident;
-        sum.shared += shared;
-    }
-    for entry in fs::read_dir(dir).ok()?.flatten() {
-        if entry.file_type().is_ok_and(|t| t.is_dir())
-            && let Some(below) = resident(&entry.path())
-        {
-            let sum = sum.get_or_insert_default();
-            sum.resident += below.resident;
-            sum.shared += below.shared;
-        }
-    }
-    sum
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,7 +210,7 @@ mod tests {
         write(dir, "memory.stat", "anon 600\nfile 300\npgmajfault 5\n");
         write(dir, "memory.events", "low 0\nhigh 0\nmax 3\noom 0\noom_kill 0\noom_group_kill 0\n");
         let mut files = MemoryFiles::open(dir, None, "/x", true);
-        let first = files.read(true, true).expect("read");
+        let first = files.read(true, true, true).expect("read");
         assert_eq!((first.major_faults, first.events), (None, None), "a difference needs two");
         let memory = first.memory.expect("memory");
         assert_eq!((memory.in_use_bytes, memory.limit_bytes, memory.growth_bytes), (1000, None, None));
@@ -276,12 +220,16 @@ mod tests {
         write(dir, "memory.max", "4096\n");
         write(dir, "memory.stat", "anon 100\nfile 200\npgmajfault 7\n");
         write(dir, "memory.events", "low 0\nhigh 1\nmax 9\noom 2\noom_kill 2\noom_group_kill 0\n");
-        let without = files.read(false, true).expect("read");
+        let without = files.read(false, true, true).expect("read");
         assert_eq!(without.major_faults, None, "not read, not zero");
         assert_eq!(without.events, Some(MemoryEvents { high: 1, max: 6, oom: 2, oom_kill: 2 }));
         let memory = without.memory.expect("memory");
         assert_eq!((memory.limit_bytes, memory.growth_bytes, memory.anon_bytes), (Some(4096), Some(-600), Some(600)));
-        assert_eq!(files.read(true, true).expect("read").major_faults, Some(2), "since the last time that it was read");
+        assert_eq!(
+            files.read(true, true, true).expect("read").major_faults,
+            Some(2),
+            "since the last time that it was read"
+        );
     }
 
     #[test]
@@ -297,6 +245,6 @@ mod tests {
     fn without_files_and_processes_nothing_is_known() {
         let dir = tempfile::tempdir().expect("tempdir");
         let mut files = MemoryFiles::open(dir.path(), None, "/x", true);
-        assert_eq!(files.read(true, true).expect("nothing to read"), Reading::default());
+        assert_eq!(files.read(true, true, true).expect("nothing to read"), Reading::default());
     }
 }

@@ -18,6 +18,7 @@ mod main_process;
 mod memory_files;
 mod open_files;
 mod own;
+mod processes;
 pub mod recording;
 mod returning;
 mod sample;

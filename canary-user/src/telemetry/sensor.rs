@@ -39,9 +39,9 @@ use crate::targets::{Target, cgroup::Root};
 /// The kernel programs, built by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("CANARY_EBPF_OBJECT"));
 
-/// Targets all of whose files are read in one tick: that takes some tens of microseconds for each. Of the others only what is
-/// known to have changed is read.
-const FILES_PER_TICK: usize = 100;
+/// With more targets than [`MANY`], so many have all of their files read in one tick: that takes some tens of microseconds for
+/// each. Of the others only what is known to have changed is read.
+const FILES_PER_TICK: usize = 50;
 
 /// What the sensor may be told.
 #[derive(Clone, Debug, Default)]
@@ -167,6 +167,9 @@ impl Sensor {
         };
         sensor.flush();
         sensor.machine.read();
+        drop(btf);
+        // The kernel's types, decoded, are several times what all the rest takes.
+        canary_mmap::give_back_freed();
         Ok(sensor)
     }
 
@@ -317,10 +320,10 @@ impl Sensor {
         let changed = self.populations.changed();
         let memory_pressure = self.stalls.anybody();
         // Files that take longest are read in turns.
-        let turns = self.tracked.len().div_ceil(FILES_PER_TICK).max(1);
+        let targets = self.tracked.len();
+        let (turns, every) = if targets > MANY { (targets.div_ceil(FILES_PER_TICK), MEMORY_EVERY) } else { (1, 1) };
         self.ticks += 1;
         let turn = self.ticks as usize % turns;
-        let every = if self.tracked.len() > MANY { MEMORY_EVERY } else { 1 };
         let exits = self.maps.exits();
         self.returning.hear(self.maps.remade());
         let taken_over = self.returning.taken_over();

@@ -31,6 +31,8 @@ pub struct Tracked {
     pub carried: Counters,
     /// As it was last read.
     pub memory: Option<Memory>,
+    /// Whether a process may have come or gone since.
+    pub processes_changed: bool,
     pub attachments: Attachments,
     /// Whether the kernel programs do not know its main process.
     pub main_unknown: bool,
@@ -52,12 +54,16 @@ impl Tracked {
         if let Some(counted) = &mut counted {
             counted::carry(&std::mem::take(&mut self.carried), &mut counted.counters);
         }
+        let processes = |c: &Counters| c.forks + c.execs + c.exits;
+        let told = live.has(Signal::Lifecycle) && live.has(Signal::Starts);
+        self.processes_changed |= !told || counted.as_ref().is_none_or(|c| processes(&c.counters) > 0);
         let files = self.read_files(reads);
         self.populated = !self.gone && files.populated != Some(false);
         let memory = if self.gone {
             memory_files::Reading::default()
         } else if with_memory {
-            let read = self.memory_files.read(reads.all, self.populated).unwrap_or_default();
+            let changed = std::mem::replace(&mut self.processes_changed, false);
+            let read = self.memory_files.read(reads.all, self.populated, changed).unwrap_or_default();
             self.memory = read.memory;
             read
         } else {

@@ -104,7 +104,7 @@ impl Sensor {
         let mut memory_files = MemoryFiles::open(&dir, self.v1_memory.as_deref(), &target.cgroup, held);
         // What differences are taken from; a cgroup that is gone already says so at the first tick.
         let populated = files.read(Reads::ALL).is_ok_and(|reading| reading.populated != Some(false));
-        let _ = memory_files.read(true, populated);
+        let _ = memory_files.read(true, populated, true);
         let announced = files.events().is_some_and(|events| self.populations.watch(slot, events));
         Tracked {
             slot,
@@ -115,6 +115,7 @@ impl Sensor {
             seen,
             carried: Default::default(),
             memory: None,
+            processes_changed: true,
             memory_files,
             listen_queue: ListenQueueFile::new(held),
             attachments: Attachments::default(),

@@ -1,6 +1,8 @@
-//! A machine with a real systemd (and a real Docker) of its own, in namespaces on this kernel: it boots in half a second.
+//! A machine with a real systemd (and a real Docker or Podman) of its own, in namespaces on this kernel: it boots in half a second.
 //!
 //! Its files are this machine's; what it writes is in memory and gone with it. Of its services none is started but D-Bus.
+
+mod engine;
 
 use std::{
     fs::{self, File},
@@ -14,6 +16,7 @@ use anyhow::{Context as _, ensure};
 use canary_user::targets::cgroup::Root;
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use self::engine::Engine;
 use crate::{kernel_available, namespace, service::outside, unique, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -67,35 +70,6 @@ impl Machine {
         wait_until("machine.target", PATIENCE, || {
             self.systemctl(&["is-active", "machine.target"]).is_ok_and(|said| said.trim() == "active")
         })
-    }
-
-    /// The same with Docker in it.
-    pub fn boot_with_docker(test: &str) -> anyhow::Result<Option<Self>> {
-        for needed in ["dockerd", "docker", "busybox"] {
-            let found = Command::new("sh").args(["-c", &format!("command -v {needed}")]).output()?.status.success();
-            if !found {
-                println!("SKIP {test}: there is no {needed}: apt-get install docker.io busybox-static");
-                return Ok(None);
-            }
-        }
-        let Some(machine) = Self::boot(test)? else { return Ok(None) };
-        // systemd is its driver of cgroups, as on Debian. It has no network of its own.
-        let unit = "[Service]\nType=notify\nDelegate=yes\nKillMode=process\n\
-                    ExecStart=dockerd --host=unix:///run/docker.sock --exec-opt native.cgroupdriver=systemd \
-                    --bridge=none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \
-                    --storage-driver=vfs --oom-score-adjust=0\n";
-        machine.units(&[("dockerd.service", unit)])?;
-        let up = machine
-            .systemctl(&["start", "dockerd.service"])
-            .and_then(|_| wait_until("Docker answers", PATIENCE, || machine.docker(&["version"]).is_ok()));
-        if let Err(error) = up {
-            println!(
-                "SKIP {test}: dockerd does not come up in namespaces here: {}",
-                format!("{error:#}").replace('\n', " / ")
-            );
-            return Ok(None);
-        }
-        Ok(Some(machine))
     }
 
     fn start() -> anyhow::Result<Self> {
@@ -154,10 +128,6 @@ impl Machine {
         format!("unix:path={}", self.run_dir().join("dbus/system_bus_socket").display())
     }
 
-    pub fn docker_socket(&self) -> PathBuf {
-        self.run_dir().join("docker.sock")
-    }
-
     /// Path below the cgroup2 root of what the machine knows by this path.
     pub fn cgroup(&self, inside: &str) -> String {
         format!("{}{inside}", self.cgroup)
@@ -186,18 +156,6 @@ impl Machine {
     /// One property of a unit.
     pub fn property(&self, unit: &str, key: &str) -> anyhow::Result<String> {
         Ok(self.systemctl(&["show", "--property", key, "--value", unit])?.trim().to_owned())
-    }
-
-    /// Makes an image of busybox and nothing else.
-    pub fn image(&self, name: &str) -> anyhow::Result<()> {
-        let script = "mkdir -p /tmp/image/bin && cp \"$(command -v busybox)\" /tmp/image/bin/busybox && \
-                      for applet in sh sleep touch echo kill test; do ln -sf busybox /tmp/image/bin/$applet; done && \
-                      tar -C /tmp/image -c . | docker import - \"$0\"";
-        self.inside("sh", &["-c", script, name]).map(drop)
-    }
-
-    pub fn docker(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.inside("docker", arguments)
     }
 
     /// What a program in the machine prints; an error where it fails.

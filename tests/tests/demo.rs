@@ -3,7 +3,13 @@
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
-use canary_e2e::{guard::PATIENCE, kernel_available, machine::Machine, program::program, wait_until};
+use canary_e2e::{
+    guard::PATIENCE,
+    kernel_available,
+    machine::{Engine, Machine},
+    program::program,
+    wait_until,
+};
 use serde_json::Value;
 
 /// Slower than the demo's own rate: the machine may have other tests to run.
@@ -88,7 +94,7 @@ fn the_demo_on_systemd_takes_the_canary_away_without_a_failed_request() -> anyho
 #[test]
 fn the_demo_on_docker_stops_the_container_of_a_canary_that_crashes() -> anyhow::Result<()> {
     let test = "the_demo_on_docker_stops_the_container_of_a_canary_that_crashes";
-    let Some(machine) = Machine::boot_with_docker(test)? else { return Ok(()) };
+    let Some(machine) = Machine::boot_with(Engine::Docker, test)? else { return Ok(()) };
     let summary = demo(&machine, &["--orchestrator", "docker", "--scenario", "crash"])?;
     assert_eq!((&summary["orchestrator"], &summary["as_expected"]), (&"docker".into(), &true.into()), "{summary:#}");
     assert_eq!(names(&summary), ["canary-demo-v1-1", "canary-demo-v1-2", "canary-demo-v2-1"], "{summary:#}");
@@ -114,7 +120,7 @@ fn a_killed_demo_leaves_no_unit_running_and_what_it_left_goes_with_the_next() ->
 #[test]
 fn a_killed_demo_leaves_no_container_running_and_what_it_left_goes_with_the_next() -> anyhow::Result<()> {
     let test = "a_killed_demo_leaves_no_container_running_and_what_it_left_goes_with_the_next";
-    let Some(machine) = Machine::boot_with_docker(test)? else { return Ok(()) };
+    let Some(machine) = Machine::boot_with(Engine::Docker, test)? else { return Ok(()) };
     let serves = "docker inspect canary-demo-v1-3";
     assert_eq!(ended_by("KILL", &machine, "docker", serves)?, 137);
     let ended = || machine.docker(&["ps", "--quiet"]).is_ok_and(|running| running.trim().is_empty());

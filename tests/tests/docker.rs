@@ -1,11 +1,11 @@
-//! `canary run` on a real Docker: containers found in systemd's cgroups, a canary that crashes stopped for good, refusals.
+//! `canary run` on a real Docker and a real Podman: containers found in systemd's cgroups, a canary that crashes stopped for good, refusals.
 
 use std::fs;
 
 use anyhow::Context as _;
 use canary_e2e::{
     guard::{Configuration, Guard, PATIENCE},
-    machine::Machine,
+    machine::{Engine, Machine},
     wait_until,
 };
 use canary_user::{
@@ -19,6 +19,7 @@ const SERVICE: &str = "trap 'echo TERM >> /shared/terms; exit 0' TERM; touch /sh
                        while :; do [ -e /shared/crash ] && sh -c 'kill -SEGV $$'; [ -e /shared/crash ] && [ -n \"$FRAGILE\" ] && exit 139; sleep 0.1; done";
 
 struct Shop {
+    engine: Engine,
     machine: Machine,
     configuration: Configuration,
     guard: Guard,
@@ -26,14 +27,14 @@ struct Shop {
 
 impl Shop {
     /// `options` are those of `docker run` for the canary.
-    fn open(test: &str, options: &[&str]) -> anyhow::Result<Option<Self>> {
-        let Some(machine) = Machine::boot_with_docker(test)? else { return Ok(None) };
-        machine.image("shop:1")?;
+    fn open(engine: Engine, test: &str, options: &[&str]) -> anyhow::Result<Option<Self>> {
+        let Some(machine) = Machine::boot_with(engine, test)? else { return Ok(None) };
+        machine.image(engine, "shop:1")?;
         for (name, options) in [("shop-v1", &[][..]), ("shop-v2", options)] {
             let shared = format!("/run/{name}:/shared");
             machine.inside("mkdir", &["-p", &format!("/run/{name}")])?;
             let run = ["run", "--detach", "--name", name, "--network", "none", "--volume", &shared];
-            machine.docker(&[&run[..], options, &["shop:1", "/bin/sh", "-c", SERVICE]].concat())?;
+            machine.engine(engine, &[&run[..], options, &["shop:1", "/bin/sh", "-c", SERVICE]].concat())?;
             let ready = machine.run_dir().join(name).join("ready");
             wait_until("the service listens for SIGTERM", PATIENCE, || ready.exists())?;
         }
@@ -41,7 +42,7 @@ impl Shop {
             "docker_socket = {:?}\n[[deployment]]\nname = \"shop\"\nmode = \"rollback\"\norchestrator = \"docker\"\n\
              budget = {{ per_hour = 60, cooldown = \"0s\" }}\n\
              stable = {{ container = \"shop-v1*\" }}\ncanary = {{ container = \"shop-v2*\" }}\n",
-            machine.docker_socket()
+            machine.engine_socket(engine)
         ))?;
         let guard = Guard::start(&configuration)?;
         let found = |role| guard.pages.version(role).is_ok_and(|version| !version.is_null());
@@ -50,7 +51,7 @@ impl Shop {
             found("stable") && (options.contains(&"BROKEN=1") || found("canary"))
         });
         both.with_context(|| guard.said())?;
-        Ok(Some(Self { machine, configuration, guard }))
+        Ok(Some(Self { engine, machine, configuration, guard }))
     }
 
     fn until(&self, stage: Stage, words: &str) -> anyhow::Result<()> {
@@ -68,47 +69,74 @@ impl Shop {
     }
 
     fn inspect(&self, name: &str, field: &str) -> anyhow::Result<String> {
-        Ok(self.machine.docker(&["inspect", "--format", field, name])?.trim().to_owned())
+        Ok(self.machine.engine(self.engine, &["inspect", "--format", field, name])?.trim().to_owned())
     }
 }
 
-#[test]
-fn a_canary_that_crashes_is_stopped_for_good_and_its_return_is_noticed() -> anyhow::Result<()> {
-    let test = "a_canary_that_crashes_is_stopped_for_good_and_its_return_is_noticed";
-    let Some(shop) = Shop::open(test, &["--restart", "always"])? else { return Ok(()) };
+/// Nobody but a person brings it back, and that is noticed. Podman cannot change a restart policy, and does not start what was
+/// stopped by it.
+fn is_stopped_for_good(engine: Engine, test: &str, policy_then: &str) -> anyhow::Result<()> {
+    let Some(shop) = Shop::open(engine, test, &["--restart", "always"])? else { return Ok(()) };
     shop.crash()?;
     shop.until(Verified, "")?;
     let entry = shop.entry()?;
     let stages: Vec<Stage> = entry.stages.iter().map(|s| s.stage).collect();
     assert!(stages.starts_with(&[Planned, Applying, Applied, Verified]), "{stages:?}");
-    assert_eq!(shop.inspect("shop-v2", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}")?, "false no");
+    let now = shop.inspect("shop-v2", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}")?;
+    assert_eq!(now, format!("false {policy_then}"));
     assert_eq!(shop.inspect("shop-v1", "{{.State.Running}}")?, "true");
     let undo = entry.plan.undo.clone().context("the way back")?;
-    assert_eq!(undo["restart_policies"][0][1]["Name"], "always", "{undo}");
+    let was_changed = policy_then != "always";
+    assert_eq!(undo["restart_policies"][0][1]["Name"] == "always", was_changed, "{undo}");
 
-    shop.machine.docker(&["start", "shop-v2"])?;
+    shop.machine.engine(engine, &["start", "shop-v2"])?;
     shop.until(Reverted, "the canary is back")?;
     assert_eq!(shop.inspect("shop-v2", "{{.State.Running}}")?, "true", "nobody is fought");
     Ok(())
 }
 
+#[test]
+fn a_canary_that_crashes_is_stopped_for_good_and_its_return_is_noticed() -> anyhow::Result<()> {
+    let test = "a_canary_that_crashes_is_stopped_for_good_and_its_return_is_noticed";
+    is_stopped_for_good(Engine::Docker, test, "no")
+}
+
+#[test]
+fn a_canary_of_podman_that_crashes_is_stopped_for_good_and_its_return_is_noticed() -> anyhow::Result<()> {
+    let test = "a_canary_of_podman_that_crashes_is_stopped_for_good_and_its_return_is_noticed";
+    is_stopped_for_good(Engine::Podman, test, "always")
+}
+
 /// Each run of it has another start and another cgroup.
+fn is_stopped_though_started_again(engine: Engine, test: &str) -> anyhow::Result<()> {
+    let options = ["--restart", "always", "--env", "FRAGILE=1"];
+    let Some(shop) = Shop::open(engine, test, &options)? else { return Ok(()) };
+    shop.crash()?;
+    shop.until(Verified, "")?;
+    assert_eq!(shop.inspect("shop-v2", "{{.State.Running}}")?, "false");
+    assert_eq!(shop.inspect("shop-v1", "{{.State.Running}}")?, "true");
+    Ok(())
+}
+
 #[test]
 fn a_canary_that_docker_starts_again_after_each_crash_is_stopped() -> anyhow::Result<()> {
     let test = "a_canary_that_docker_starts_again_after_each_crash_is_stopped";
-    let Some(shop) = Shop::open(test, &["--restart", "always", "--env", "FRAGILE=1"])? else { return Ok(()) };
-    shop.crash()?;
-    shop.until(Verified, "")?;
-    assert_eq!(shop.inspect("shop-v2", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}")?, "false no");
-    assert_eq!(shop.inspect("shop-v1", "{{.State.Running}}")?, "true");
-    Ok(())
+    is_stopped_though_started_again(Engine::Docker, test)
+}
+
+#[test]
+fn a_canary_that_podman_starts_again_after_each_crash_is_stopped() -> anyhow::Result<()> {
+    let test = "a_canary_that_podman_starts_again_after_each_crash_is_stopped";
+    is_stopped_though_started_again(Engine::Podman, test)
 }
 
 /// Docker waits longer from one start to the next, and the container lives for milliseconds.
 #[test]
 fn a_canary_that_crashes_at_every_start_is_stopped_though_it_was_never_seen() -> anyhow::Result<()> {
     let test = "a_canary_that_crashes_at_every_start_is_stopped_though_it_was_never_seen";
-    let Some(shop) = Shop::open(test, &["--restart", "always", "--env", "BROKEN=1"])? else { return Ok(()) };
+    let Some(shop) = Shop::open(Engine::Docker, test, &["--restart", "always", "--env", "BROKEN=1"])? else {
+        return Ok(());
+    };
     shop.until(Verified, "")?;
     assert_eq!(shop.inspect("shop-v2", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}")?, "false no");
     assert_eq!(shop.inspect("shop-v1", "{{.State.Running}}")?, "true");
@@ -123,7 +151,7 @@ fn what_belongs_to_others_or_would_be_deleted_is_refused() -> anyhow::Result<()>
         (&["--label", "PODMAN_SYSTEMD_UNIT=shop.service"], "belongs to the unit shop.service"),
     ] {
         let test = "what_belongs_to_others_or_would_be_deleted_is_refused";
-        let Some(shop) = Shop::open(test, options)? else { return Ok(()) };
+        let Some(shop) = Shop::open(Engine::Docker, test, options)? else { return Ok(()) };
         shop.crash()?;
         shop.until(Blocked, words)?;
         assert_eq!(shop.inspect("shop-v2", "{{.State.Running}}")?, "true");

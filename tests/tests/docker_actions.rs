@@ -1,7 +1,7 @@
 //! What the orchestrator "docker" does to containers of a real Docker, step by step and in which order.
 
 use anyhow::Context as _;
-use canary_e2e::machine::Machine;
+use canary_e2e::machine::{Engine, Machine};
 use canary_user::{
     config::Config,
     guard::{Action, Decision},
@@ -23,8 +23,8 @@ struct Bench {
 impl Bench {
     /// Both versions run; `stable` and `canary` are further options of `docker run` for each.
     fn new(test: &str, stable: &[&str], canary: &[&str]) -> anyhow::Result<Option<Self>> {
-        let Some(machine) = Machine::boot_with_docker(test)? else { return Ok(None) };
-        machine.image("shop:1")?;
+        let Some(machine) = Machine::boot_with(Engine::Docker, test)? else { return Ok(None) };
+        machine.image(Engine::Docker, "shop:1")?;
         for (name, version, options) in [(STABLE, "1", stable), (CANARY, "2", canary)] {
             let label = format!("version={version}");
             let run = ["run", "--detach", "--name", name, "--label", &label, "--network", "none"];
@@ -33,7 +33,7 @@ impl Bench {
         let text = format!(
             "docker_socket = {:?}\n[[deployment]]\nname = \"shop\"\nmode = \"rollback\"\norchestrator = \"docker\"\nsettle = \"500ms\"\n\
              stable = {{ label = \"version=1\" }}\ncanary = {{ label = \"version=2\" }}\n",
-            machine.docker_socket()
+            machine.engine_socket(Engine::Docker)
         );
         let config = Config::parse(&text, "the test")?;
         let docker = Docker::new(&config.docker_socket, &config.deployments[0]);

@@ -2,7 +2,7 @@
 //!
 //! Goes in: a decision on targets that are containers. Rollback: the stable sibling is started where none runs, and only once it
 //! has settled the canary is stopped. Drain: the canary is stopped while a healthy stable sibling runs. Before it is stopped
-//! its restart policy is set to `no`. Refused: what would be deleted by the stop, and what somebody else looks after.
+//! its restart policy is set to `no` (Docker only). Refused: what would be deleted by the stop, and what somebody else looks after.
 //!
 //! Before the first change every step is worked out anew and has to be what the plan in the journal says.
 
@@ -102,7 +102,8 @@ impl Docker {
             if let Some(why) = now.obstacle(decided_on) {
                 return Err(Error::Refused(why));
             }
-            if let Some(policy) = now.restarts() {
+            // Podman keeps stopped what was stopped by somebody, and has no way to change a policy.
+            if let Some(policy) = now.restarts().filter(|_| !api.is_podman) {
                 undo.restart_policies.push((id.to_owned(), policy));
                 steps.push(Step::NoRestart { name: now.name.clone(), id: id.to_owned() });
             }

@@ -15,6 +15,8 @@ use crate::{config::Selector, targets::Identity};
 /// A client of one daemon.
 pub struct Api {
     pub client: Client,
+    /// It is Podman, which answers Docker's calls: not all of them alike.
+    pub is_podman: bool,
 }
 
 /// A container at one moment.
@@ -31,12 +33,15 @@ impl Api {
         let open = async {
             let client = Client::connect_with_unix(path, answer.as_secs().max(1), API_DEFAULT_VERSION)?;
             // A daemon refuses calls of a newer version than its own.
-            client.negotiate_version().await
+            let client = client.negotiate_version().await?;
+            let version = client.version().await?;
+            Ok::<_, ApiError>((client, version))
         };
-        let client = open.await;
-        let client = client
+        let opened = open.await;
+        let (client, version) = opened
             .with_context(|| format!("reach Docker at {path}: is it there, and may the guard use its socket?"))?;
-        Ok(Self { client })
+        let is_podman = version.components.iter().flatten().any(|component| component.name == "Podman Engine");
+        Ok(Self { client, is_podman })
     }
 
     /// `None` where there is none.

@@ -1,6 +1,6 @@
 //! The whole line, live: sensor, windows, judge, guard, journal, watchers. `canary run` and the demo start it alike.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -14,7 +14,7 @@ use crate::{
     control::{self, Access, Socket},
     guard::{self, Setup, Summary, Watched, incarnation_below},
     journal::{Journal, archive::Archive},
-    judge::{Judge, Parameters},
+    judge::{Earlier, Judge, Parameters},
     orchestrator::{
         Orchestrator, command::Command, docker::Docker, dry_run::DryRun, kubernetes::Kubernetes, process::Process,
         systemd::Systemd, webhook::Webhook,
@@ -84,7 +84,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     let Daemon { config, root, sensor, journal, listener, socket, token, recording, orchestrator, mut on_snapshot } =
         daemon;
     let tls = config.tls.as_ref().map(server::tls::load).transpose()?;
-    let watched = |d| anyhow::Ok(watched(d, orchestrator(d)?));
+    let watched = |d: &DeploymentConfig| anyhow::Ok(watched(d, orchestrator(d)?, &journal.earlier(&d.name)?));
     let deployments = config.deployments.iter().map(watched).collect::<anyhow::Result<_>>()?;
     let sensor = Sensor::load(root.clone(), &sensor)?;
     for refusal in &sensor.live().refused {
@@ -194,22 +194,34 @@ fn follow(config: Config, root: Root, located: Located) -> impl FnMut() -> Vec<T
     }
 }
 
-fn watched(config: &DeploymentConfig, orchestrator: Arc<dyn Orchestrator>) -> Watched {
-    let (mut windower, mut judge) = line(config.name.clone(), config.judge.clone());
+fn watched(config: &DeploymentConfig, orchestrator: Arc<dyn Orchestrator>, earlier: &Earlier) -> Watched {
+    let (mut windower, judge) = line(config.name.clone(), config.judge.clone(), earlier);
     Watched {
         config: config.clone(),
         window: Box::new(move |tick: &Tick| windower.push(tick)),
-        judge: Box::new(move |window| judge.observe(window)),
+        judge: Box::new(judge),
         orchestrator,
     }
 }
 
 /// The pure part of one deployment's line; replay uses the same.
-pub fn line(deployment: Arc<str>, parameters: Parameters) -> (Windower, Judge) {
-    (Windower::new(deployment), Judge::new(parameters))
+pub fn line(deployment: Arc<str>, parameters: Parameters, earlier: &Earlier) -> (Windower, Judge) {
+    (Windower::new(deployment), Judge::knowing(parameters, earlier))
 }
 
-/// Opens a recording for `config`'s window length.
-pub fn recording(path: Option<&PathBuf>, config: &Config) -> anyhow::Result<Option<recording::Writer>> {
-    path.map(|path| recording::Writer::create(path, config.window.as_nanos() as u64)).transpose()
+/// Opens a recording for `config`'s window length, with what the journal knows of the services.
+pub fn recording(
+    path: Option<&PathBuf>,
+    config: &Config,
+    journal: &Journal,
+) -> anyhow::Result<Option<recording::Writer>> {
+    let Some(path) = path else { return Ok(None) };
+    let mut earlier = BTreeMap::new();
+    for deployment in &config.deployments {
+        let known = journal.earlier(&deployment.name)?;
+        if !known.is_empty() {
+            earlier.insert(deployment.name.to_string(), serde_json::to_value(known)?);
+        }
+    }
+    recording::Writer::knowing(path, config.window.as_nanos() as u64, earlier).map(Some)
 }

@@ -6,6 +6,7 @@
 
 pub mod archive;
 mod asked;
+mod learned;
 #[cfg(test)]
 mod tests;
 
@@ -179,6 +180,7 @@ impl Journal {
         }
         upgrade(&tx)?;
         check_version(&tx)?;
+        tx.execute_batch(learned::TABLE)?;
         tx.commit()?;
         Ok(journal)
     }

@@ -6,7 +6,7 @@ use std::io::Write as _;
 
 use canary_user::{
     daemon,
-    judge::Parameters,
+    judge::{Earlier, Parameters},
     telemetry::{recording::Reader, table::Table},
 };
 use proptest::prelude::*;
@@ -27,7 +27,7 @@ fn judge(bytes: &[u8]) {
     let Ok(reader) = Reader::open(file.path()) else { return };
     // Little baseline, so that a few ticks suffice to bet.
     let parameters = Parameters { minimum_baseline: 4, initial_windows: 2, warmup_windows: 1, ..Parameters::default() };
-    let (mut windower, mut judge) = daemon::line("shop".into(), parameters);
+    let (mut windower, mut judge) = daemon::line("shop".into(), parameters, &Earlier::default());
     for tick in reader.map_while(Result::ok) {
         let verdict = judge.observe(&windower.push(&tick));
         assert!(!verdict.evidence_ln.is_nan(), "evidence is a number: {tick:?}");

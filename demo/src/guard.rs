@@ -77,12 +77,13 @@ pub async fn start(
     };
     let (cgroup2, machine, whole) = (root.path().to_owned(), root.clone(), config.clone());
     let hands = settings.hands;
+    // The demo's canary never outlives the demo, so there is nothing to remember on disk.
+    let journal = Journal::in_memory()?;
     let daemon = Daemon {
-        recording: daemon::recording(settings.record.as_ref(), &config)?,
+        recording: daemon::recording(settings.record.as_ref(), &config, &journal)?,
         root,
         sensor: telemetry::Options::default(),
-        // The demo's canary never outlives the demo, so there is nothing to remember on disk.
-        journal: Journal::in_memory()?,
+        journal,
         listener,
         socket: None,
         token: None,

@@ -3,7 +3,18 @@
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, ensure};
-use canary_e2e::{kernel_available, program::program};
+use canary_e2e::{
+    Sandbox,
+    guard::{Configuration, Guard, PATIENCE},
+    kernel_available,
+    program::program,
+    wait_until,
+};
+use canary_user::{
+    journal::Journal,
+    judge::{Earlier, Known, Learned},
+    window::Indicator,
+};
 use serde_json::Value;
 
 fn replay(file: &std::path::Path) -> anyhow::Result<Output> {
@@ -53,5 +64,36 @@ fn a_recorded_crash_loop_is_judged_again_as_it_was_live() -> anyhow::Result<()> 
     assert_eq!(early.status.code(), Some(12));
     let judged: Value = serde_json::from_slice(&early.stdout)?;
     assert_eq!(judged["verdict"]["outcome"], "insufficient_data");
+    Ok(())
+}
+
+/// The verdict rests on what earlier rollouts taught, so that a recording has to bring it along.
+#[test]
+fn what_was_known_of_a_service_beforehand_is_recorded() -> anyhow::Result<()> {
+    if !kernel_available("what_was_known_of_a_service_beforehand_is_recorded") {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    sandbox.cgroup("stable")?;
+    let configuration = Configuration::shop(&sandbox)?;
+    let known = Known { offset_squares: 0.5, freedom: 2.0, wander: 0.25 };
+    let known = Earlier([(Indicator::CpuPerWork, known)].into());
+    let learned = Learned { instances: vec![("/shop/v1".into(), 1)], known };
+    Journal::open(&configuration.journal())?.record_learned("shop", &learned, 1)?;
+    let recording = configuration.dir.path().join("run.jsonl");
+    let guard = Guard::start_as(&[], &configuration, &["--record", &recording.display().to_string()])?;
+    wait_until("a window is recorded", PATIENCE, || {
+        std::fs::read_to_string(&recording).is_ok_and(|text| text.lines().count() > 2)
+    })?;
+    drop(guard);
+    let text = std::fs::read_to_string(&recording)?;
+    let header: Value = serde_json::from_str(text.lines().next().context("a header")?)?;
+    assert_eq!(header["earlier"]["shop"], serde_json::to_value(&learned.known)?);
+    assert!(replay(&recording)?.status.code().is_some_and(|code| code >= 10), "it is read");
+    let broken = configuration.dir.path().join("broken.jsonl");
+    std::fs::write(&broken, text.replace("cpu_per_work", "colour"))?;
+    let refused = Command::new(program("canary")?).arg("replay").arg(&broken).output()?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && said.contains("broken.jsonl:1: what was known of shop"), "{said}");
     Ok(())
 }

@@ -18,7 +18,7 @@ use super::{Output, record};
 use crate::{
     config::{self, Config},
     daemon,
-    judge::{Outcome, Parameters, power},
+    judge::{Earlier, Outcome, Parameters, power},
     targets::Role,
     telemetry::{Tick, recording::Reader},
     window::Indicator,
@@ -195,7 +195,7 @@ fn calibrate(
 
 /// One stable instance as the canary of the others.
 fn compare(ticks: &[Tick], deployment: &Arc<str>, instance: &Arc<str>, p: &Parameters, found: &mut Found) {
-    let (mut windower, mut judge) = daemon::line(deployment.clone(), p.clone());
+    let (mut windower, mut judge) = daemon::line(deployment.clone(), p.clone(), &Earlier::default());
     let mut verdict = None;
     let mut condemned = false;
     for tick in ticks {

@@ -11,7 +11,7 @@ use crate::{
     config::{self, Config},
     daemon,
     judge::{
-        Direction, Judge, Outcome, Parameters, Tolerance, Verdict,
+        Direction, Earlier, Judge, Outcome, Parameters, Tolerance, Verdict,
         columns::{Column, ColumnState, Columns},
     },
     telemetry::{recording::Reader, table::Table},
@@ -142,12 +142,20 @@ fn judge(
     parameters("")?;
     let mut lines: BTreeMap<Arc<str>, (Windower, Judge)> = BTreeMap::new();
     let mut judged: BTreeMap<Arc<str>, Judged> = BTreeMap::new();
-    for tick in Reader::open(&args.file)? {
+    let reader = Reader::open(&args.file)?;
+    let mut earlier: BTreeMap<String, Earlier> = BTreeMap::new();
+    for (name, known) in &reader.header().earlier {
+        let known = serde_json::from_value(known.clone());
+        let known = known.with_context(|| format!("{}:1: what was known of {name}", args.file.display()))?;
+        earlier.insert(name.clone(), known);
+    }
+    for tick in reader {
         let tick = tick?;
         for sample in &tick.samples {
             let name = &sample.target.deployment;
             if !lines.contains_key(name) {
-                lines.insert(name.clone(), daemon::line(name.clone(), parameters(name)?));
+                let earlier = earlier.get(&**name).cloned().unwrap_or_default();
+                lines.insert(name.clone(), daemon::line(name.clone(), parameters(name)?, &earlier));
             }
         }
         for (name, (windower, judge)) in &mut lines {

@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = Root::find()?;
     warn_of_patterns(&config, &root)?;
     let journal = Journal::open(&config.journal)?;
-    let recording = daemon::recording(args.record.as_ref(), &config)?;
+    let recording = daemon::recording(args.record.as_ref(), &config, &journal)?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

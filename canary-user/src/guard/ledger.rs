@@ -7,7 +7,7 @@ use crate::{
     control::Command,
     guard::{Decision, Moment, Pause, Stage},
     journal::{HistoryEntry, Journal},
-    judge::Verdict,
+    judge::{Learned, Verdict},
     orchestrator::Plan,
     targets::Target,
 };
@@ -71,6 +71,12 @@ impl Ledger {
     pub fn verdict(&mut self, deployment: &str, unix_ms: u64, verdict: &Verdict) -> Result<(), String> {
         let result = self.journal.record_verdict(deployment, unix_ms, verdict);
         self.tell(|| Entry::Verdict { deployment: deployment.to_owned(), unix_ms, verdict: verdict.clone() });
+        self.keep(result)
+    }
+
+    /// What stable instances taught about the service.
+    pub fn learned(&mut self, deployment: &str, unix_ms: u64, learned: &Learned) -> Result<(), String> {
+        let result = self.journal.record_learned(deployment, learned, unix_ms);
         self.keep(result)
     }
 

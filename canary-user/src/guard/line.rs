@@ -35,6 +35,8 @@ use crate::{
 
 /// How long after a refusal the orchestrator is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// Windows between two writes of what was learned about the service.
+const LEARN_WINDOWS: u64 = 300;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A decision for which the orchestrator is being asked what it would do.
@@ -125,7 +127,7 @@ impl Line {
     /// Tick to window to verdict.
     pub fn judge(&mut self, tick: &Tick, ledger: &mut Ledger) {
         let window = (self.watched.window)(tick);
-        let verdict = (self.watched.judge)(&window);
+        let verdict = self.watched.judge.observe(&window);
         self.memory.observe(tick, &window);
         self.levels.observe(&verdict);
         let stood = self.is_condemned;
@@ -138,6 +140,11 @@ impl Line {
             self.outcome = Some(verdict.outcome);
             // The ledger has said so and remembers: a failure blocks every action from here on.
             let _ = ledger.verdict(&self.watched.config.name, tick.unix_ms, &verdict);
+        }
+        if window.index % LEARN_WINDOWS == LEARN_WINDOWS - 1
+            && let Some(learned) = self.watched.judge.learned()
+        {
+            let _ = ledger.learned(&self.watched.config.name, tick.unix_ms, &learned);
         }
         self.current = Some((window, verdict));
     }

@@ -26,4 +26,4 @@ pub use ledger::{Entry, OnEntry};
 pub use moment::Moment;
 pub use pauses::{Pause, Pauses};
 pub use rules::Guard;
-pub use run::{IncarnationNow, OnTick, Setup, Summary, Watched, incarnation_below, run};
+pub use run::{IncarnationNow, Judging, OnTick, Setup, Summary, Watched, incarnation_below, run};

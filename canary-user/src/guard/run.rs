@@ -24,16 +24,41 @@ use super::{
     line::Line,
 };
 use crate::{
-    config::DeploymentConfig, control::Request, journal::Journal, judge::Verdict, orchestrator::Orchestrator,
-    targets::Target, telemetry::Tick, watch::Snapshot, window::Window,
+    config::DeploymentConfig,
+    control::Request,
+    journal::Journal,
+    judge::{Judge, Learned, Verdict},
+    orchestrator::Orchestrator,
+    targets::Target,
+    telemetry::Tick,
+    watch::Snapshot,
+    window::Window,
 };
 
 /// One deployment with those who serve it.
 pub struct Watched {
     pub config: DeploymentConfig,
     pub window: Box<dyn FnMut(&Tick) -> Window + Send>,
-    pub judge: Box<dyn FnMut(&Window) -> Verdict + Send>,
+    pub judge: Box<dyn Judging>,
     pub orchestrator: Arc<dyn Orchestrator>,
+}
+
+/// What judges the windows of one deployment.
+pub trait Judging: Send {
+    fn observe(&mut self, window: &Window) -> Verdict;
+
+    /// What later rollouts of the service should know; `None` while it is little.
+    fn learned(&self) -> Option<Learned>;
+}
+
+impl Judging for Judge {
+    fn observe(&mut self, window: &Window) -> Verdict {
+        Judge::observe(self, window)
+    }
+
+    fn learned(&self) -> Option<Learned> {
+        Judge::learned(self)
+    }
 }
 
 /// Reads a target's incarnation at this moment; `None` = it is gone or cannot be read.

@@ -8,8 +8,9 @@ use super::*;
 use crate::{
     control::Command,
     guard::{Action, Pause},
-    judge::Outcome,
+    judge::{Earlier, Known, Learned, Outcome},
     targets::Role,
+    window::Indicator,
 };
 
 const AT: Moment = Moment { unix_ms: 1_000_000, t_ns: 7 };
@@ -236,6 +237,26 @@ fn a_journal_of_the_first_schema_is_brought_up_to_date() {
     journal.record_stage("a", Stage::Applying, "", AT).unwrap();
     assert!(journal.pauses(AT).unwrap().is_empty() && journal.commands(9).unwrap().is_empty());
     assert!(Journal::open_to_read(&path).is_ok());
+}
+
+#[test]
+fn what_was_learned_of_a_service_is_kept_by_set_of_instances_the_latest_twenty() {
+    let mut journal = Journal::in_memory().unwrap();
+    let learned = |instance: u64, freedom: f64| Learned {
+        instances: vec![("/shop/v1".into(), instance)],
+        known: Earlier([(Indicator::CpuPerWork, Known { offset_squares: 0.0, freedom, wander: 0.0 })].into()),
+    };
+    let freedom = |journal: &Journal| journal.earlier("shop").unwrap().of(Indicator::CpuPerWork).freedom;
+    assert!(journal.earlier("shop").unwrap().is_empty());
+    journal.record_learned("shop", &learned(1, 1.0), 10).unwrap();
+    journal.record_learned("shop", &learned(1, 2.0), 20).unwrap();
+    journal.record_learned("cart", &learned(1, 4.0), 20).unwrap();
+    assert_eq!(freedom(&journal), 2.0, "the same set again says nothing new, another service nothing at all");
+    for instance in 0..30 {
+        journal.record_learned("shop", &learned(instance, 0.25), 30 + instance).unwrap();
+    }
+    assert_eq!(freedom(&journal), 5.0);
+    assert!(!journal.earlier("cart").unwrap().is_empty());
 }
 
 #[test]

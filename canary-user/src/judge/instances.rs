@@ -178,6 +178,12 @@ impl Instances {
         self.canary.values().map(|i| i.joins_at.saturating_sub(self.now)).min()
     }
 
+    /// The stable instances that offsets are known of, with their incarnations.
+    pub fn placebos(&self) -> Vec<(Arc<str>, u64)> {
+        let placed = self.stable.iter().filter(|(_, instance)| instance.slot.is_some());
+        placed.map(|(name, instance)| (name.clone(), instance.incarnation)).collect()
+    }
+
     /// Stable instances that are remembered.
     pub fn known_stable(&self) -> usize {
         self.stable.len()

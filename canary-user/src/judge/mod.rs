@@ -13,6 +13,7 @@ pub mod stretch;
 mod advice;
 mod clumping;
 mod counts;
+mod earlier;
 mod environment;
 mod explain;
 mod forecast;
@@ -26,6 +27,7 @@ mod traffic;
 mod verdict;
 
 pub use counts::Counts;
+pub use earlier::{Earlier, Known, Learned};
 pub use observe::Judge;
 pub use parameters::*;
 pub use verdict::*;

@@ -1,7 +1,10 @@
 //! From windows to verdicts: who takes part in the comparison, and what it is fed with.
 
+use std::collections::BTreeMap;
+
 use super::{
     counts::Counts,
+    earlier::{Earlier, Known, Learned},
     environment::Surroundings,
     forecast::Growth,
     hard::HardFacts,
@@ -67,11 +70,16 @@ pub(super) struct Decided {
 
 impl Judge {
     pub fn new(parameters: Parameters) -> Judge {
+        Self::knowing(parameters, &Earlier::default())
+    }
+
+    /// A judge that knows the service from earlier rollouts.
+    pub fn knowing(parameters: Parameters, earlier: &Earlier) -> Judge {
         // What is muted is followed and weighs nothing.
         let tolerances =
             parameters.indicators.map(|i| if i.mute { Tolerance { weight: 0.0, ..i.tolerance } } else { i.tolerance });
         Judge {
-            pace: Pace::new(parameters.clone(), &tolerances),
+            pace: Pace::new(parameters.clone(), &tolerances).knowing(Indicator::ALL.map(|i| earlier.of(i))),
             stretches: Stretches::new(Indicator::COUNT, &parameters),
             parameters,
             instances: Instances::default(),
@@ -235,6 +243,16 @@ impl Judge {
     /// Noise, margin and stakes by [`Indicator`] as index, for those who ask more than the verdict tells.
     pub fn tracks(&self) -> &[Track] {
         self.pace.indicators()
+    }
+
+    /// What later rollouts should know of this service; `None` while it is little.
+    pub fn learned(&self) -> Option<Learned> {
+        let stable = self.known_stable();
+        let known: BTreeMap<Indicator, Known> = Indicator::ALL
+            .into_iter()
+            .filter_map(|i| Some((i, self.tracks()[i as usize].noise.known(stable, &self.parameters)?)))
+            .collect();
+        (!known.is_empty()).then(|| Learned { instances: self.instances.placebos(), known: Earlier(known) })
     }
 
     /// Stable instances that are remembered: those seen lately.

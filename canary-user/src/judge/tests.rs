@@ -1,6 +1,7 @@
 //! The judge on generated windows: silent on equal versions, quick and right about what got worse.
 
 mod bad_input;
+mod earlier;
 mod events;
 mod noise;
 mod stretches;

@@ -1,6 +1,7 @@
 //! A recording: JSON Lines, a header and then one [`Tick`] per line. Replay feeds it through the same line as live.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{BufRead as _, BufReader, BufWriter, Write as _},
     path::Path,
@@ -24,6 +25,9 @@ pub struct Header {
     pub window_ns: u64,
     /// Version of the program that recorded.
     pub program: String,
+    /// By deployment: what the judge knew of the service beforehand, in the judge's own words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub earlier: BTreeMap<String, serde_json::Value>,
 }
 
 /// Writes a recording, one line per tick, flushed with each.
@@ -35,6 +39,11 @@ pub struct Writer {
 impl Writer {
     /// Creates the file; refuses to overwrite one that exists.
     pub fn create(path: &Path, window_ns: u64) -> anyhow::Result<Self> {
+        Self::knowing(path, window_ns, BTreeMap::new())
+    }
+
+    /// The same, where something is known of the services beforehand: see [`Header::earlier`].
+    pub fn knowing(path: &Path, window_ns: u64, earlier: BTreeMap<String, serde_json::Value>) -> anyhow::Result<Self> {
         let file = File::create_new(path)
             .with_context(|| format!("create recording {}: choose a path that does not exist yet", path.display()))?;
         let header = Header {
@@ -42,6 +51,7 @@ impl Writer {
             format: FORMAT,
             window_ns,
             program: env!("CARGO_PKG_VERSION").into(),
+            earlier,
         };
         let mut writer = Self { out: BufWriter::new(file) };
         writer.line(&header)?;
@@ -117,14 +127,15 @@ mod tests {
     fn what_was_written_is_read_back_and_mistakes_have_a_place() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("run.jsonl");
-        let mut writer = Writer::create(&path, 100).expect("create");
+        let earlier = BTreeMap::from([("shop".to_owned(), serde_json::json!({"cpu_per_work": 0.5}))]);
+        let mut writer = Writer::knowing(&path, 100, earlier.clone()).expect("create");
         let ticks = [Tick { t_ns: 1, ..Tick::default() }, Tick { t_ns: 2, ..Tick::default() }];
         for tick in &ticks {
             writer.tick(tick).expect("write");
         }
         drop(writer);
         let reader = Reader::open(&path).expect("open");
-        assert_eq!(reader.header().window_ns, 100);
+        assert_eq!((reader.header().window_ns, &reader.header().earlier), (100, &earlier));
         assert_eq!(reader.map(Result::unwrap).collect::<Vec<_>>(), ticks);
         assert!(Writer::create(&path, 100).expect_err("exists").to_string().contains("does not exist yet"));
 

@@ -1,6 +1,9 @@
 //! docs/recording.md: its example is read by the real reader, and it names every field of the types and no other.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use canary_user::{
     targets::{Identity, Role, Target},
@@ -151,7 +154,8 @@ fn documented(heading: &str) -> BTreeSet<String> {
 #[test]
 fn the_page_names_every_field_and_no_other() {
     assert_eq!(documented("## A tick"), fields(&full()));
-    let header = Header { kind: String::new(), format: 1, window_ns: 1, program: String::new() };
+    let earlier = BTreeMap::from([("DEPLOYMENT".to_owned(), Value::from(1))]);
+    let header = Header { kind: String::new(), format: 1, window_ns: 1, program: String::new(), earlier };
     assert_eq!(documented("## The header"), fields(&header));
 }
 

@@ -17,13 +17,14 @@ use super::{hard, tick, verdict, window};
 use crate::{
     config::Config,
     control::{self, Answer, Command, Control},
-    guard::{Action, Decision, Setup, Stage, Summary, Watched, run},
+    guard::{Action, Decision, Judging, Setup, Stage, Summary, Watched, run},
     journal::Journal,
-    judge::{HardFact, Outcome},
+    judge::{HardFact, Learned, Outcome, Verdict},
     orchestrator::{BoxFuture, Error, Found, Orchestrator, Plan, State},
     targets::{Role, Target},
     telemetry::Sample,
     watch::{DecisionView, Snapshot},
+    window::Window,
 };
 
 /// How long the fake's quarantines last.
@@ -186,6 +187,26 @@ struct Running {
 /// What the judge is to say about a deployment.
 pub type Says = (Outcome, Option<HardFact>);
 
+/// A judge that says what the test wants.
+struct Scripted {
+    line: usize,
+    says: Arc<Mutex<Vec<Says>>>,
+    learned: Arc<Mutex<Option<Learned>>>,
+}
+
+impl Judging for Scripted {
+    fn observe(&mut self, window: &Window) -> Verdict {
+        match self.says.lock().unwrap()[self.line] {
+            (_, Some(fact)) => hard(fact, window.index),
+            (outcome, None) => verdict(outcome, window.index),
+        }
+    }
+
+    fn learned(&self) -> Option<Learned> {
+        self.learned.lock().unwrap().clone()
+    }
+}
+
 pub struct Rig {
     dir: tempfile::TempDir,
     config: Config,
@@ -193,6 +214,8 @@ pub struct Rig {
     /// Instead of the fake, where set.
     pub orchestrator: Option<Arc<dyn Orchestrator>>,
     pub says: Arc<Mutex<Vec<Says>>>,
+    /// What it has learned.
+    pub learned: Arc<Mutex<Option<Learned>>>,
     /// What the last look finds; `None` = the incarnation that was decided on.
     pub found_now: Arc<Mutex<Option<u64>>>,
     running: Option<Running>,
@@ -255,6 +278,7 @@ impl Rig {
             fake: Arc::new(fake),
             orchestrator: None,
             says: Arc::new(Mutex::new(vec![(Outcome::Healthy, None); deployments.len()])),
+            learned: Arc::default(),
             found_now: Arc::default(),
             running: None,
             second: 0,
@@ -313,17 +337,14 @@ impl Rig {
     fn start(&mut self) {
         let orchestrator = || self.orchestrator.clone().unwrap_or_else(|| self.fake.clone());
         let deployments = self.config.deployments.iter().enumerate().map(|(line, config)| {
-            let (name, says, mut index) = (config.name.clone(), self.says.clone(), 0);
+            let (name, mut index) = (config.name.clone(), 0);
             Watched {
                 config: config.clone(),
                 window: Box::new(move |tick| {
                     index += 1;
                     window(&name, index - 1, tick)
                 }),
-                judge: Box::new(move |w| match says.lock().unwrap()[line] {
-                    (_, Some(fact)) => hard(fact, w.index),
-                    (outcome, None) => verdict(outcome, w.index),
-                }),
+                judge: Box::new(Scripted { line, says: self.says.clone(), learned: self.learned.clone() }),
                 orchestrator: orchestrator(),
             }
         });

@@ -12,10 +12,11 @@ use crate::{
         Stage::{self, *},
         incarnation_below,
     },
-    judge::{HardFact, Outcome},
+    judge::{Earlier, HardFact, Known, Learned, Outcome},
     orchestrator::{State, dry_run::DryRun},
     targets::Role,
     telemetry::Sample,
+    window::Indicator,
 };
 
 fn serving() -> Vec<Sample> {
@@ -283,6 +284,21 @@ async fn the_cooldown_holds_for_the_next_canary_also_after_a_restart() {
     }
     assert_eq!(rig.applies(), 2);
     assert_eq!(rig.last_detail(), "budget: 2 actions in the last hour, 2 allowed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_judge_has_learned_is_in_the_journal_from_time_to_time() {
+    let mut rig = Rig::new("observe", &["checkout"]);
+    let known = Known { offset_squares: 0.5, freedom: 2.0, wander: 0.25 };
+    let learned = Learned {
+        instances: vec![("/checkout/v1".into(), 1)],
+        known: Earlier([(Indicator::CpuPerWork, known)].into()),
+    };
+    *rig.learned.lock().unwrap() = Some(learned.clone());
+    ticks(&mut rig, 299, serving).await;
+    assert!(rig.journal().earlier("checkout").unwrap().is_empty(), "a disk is not to be worn out");
+    ticks(&mut rig, 2, serving).await;
+    assert_eq!(rig.journal().earlier("checkout").unwrap(), learned.known);
 }
 
 #[test]

@@ -26,7 +26,10 @@ use alone::Alone;
 use noise::Noise;
 use spread::{BLOCK_WINDOWS, Spread};
 
-use super::parameters::{Parameters, Tolerance};
+use super::{
+    earlier::Known,
+    parameters::{Parameters, Tolerance},
+};
 
 /// Windows between two refreshes of margins and prices; blocks of steps, for how much indicators jump.
 const REFRESH_WINDOWS: u64 = 16;
@@ -71,6 +74,8 @@ pub struct Pace {
     indicators: Vec<Track>,
     /// By indicator: how much its readings jump.
     spreads: Vec<Spread>,
+    /// By indicator: what is known from earlier rollouts.
+    earlier: Vec<Known>,
     /// By indicator, for a single stable instance: what it does by itself. Stands in for placebos until the pair is known.
     alone: Vec<Alone>,
     /// Whether the canary was there as stable's version before.
@@ -101,6 +106,7 @@ impl Pace {
         Self {
             indicators,
             spreads,
+            earlier: vec![Known::default(); tolerances.len()],
             alone: Vec::new(),
             has_own_past: false,
             mean,
@@ -112,6 +118,13 @@ impl Pace {
             windows: 0,
             parameters,
         }
+    }
+
+    /// The same, with what is known of each indicator from earlier rollouts.
+    pub fn knowing(self, earlier: impl IntoIterator<Item = Known>) -> Self {
+        let mut earlier: Vec<Known> = earlier.into_iter().collect();
+        earlier.resize(self.indicators.len(), Known::default());
+        Self { earlier, ..self }
     }
 
     /// Takes one window in.
@@ -212,15 +225,16 @@ impl Pace {
 
     fn refresh(&mut self, frame: &Frame, has_canary: bool, all: bool) {
         let (p, sides) = (&self.parameters, frame.sides());
-        for track in self.indicators.iter_mut().filter(|t| t.noise.is_ready()) {
+        let known = self.indicators.iter_mut().zip(&self.earlier);
+        for (track, earlier) in known.filter(|(t, _)| t.noise.is_ready()) {
             track.noise.derive(has_canary, sides, p);
-            track.set_margins(sides, p.tau0, p);
+            track.set_margins(sides, p.tau0, earlier, p);
         }
         // These change with a block only.
         let due = all || frame.phase != self.phase || self.windows.is_multiple_of(BLOCK_WINDOWS * REFRESH_WINDOWS);
         for track in self.spreads.iter_mut().map(|s| &mut s.track).filter(|t| due && t.noise.is_ready()) {
             track.noise.derive(false, sides, p);
-            track.set_margins(sides, p.spread_tau0, p);
+            track.set_margins(sides, p.spread_tau0, &Known::default(), p);
         }
         self.mean.noise.derive(has_canary, sides, p);
         for alone in self.alone.iter_mut().filter(|a| a.noise.is_ready()) {

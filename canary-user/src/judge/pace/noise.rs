@@ -9,7 +9,10 @@ use super::{
     differences::{OWN, PLACEBOS, SERIES},
     shape::{REACH, Shape},
 };
-use crate::judge::parameters::{BETS, Parameters};
+use crate::judge::{
+    earlier::Known,
+    parameters::{BETS, Parameters},
+};
 
 /// What an offset still weighs after the set of instances changed.
 const OFFSET_AFTER_CHANGE: f32 = 300.0;
@@ -326,9 +329,11 @@ impl Noise {
         if !self.learns_offset {
             return 0.0;
         }
-        if self.has_own_past() {
-            return self.series[OWN].offset;
-        }
+        if self.has_own_past() { self.series[OWN].offset } else { self.placebo_offset() }
+    }
+
+    /// Mean offset of the stable instances.
+    fn placebo_offset(&self) -> f64 {
         let (mut sum, mut n) = (0.0, 0.0);
         for series in self.series[..PLACEBOS].iter().filter(|s| s.offset_n > 0.0) {
             sum += series.offset;
@@ -338,23 +343,44 @@ impl Noise {
     }
 
     /// What the margin has to leave for: offsets between instances and wander, as a standard deviation of ln.
-    /// `tau0` is the spread between equal instances before it is seen.
-    pub fn offset_spread(&self, sides: Sides, tau0: f64, p: &Parameters) -> f64 {
+    /// `tau0` is the spread between equal instances before it is seen, here or `earlier`.
+    pub fn offset_spread(&self, sides: Sides, tau0: f64, earlier: &Known, p: &Parameters) -> f64 {
         let d = &self.derived;
         let tau0_squared = tau0 * tau0;
+        let wander = d.wander.max(earlier.wander);
         if self.has_own_past() {
-            return (d.placebo_variance / f64::from(self.series[OWN].offset_n) + 0.25 * tau0_squared + d.wander).sqrt();
+            return (d.placebo_variance / f64::from(self.series[OWN].offset_n) + 0.25 * tau0_squared + wander).sqrt();
         }
         let (k, m) = (sides.canary.max(1) as f64, sides.stable.max(1) as f64);
-        let (mut spread, mut known) = (0.0, 0.0);
+        let (spread, others) = self.offset_squares(sides.stable, 0.0);
+        let tau_squared = (p.tau0_weight * tau0_squared + earlier.offset_squares + spread)
+            / (p.tau0_weight + earlier.freedom + others);
+        (tau_squared * (1.0 / k + 1.0 / m) + wander).sqrt()
+    }
+
+    /// Squared offsets of `stable` instances from their mean, and how many instances they are beyond the first. `noise` is
+    /// the variance per window that is taken out of them.
+    fn offset_squares(&self, stable: usize, noise: f64) -> (f64, f64) {
+        let m = stable.max(1) as f64;
+        let mean = self.placebo_offset();
+        let (mut squares, mut known) = (0.0, 0.0);
         for series in self.series[..PLACEBOS].iter().filter(|s| s.offset_n > 0.0) {
-            let b = (series.offset - d.offset) * (m - 1.0) / m;
-            spread += b * b;
+            let b = (series.offset - mean) * (m - 1.0) / m;
+            squares += b * b - noise / f64::from(series.offset_n);
             known += 1.0f64;
         }
-        let others = (known - 1.0).max(0.0);
-        let tau_squared = (p.tau0_weight * tau0_squared + spread) / (p.tau0_weight + others);
-        (tau_squared * (1.0 / k + 1.0 / m) + d.wander).sqrt()
+        (squares.max(0.0), (known - 1.0).max(0.0))
+    }
+
+    /// What later rollouts should know of `stable` instances; `None` while it is little.
+    pub fn known(&self, stable: usize, p: &Parameters) -> Option<Known> {
+        let (offset_squares, freedom) = self.offset_squares(stable, self.derived.placebo_variance);
+        let much = 3 * p.minimum_baseline;
+        (self.is_ready() && self.placebo_pairs >= much && freedom > 0.0).then_some(Known {
+            offset_squares,
+            freedom,
+            wander: self.derived.wander,
+        })
     }
 
     /// First idea of the offset of an instance that is warming up.

@@ -5,7 +5,10 @@ use super::{
     differences::{Differences, SERIES},
     noise::{Derived, Noise, Sides, Terms},
 };
-use crate::judge::parameters::{BETS, Parameters, Tolerance};
+use crate::judge::{
+    earlier::Known,
+    parameters::{BETS, Parameters, Tolerance},
+};
 
 /// Windows over which an effect is averaged.
 pub const EFFECT_WINDOWS: usize = 10;
@@ -103,9 +106,9 @@ impl Track {
         self.noise.is_ready() && !was_ready
     }
 
-    /// Margins for these sides, with the spread between equal instances that is assumed before it is seen.
-    pub fn set_margins(&mut self, sides: Sides, tau0: f64, p: &Parameters) {
-        let spread = self.noise.offset_spread(sides, tau0, p);
+    /// Margins for these sides, with the spread between equal instances that is assumed before it is seen, here or earlier.
+    pub fn set_margins(&mut self, sides: Sides, tau0: f64, earlier: &Known, p: &Parameters) {
+        let spread = self.noise.offset_spread(sides, tau0, earlier, p);
         self.set_margins_to(spread, p);
     }
 

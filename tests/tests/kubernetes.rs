@@ -8,13 +8,26 @@ mod cluster;
 #[path = "../../canary-user/tests/kubernetes/server.rs"]
 mod server;
 
-use std::{fs, process::Child};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    process::Child,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use canary_e2e::{
     Sandbox,
     guard::{Configuration, Guard, PATIENCE},
-    kernel_available, wait_until,
+    kernel_available,
+    service::{Service, Traffic, outside},
+    wait_until,
 };
 use canary_user::guard::Stage::{self, *};
 use rustix::process::{Pid, Signal, kill_process};
@@ -30,6 +43,9 @@ const SERVICE: &str = "trap 'exit 0' TERM; while :; do [ -e CRASH ] && sh -c 'ki
 const STABLE: &str = "11111111-2222-4333-8444-555555555555";
 const CANARY: &str = "66666666-7777-4888-9999-aaaaaaaaaaaa";
 const NEXT: &str = "bbbbbbbb-cccc-4ddd-8eee-ffffffffffff";
+/// Those of another test: a guard finds what bears a UID wherever it is on the machine.
+const ROUTED_STABLE: &str = "22222222-3333-4444-8555-666666666666";
+const ROUTED_CANARY: &str = "77777777-8888-4999-8aaa-bbbbbbbbbbbb";
 
 /// A node with one pod of each version, and what runs in them.
 struct Node {
@@ -51,12 +67,13 @@ impl Drop for Node {
 }
 
 impl Node {
-    fn start() -> anyhow::Result<Self> {
+    /// `keys`: mode and what else the deployment has in the configuration; `stable`, `canary`: UIDs of the pods.
+    fn start(keys: &str, stable: &str, canary: &str) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Runtime::new()?;
         let server = runtime.block_on(Server::start());
         let configuration = Configuration::new(&format!(
             "[kubernetes]\nkubeconfig = {:?}\nnode = \"node-a\"\nlease_namespace = \"canary-guard\"\n\
-             [[deployment]]\nname = \"shop\"\nmode = \"rollback\"\norchestrator = \"kubernetes\"\n\
+             [[deployment]]\nname = \"shop\"\norchestrator = \"kubernetes\"\n{keys}\n\
              budget = {{ per_hour = 60, cooldown = \"0s\" }}\n\
              stable = {{ kubernetes = {{ namespace = \"shop\", selector = \"app=checkout\" }} }}\n\
              canary = {{ kubernetes = {{ namespace = \"shop\", selector = \"app=checkout-canary\" }} }}\n",
@@ -64,7 +81,7 @@ impl Node {
         ))?;
         let sandbox = Sandbox::new()?;
         let mut node = Self { _runtime: runtime, server, sandbox, configuration, children: Vec::new() };
-        for (name, hash, uid) in [("checkout", "aaa", STABLE), ("checkout-canary", "bbb", CANARY)] {
+        for (name, hash, uid) in [("checkout", "aaa", stable), ("checkout-canary", "bbb", canary)] {
             let mut store = node.server.store();
             store.put("deployments", deployment(name, hash, 1));
             store.put("replicasets", replica_set("Deployment", name, hash, 1));
@@ -84,10 +101,14 @@ impl Node {
         format!("{}/kubepods.slice/kubepods-burstable.slice/{slice}", self.sandbox.base)
     }
 
+    fn container(&self, uid: &str) -> String {
+        format!("{}/cri-containerd-{}.scope", self.cgroup(uid), uid.replace('-', ""))
+    }
+
     /// What scheduler, kubelet and containerd do for a new pod.
     fn start_pod(&mut self, name: &str, hash: &str, uid: &str) -> anyhow::Result<()> {
-        let below = self.cgroup(uid).trim_start_matches(&format!("{}/", self.sandbox.base)).to_owned();
-        let container = self.sandbox.cgroup(&format!("{below}/cri-containerd-{}.scope", uid.replace('-', "")))?;
+        let below = self.container(uid).trim_start_matches(&format!("{}/", self.sandbox.base)).to_owned();
+        let container = self.sandbox.cgroup(&below)?;
         let crash = self.configuration.dir.path().join(format!("crash-{name}"));
         let script = SERVICE.replace("CRASH", &crash.display().to_string());
         self.children.push(self.sandbox.run(&container, &script)?);
@@ -95,6 +116,15 @@ impl Node {
         pod["metadata"]["uid"] = json!(uid);
         self.server.store().put("pods", pod);
         Ok(())
+    }
+
+    /// A guard that has found both pods.
+    fn guard(&self) -> anyhow::Result<Guard> {
+        let guard = Guard::start(&self.configuration)?;
+        let found = |role| guard.pages.version(role).is_ok_and(|version| !version.is_null());
+        let both = wait_until("both pods are found", PATIENCE, || found("stable") && found("canary"));
+        both.with_context(|| guard.said())?;
+        Ok(guard)
     }
 
     fn crash(&self, name: &str) -> anyhow::Result<()> {
@@ -107,7 +137,7 @@ impl Node {
 
     /// What a kubelet does with a pod that is not wanted any more.
     fn end_pod(&mut self, uid: &str) -> anyhow::Result<()> {
-        let container = format!("{}/cri-containerd-{}.scope", self.cgroup(uid), uid.replace('-', ""));
+        let container = self.container(uid);
         for pid in self.sandbox.pids(&container) {
             let pid = Pid::from_raw(pid).context("a pid")?;
             // One that has ended in between is none to be sent anything.
@@ -134,12 +164,8 @@ fn a_canary_that_crashes_is_scaled_to_0_and_its_return_is_noticed() -> anyhow::R
     if !kernel_available("a_canary_that_crashes_is_scaled_to_0_and_its_return_is_noticed") {
         return Ok(());
     }
-    let mut node = Node::start()?;
-    let guard = Guard::start(&node.configuration)?;
-    let found = |role| guard.pages.version(role).is_ok_and(|version| !version.is_null());
-    let both = wait_until("both pods are found", PATIENCE, || found("stable") && found("canary"));
-    both.with_context(|| guard.said())?;
-
+    let mut node = Node::start("mode = \"rollback\"", STABLE, CANARY)?;
+    let guard = node.guard()?;
     node.crash("checkout-canary")?;
     let unwanted = wait_until("the pod is not wanted any more", PATIENCE, || !node.wants_pod(CANARY));
     unwanted.with_context(|| format!("{}\n{:#?}", guard.said(), node.configuration.history()))?;
@@ -167,4 +193,77 @@ fn a_canary_that_crashes_is_scaled_to_0_and_its_return_is_noticed() -> anyhow::R
     until(&node, Reverted, "")?;
     assert_eq!(node.get("deployments", "checkout-canary")?["spec"]["replicas"], 1);
     Ok(())
+}
+
+/// Asks on a connection of its own each time, as a kubelet does, until it is dropped.
+struct Probes(Arc<AtomicBool>);
+
+impl Probes {
+    fn start(address: SocketAddr, every: Duration) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = stop.clone();
+        thread::spawn(move || {
+            while !asked.load(Ordering::Relaxed) {
+                let asked = outside(|| TcpStream::connect(address)).and_then(|mut stream| {
+                    stream.write_all(&[b'q'; 100])?;
+                    stream.read_exact(&mut [0; 1000])
+                });
+                asked.expect("it answers");
+                thread::sleep(every);
+            }
+        });
+        Self(stop)
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_canary_that_a_route_keeps_requests_from_is_quiet_beside_its_probes() -> anyhow::Result<()> {
+    if !kernel_available("a_canary_that_a_route_keeps_requests_from_is_quiet_beside_its_probes") {
+        return Ok(());
+    }
+    let route = "http_route = { name = \"checkout\", canary = \"checkout-canary\" }";
+    let node = Node::start(&format!("mode = \"drain\"\n{route}"), ROUTED_STABLE, ROUTED_CANARY)?;
+    let mut store = node.server.store();
+    store.put(
+        "httproutes",
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": { "name": "checkout", "namespace": NAMESPACE },
+            "spec": { "rules": [{ "backendRefs": [{ "name": "checkout" }, { "name": "checkout-canary" }] }] },
+        }),
+    );
+    let probe = json!({ "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1 });
+    store.change("pods", NAMESPACE, &format!("checkout-canary-bbb-{}", &ROUTED_CANARY[..5]), |pod| {
+        pod["spec"]["containers"] = json!([{ "name": "app", "livenessProbe": probe, "readinessProbe": probe }]);
+    });
+    drop(store);
+    let service = Service::start(&node.sandbox, &node.container(ROUTED_CANARY))?;
+    let _kubelet = Probes::start(service.address, Duration::from_millis(500));
+    let users = Traffic::start(&[service.address])?;
+    let guard = node.guard()?;
+
+    // It goes on crashing, which costs CPU, and answering probes: what the route can take away are its users.
+    node.crash("checkout-canary")?;
+    let weight =
+        || node.get("httproutes", "checkout").map(|r| r["spec"]["rules"][0]["backendRefs"][1]["weight"].clone());
+    let drained = wait_until("it has no weight", PATIENCE, || weight().is_ok_and(|weight| weight == 0));
+    drained.with_context(|| format!("{}\n{:#?}", guard.said(), node.configuration.history()))?;
+    drop(users);
+    let until =
+        |stage: Stage, words: &str| node.configuration.until(stage, words, PATIENCE).with_context(|| guard.said());
+    until(Verified, "no more than the kubelet's probes explain (twice 2 a second); kubernetes finds it in effect")?;
+    assert!(node.wants_pod(ROUTED_CANARY), "its pod runs on");
+
+    // A minute of probes would not end its watch; one user does.
+    thread::sleep(Duration::from_secs(3));
+    let ends = |e: &canary_user::journal::HistoryEntry| e.stages.iter().any(|s| s.stage == Reverted);
+    assert!(!node.configuration.history().iter().any(ends), "{:#?}", node.configuration.history());
+    let _users = Traffic::start(&[service.address])?;
+    until(Reverted, "more than the kubelet's probes explain (twice 2 a second)")
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     guard::facts::samples,
+    orchestrator::Background,
     targets::{Role, Target},
     telemetry::{Sample, Tick},
 };
@@ -14,6 +15,11 @@ pub const QUIET_WINDOWS: u32 = 3;
 const QUIET_CPU_SHARE: f64 = 0.01;
 /// Connections that close send a few segments without payload: below this many bytes a second it is quiet.
 const QUIET_BYTES_PER_SECOND: f64 = 1024.0;
+/// Twice the background that is known of: a sidecar passes a probe on, which makes it two, and others look besides.
+const BACKGROUND: f64 = 2.0;
+/// What one turnaround of the background may send. A kubelet reads 10 KiB of an answer (`pkg/probe/http` of kubernetes), and
+/// a page of metrics has more.
+const BACKGROUND_BYTES: f64 = 65_536.0;
 
 /// What one tick adds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +50,8 @@ enum Seen {
 struct Residue {
     turnarounds: u64,
     tx_bytes: u64,
+    /// Payload for those who asked; of `tx_bytes`.
+    answer_bytes: u64,
     on_cpu_ns: u64,
     span_ns: u64,
 }
@@ -54,9 +62,14 @@ pub struct Verification {
     deployment: Arc<str>,
     targets: Vec<Target>,
     versions: Vec<Arc<str>>,
+    /// `None` = the instances end, and nothing may go on.
+    background: Option<Background>,
     deadline_t_ns: u64,
     quiet_run: u32,
     residue: Residue,
+    /// Turnarounds beyond the rate of the background, since they were last within it: a leaky bucket, which is full with the
+    /// most that may come at once.
+    beyond: f64,
     /// Quiet for long enough at least once.
     was_quiet: bool,
     /// No process at all in the last window that was known.
@@ -65,15 +78,18 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// `deadline_t_ns`: CLOCK_MONOTONIC by which the targets have to be quiet.
-    pub fn new(targets: &[Target], deadline_t_ns: u64) -> Self {
+    /// `background`: what goes on at targets that run on; they are quiet where there is no more than that.
+    /// `deadline_t_ns`: CLOCK_MONOTONIC by which they have to be quiet.
+    pub fn new(targets: &[Target], background: Option<Background>, deadline_t_ns: u64) -> Self {
         Self {
             deployment: targets.first().map_or_else(|| "".into(), |t| t.deployment.clone()),
             targets: targets.to_vec(),
             versions: targets.iter().map(|t| t.version.clone()).collect(),
+            background,
             deadline_t_ns,
             quiet_run: 0,
             residue: Residue::default(),
+            beyond: 0.0,
             was_quiet: false,
             was_empty: false,
             last_trouble: "no window was counted".into(),
@@ -88,60 +104,73 @@ impl Verification {
     pub fn observe(&mut self, tick: &Tick) -> Progress {
         let canary = || samples(tick, &self.deployment, Role::Canary);
         // The same version under another incarnation: restarted or redeployed. Another version is a new rollout.
-        let newcomers: Vec<Target> = canary()
+        let newcomers: Vec<&Sample> = canary()
             .filter(|s| !self.targets.contains(&s.target) && self.versions.contains(&s.target.version))
-            .filter(|s| matches!(see(s, tick), Seen::Busy) || s.populated == Some(true))
+            .collect();
+        // Where instances are left running one may take another's place, and does no harm with no more to do than that had.
+        let runs_on = self.background.is_some();
+        let back: Vec<Target> = (newcomers.iter().filter(|_| !runs_on))
+            .filter(|s| matches!(see(s, tick, runs_on), Seen::Busy) || s.populated == Some(true))
             .map(|s| s.target.clone())
             .collect();
-        if let Some(first) = newcomers.first() {
+        if let Some(first) = back.first() {
             let text = format!(
                 "the canary is back: {} runs version {} as another instance (incarnation {})",
                 first.cgroup, first.version, first.incarnation
             );
-            return Progress::CameBack(text, newcomers);
+            return Progress::CameBack(text, back);
         }
         // A sensor that brings nothing at all cannot prove that the canary is gone.
         let trusted = tick.quality.is_complete() && !tick.samples.is_empty();
         let gone = if trusted { Seen::Empty } else { Seen::Unknown };
         let mut now = Residue { span_ns: tick.span_ns, ..Residue::default() };
-        let mut seen = Vec::with_capacity(self.targets.len());
-        for target in &self.targets {
-            seen.push(match canary().find(|s| s.target == *target) {
+        let own = self.targets.iter().map(|target| canary().find(|s| s.target == *target));
+        let seen = own.chain(newcomers.into_iter().filter(|_| runs_on).map(Some));
+        let seen: Vec<Seen> = seen
+            .map(|sample| match sample {
                 None => gone,
                 Some(sample) => {
                     now.turnarounds += sample.network.as_ref().map_or(0, |n| n.turnarounds);
                     now.tx_bytes += sample.network.as_ref().map_or(0, |n| n.tx_bytes);
+                    now.answer_bytes += answer_bytes(sample);
                     now.on_cpu_ns += sample.cpu.as_ref().map_or(0, |c| c.on_cpu_ns);
-                    see(sample, tick)
+                    see(sample, tick, runs_on)
                 }
-            });
-        }
+            })
+            .collect();
         self.step(&seen, now, tick.t_ns)
     }
 
     fn step(&mut self, seen: &[Seen], now: Residue, t_ns: u64) -> Progress {
         let empty = seen.iter().all(|s| *s == Seen::Empty);
-        let populated_again = self.was_empty && seen.iter().any(|s| matches!(s, Seen::Quiet | Seen::Busy));
-        if seen.contains(&Seen::Busy) || populated_again {
-            self.last_trouble = format!("{} in the last window", activity(now, false));
+        let runs_again = self.was_empty && seen.iter().any(|s| matches!(s, Seen::Quiet | Seen::Busy));
+        let populated_again = runs_again && self.background.is_none();
+        let beyond = self.beyond_rate(now);
+        if seen.contains(&Seen::Busy) || populated_again || self.is_more_than_background(beyond, now) {
+            let more = self.explained().map(|explained| format!(", more than {explained}")).unwrap_or_default();
+            self.last_trouble = format!("{} in the last window{more}", activity(now, false));
             if self.was_quiet || populated_again {
-                let text = format!("the canary is back after it had been quiet: {}", activity(now, false));
+                let text = format!("the canary is back after it had been quiet: {}{more}", activity(now, false));
                 return Progress::CameBack(text, self.targets.clone());
             }
-            (self.quiet_run, self.residue) = (0, Residue::default());
+            (self.quiet_run, self.residue, self.beyond) = (0, Residue::default(), 0.0);
         } else if seen.contains(&Seen::Unknown) {
             self.last_trouble =
                 "its counts are missing or events were lost, so that it is not known to be quiet".into();
         } else {
             self.was_empty = empty;
             self.quiet_run += 1;
+            self.beyond = beyond;
             self.residue.turnarounds += now.turnarounds;
             self.residue.tx_bytes += now.tx_bytes;
             self.residue.on_cpu_ns += now.on_cpu_ns;
             self.residue.span_ns += now.span_ns;
-            if self.quiet_run >= QUIET_WINDOWS {
+            if self.quiet_run >= QUIET_WINDOWS && (empty || self.has_seen_a_round()) {
                 self.was_quiet = true;
-                return Progress::Quiet(format!("{} in {} windows", activity(self.residue, empty), self.quiet_run));
+                let explained = self.explained().filter(|_| self.residue.turnarounds > 0);
+                let within = explained.map(|explained| format!(", no more than {explained}")).unwrap_or_default();
+                let words = activity(self.residue, empty);
+                return Progress::Quiet(format!("{words} in {} windows{within}", self.quiet_run));
             }
         }
         if !self.was_quiet && self.is_overdue(t_ns) {
@@ -149,13 +178,48 @@ impl Verification {
         }
         Progress::Watching
     }
+
+    /// Turnarounds beyond the rate of the background, with those of one more window.
+    fn beyond_rate(&self, now: Residue) -> f64 {
+        let Some(background) = &self.background else { return 0.0 };
+        let expected = BACKGROUND * background.turnarounds_per_second * now.span_ns as f64 / 1e9;
+        (self.beyond + now.turnarounds as f64 - expected).max(0.0)
+    }
+
+    fn is_more_than_background(&self, beyond: f64, now: Residue) -> bool {
+        let Some(background) = &self.background else { return false };
+        let bytes = QUIET_BYTES_PER_SECOND * now.span_ns as f64 / 1e9 + BACKGROUND_BYTES * now.turnarounds as f64;
+        beyond > BACKGROUND * background.burst as f64 || now.answer_bytes as f64 > bytes
+    }
+
+    /// Until then, what a few users ask for could pass for the burst that a background may begin with.
+    fn has_seen_a_round(&self) -> bool {
+        self.background.as_ref().is_none_or(|b| u128::from(self.residue.span_ns) >= b.round().as_nanos())
+    }
+
+    /// "the kubelet's probes explain (twice 0.2 a second)"; `None` where nothing is known to go on.
+    fn explained(&self) -> Option<String> {
+        let background = self.background.as_ref().filter(|b| b.burst > 0)?;
+        let rate = (100.0 * background.turnarounds_per_second).round() / 100.0;
+        Some(format!("{} explain (twice {rate} a second)", background.whose))
+    }
 }
 
-fn see(s: &Sample, tick: &Tick) -> Seen {
+/// What it sends to services that it asks itself is none.
+fn answer_bytes(s: &Sample) -> u64 {
+    let asks = s.dependency.as_ref().map_or(0, |d| d.tx_payload_bytes);
+    s.network.as_ref().map_or(0, |n| n.tx_payload_bytes.saturating_sub(asks))
+}
+
+/// `runs_on`: what it answers is looked at for all instances together; its CPU, and what it asks others, are its own affair.
+fn see(s: &Sample, tick: &Tick, runs_on: bool) -> Seen {
     let seconds = s.span_ns as f64 / 1e9;
-    let busy_network =
-        s.network.as_ref().map(|n| n.turnarounds > 0 || n.tx_bytes as f64 > QUIET_BYTES_PER_SECOND * seconds);
+    let busy_network = s
+        .network
+        .as_ref()
+        .map(|n| !runs_on && (n.turnarounds > 0 || n.tx_bytes as f64 > QUIET_BYTES_PER_SECOND * seconds));
     let busy_cpu = s.cpu.as_ref().map(|c| c.on_cpu_ns as f64 > QUIET_CPU_SHARE * s.span_ns as f64);
+    let busy_cpu = if runs_on { Some(false) } else { busy_cpu };
     if busy_network == Some(true) || busy_cpu == Some(true) {
         // What an instance did before its last process ended is in the same tick: that is not a canary that runs.
         return if s.populated == Some(false) { Seen::Empty } else { Seen::Busy };

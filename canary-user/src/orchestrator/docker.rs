@@ -160,6 +160,7 @@ impl Docker {
             undo: Some(serde_json::to_value(&undo).context("write the way back")?),
             takes_at_most_ms: Some(steps.iter().map(Step::takes_at_most).sum::<Duration>().as_millis() as u64),
             ends_after_ms: None,
+            background: None,
         })
     }
 

@@ -16,6 +16,7 @@ pub mod lease;
 mod owner;
 mod patch;
 mod plan;
+mod probes;
 mod state;
 mod workload;
 
@@ -77,7 +78,7 @@ impl Kubernetes {
 
     async fn plan(&self, decision: &Decision) -> Result<Plan, Error> {
         let api = self.open().await.map_err(Error::refused)?;
-        let Work { changes, takes_seconds } = self.work(api, decision).await?;
+        let Work { changes, takes_seconds, background } = self.work(api, decision).await?;
         let inverses: Option<Vec<Inverse>> = changes.iter().rev().map(Change::inverse).collect();
         let back: Vec<String> = changes.iter().rev().map(Change::way_back).collect();
         Ok(Plan {
@@ -87,6 +88,7 @@ impl Kubernetes {
             undo: inverses.map(|all| serde_json::to_value(all).context("write the way back")).transpose()?,
             takes_at_most_ms: Some((Duration::from_secs(takes_seconds) + MARGIN).as_millis() as u64),
             ends_after_ms: None,
+            background,
         })
     }
 

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::guard::Decision;
 
 /// What an orchestrator would do, shown in dry run and kept in the journal before anything is done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {
     /// Name of the backend.
     pub orchestrator: String,
@@ -36,6 +36,27 @@ pub struct Plan {
     /// What is only for a time ends this long after it was applied, in milliseconds, whether or not the guard lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_after_ms: Option<u64>,
+    /// What goes on at the instances where the action takes requests away from them and leaves them running; `None` = they end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<Background>,
+}
+
+/// Turnarounds that no user asked for, such as those of health checks: so many at once, and then at a rate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Background {
+    /// Who asks, in words: "the kubelet's probes".
+    pub whose: String,
+    /// The most that may come at once.
+    pub burst: u64,
+    pub turnarounds_per_second: f64,
+}
+
+impl Background {
+    /// How long it takes the rate to bring as many as may come at once: each source has had its turn by then.
+    pub fn round(&self) -> Duration {
+        let seconds = self.burst as f64 / self.turnarounds_per_second;
+        Duration::try_from_secs_f64(seconds).unwrap_or_default()
+    }
 }
 
 impl Plan {

@@ -96,6 +96,16 @@ async fn pods_of_one_deployment_are_not_drained() {
 }
 
 #[tokio::test]
+async fn pods_that_argo_leaves_without_weight_go_on_answering_probes() {
+    let cluster = Cluster::rollout().await;
+    cluster
+        .change("rollouts", "checkout", |r| r["spec"]["strategy"]["canary"]["trafficRouting"] = json!({ "nginx": {} }));
+    let decision = decision(Action::Rollback, "checkout", "checkout");
+    let plan = cluster.kubernetes.describe(&decision).await.expect("possible");
+    assert!(plan.background.is_some_and(|b| b.whose == "the kubelet's probes" && b.burst == 0), "they have none here");
+}
+
+#[tokio::test]
 async fn a_rollout_of_argo_is_aborted_and_retried_by_people_only() {
     let cluster = Cluster::rollout().await;
     // What comes from a repository is no obstacle: the status is not in it.
@@ -113,6 +123,7 @@ async fn a_rollout_of_argo_is_aborted_and_retried_by_people_only() {
             r["status"]["canary"] = json!({ "weights": { "canary": { "weight": 0 } } });
         });
     });
+    assert!(plan.background.is_none(), "without traffic routing its pods end at once");
     k.apply(&decision, &plan).await.expect("done");
     assert_eq!(cluster.get("rollouts", "checkout")["status"]["abort"], true);
     assert_eq!(cluster.changes().last().map(String::as_str), Some("patch rollouts/status checkout"));

@@ -74,6 +74,25 @@ async fn a_route_takes_the_weight_away_and_gives_back_what_was_there() {
 }
 
 #[tokio::test]
+async fn a_route_leaves_pods_with_their_probes_and_a_scale_to_0_leaves_none() {
+    for (action, background) in [(Action::Drain, Some((2, 0.2))), (Action::Rollback, None)] {
+        let cluster = Cluster::two_deployments(ROUTE).await;
+        cluster.server.store().put("httproutes", route(json!(80), json!(20)));
+        cluster.change("pods", "checkout-canary-bbb-11111", |pod| {
+            let probe = json!({ "httpGet": { "path": "/health", "port": 8080 }, "periodSeconds": 10 });
+            pod["spec"]["containers"] = json!([{ "name": "app", "livenessProbe": probe, "readinessProbe": probe }]);
+        });
+        let decision = decision(action, "checkout", "checkout-canary");
+        let plan = cluster.kubernetes.describe(&decision).await.expect("possible");
+        let found = plan.background.as_ref().map(|b| (b.burst, b.turnarounds_per_second));
+        assert_eq!(found, background, "{action}");
+        // As it is read again after a restart of the guard.
+        let text = serde_json::to_string(&plan).expect("JSON");
+        assert_eq!(serde_json::from_str::<canary_user::orchestrator::Plan>(&text).expect("a plan"), plan);
+    }
+}
+
+#[tokio::test]
 async fn without_another_backend_that_has_weight_it_is_scaled() {
     let cluster = Cluster::two_deployments(ROUTE).await;
     cluster.server.store().put("httproutes", route(json!(0), json!(100)));

@@ -2,7 +2,10 @@
 //! Each stage is on disk before the next begins; the orchestrator is called once, and asked as often as needed.
 
 use super::*;
-use crate::guard::{Approval, recovery};
+use crate::{
+    guard::{Approval, recovery},
+    orchestrator::Background,
+};
 
 /// What an orchestrator may take beyond what its plan says, or the grace of the canary.
 const CALL_MARGIN: Duration = Duration::from_secs(30);
@@ -331,11 +334,13 @@ impl Line {
     }
 
     fn verify(&mut self, mut action: InHand) {
-        let deadline_t_ns = self.now.after(self.watched.config.grace + SETTLE).t_ns;
+        let round = action.plan.background.as_ref().map_or(Duration::ZERO, Background::round);
+        let deadline_t_ns = self.now.after(self.watched.config.grace + SETTLE + round).t_ns;
         action.step = match action.decision.action {
             Action::Quarantine => Step::Confirming { deadline_t_ns, asking: false, said: "it was not asked".into() },
             _ => {
-                let verification = Verification::new(&action.decision.canary, deadline_t_ns);
+                let background = action.plan.background.clone();
+                let verification = Verification::new(&action.decision.canary, background, deadline_t_ns);
                 Step::Verifying { verification, quiet: None, asking: false, said: String::new() }
             }
         };
@@ -345,7 +350,7 @@ impl Line {
     /// From now on, what comes back was wanted by a person.
     pub(super) fn let_return(&mut self, decision: Decision, plan: Plan) {
         let until_t_ns = self.now.after(WATCH).t_ns;
-        let verification = Verification::new(&decision.canary, until_t_ns);
+        let verification = Verification::new(&decision.canary, None, until_t_ns);
         self.guard.mark_acted(&decision.canary);
         if self.in_hand.as_ref().is_none_or(|a| a.step.is_done()) {
             self.take_in_hand(decision, plan, Step::Returning { verification, until_t_ns });
@@ -375,7 +380,7 @@ impl Line {
                     let detail = "the guard was not running when its watch over it ended".into();
                     return self.step(&decision, Stage::Closed, detail, ledger);
                 }
-                let verification = Verification::new(&decision.canary, until_t_ns);
+                let verification = Verification::new(&decision.canary, plan.background.clone(), until_t_ns);
                 let recovery = (last.stage == Stage::Verified).then(|| recovery::Watch::new(Before::default()));
                 self.take_in_hand(decision, plan, Step::Watching { verification, until_t_ns, recovery });
             }

@@ -3,8 +3,9 @@
 use super::{SECOND_NS, busy, idle, stopped, target, tick};
 use crate::{
     guard::verify::{Progress, Verification},
+    orchestrator::Background,
     targets::{Role, Target},
-    telemetry::{Cpu, Network, Sample},
+    telemetry::{Cpu, Dependency, Network, Sample},
 };
 
 fn canary() -> Target {
@@ -12,7 +13,30 @@ fn canary() -> Target {
 }
 
 fn watch() -> Verification {
-    Verification::new(&[canary()], 60 * SECOND_NS)
+    Verification::new(&[canary()], None, 60 * SECOND_NS)
+}
+
+/// Of a pod with two probes, one every 10 s each.
+fn probes() -> Background {
+    Background { whose: "the kubelet's probes".into(), burst: 2, turnarounds_per_second: 0.2 }
+}
+
+fn watch_beside_probes() -> Verification {
+    Verification::new(&[canary()], Some(probes()), 60 * SECOND_NS)
+}
+
+/// An instance that does nothing but answer as many requests, and that costs it more CPU than a quiet one takes.
+fn answers(turnarounds: u64) -> Sample {
+    let mut sample = idle(canary());
+    let bytes = turnarounds * 5_000;
+    sample.network = Some(Network { turnarounds, tx_bytes: bytes, tx_payload_bytes: bytes, ..Network::default() });
+    sample.cpu = Some(Cpu { on_cpu_ns: turnarounds * SECOND_NS / 20, ..Cpu::default() });
+    sample
+}
+
+/// One second for each number of turnarounds.
+fn seconds(turnarounds: &[u64]) -> Vec<Option<Sample>> {
+    turnarounds.iter().map(|n| Some(answers(*n))).collect()
 }
 
 /// Feeds one canary sample (or none) per second, beside a stable that serves; gives the last answer.
@@ -127,4 +151,71 @@ fn the_same_version_as_another_instance_came_back_another_version_is_a_new_rollo
     let next = Target { version: "v3".into(), ..target(Role::Canary, 8) };
     let said = feed(&mut watch(), 0, vec![Some(busy(next)); 3]);
     assert_eq!(said, quiet("no turnaround, 0 bytes and no process in 3 windows"));
+}
+
+#[test]
+fn what_the_kubelets_probes_make_is_quiet_once_each_has_had_its_turn() {
+    let mut v = watch_beside_probes();
+    assert_eq!(feed(&mut v, 0, seconds(&[100, 7, 0, 0, 2, 0, 0, 0, 0, 0, 0])), Progress::Watching, "nine seconds");
+    let said = feed(&mut v, 11, seconds(&[0]));
+    let explained = "no more than the kubelet's probes explain (twice 0.2 a second)";
+    assert_eq!(said, quiet(&format!("2 turnarounds, 10000 bytes and 1.0 % of a CPU in 10 windows, {explained}")));
+    // And for as long as it goes on like that, also where a sidecar doubles it.
+    for round in 0..60 {
+        let said = feed(&mut v, 12 + 10 * round, seconds(&[0, 0, 4, 0, 0, 0, 0, 0, 0, 0]));
+        assert!(matches!(&said, Progress::Quiet(words) if words.ends_with(explained)), "{round}: {said:?}");
+    }
+}
+
+#[test]
+fn requests_of_users_beside_the_probes_are_not_quiet() {
+    // One a second, five times what the probes make, and at no time more than they could make at once.
+    let said = feed(&mut watch_beside_probes(), 0, seconds(&[1; 61]));
+    let Progress::Overdue(words) = said else { panic!("{said:?}") };
+    assert!(words.ends_with("more than the kubelet's probes explain (twice 0.2 a second)"), "{words}");
+
+    let mut v = watch_beside_probes();
+    assert!(matches!(feed(&mut v, 0, seconds(&[0; 10])), Progress::Quiet(_)));
+    assert!(matches!(feed(&mut v, 10, seconds(&[4])), Progress::Quiet(_)), "a sidecar passes both probes on");
+    let Progress::CameBack(words, who) = feed(&mut v, 11, seconds(&[4])) else { panic!("not seen") };
+    assert!(words.contains("4 turnarounds") && words.contains("more than the kubelet's probes explain"), "{words}");
+    assert_eq!(who, [canary()]);
+}
+
+#[test]
+fn a_stream_on_an_old_connection_is_not_taken_for_an_answer_to_a_probe() {
+    let streams = |turnarounds, bytes| {
+        let mut sample = idle(canary());
+        sample.network = Some(Network { turnarounds, tx_payload_bytes: bytes, ..Network::default() });
+        Some(sample)
+    };
+    assert_eq!(feed(&mut watch_beside_probes(), 0, vec![streams(0, 2000); 30]), Progress::Watching);
+    assert_eq!(feed(&mut watch_beside_probes(), 0, vec![streams(1, 200_000); 30]), Progress::Watching);
+    // What it sends to a service that it asks itself, such as its traces, is no answer.
+    let mut asks = streams(0, 2000).expect("a sample");
+    asks.dependency = Some(Dependency { tx_payload_bytes: 2000, ..Dependency::default() });
+    assert!(matches!(feed(&mut watch_beside_probes(), 0, vec![Some(asks); 30]), Progress::Quiet(_)));
+}
+
+#[test]
+fn without_probes_an_instance_that_runs_on_may_use_cpu_and_answer_nobody() {
+    let runs_on = || Verification::new(&[canary()], Some(Background::default()), 60 * SECOND_NS);
+    let mut works = idle(canary());
+    works.cpu = Some(Cpu { on_cpu_ns: SECOND_NS / 2, ..Cpu::default() });
+    let said = feed(&mut runs_on(), 0, vec![Some(works); 3]);
+    assert_eq!(said, quiet("no turnaround, 0 bytes and 50.0 % of a CPU in 3 windows"));
+    assert_eq!(feed(&mut runs_on(), 0, seconds(&[1; 10])), Progress::Watching);
+    // What is not counted proves nothing here either.
+    let mut blind = idle(canary());
+    blind.network = None;
+    assert_eq!(feed(&mut runs_on(), 0, vec![Some(blind); 10]), Progress::Watching);
+}
+
+#[test]
+fn an_instance_in_the_place_of_one_that_was_left_running_is_back_when_users_reach_it() {
+    let mut v = watch_beside_probes();
+    let next = |turnarounds| Some(Sample { target: target(Role::Canary, 7), ..answers(turnarounds) });
+    assert!(matches!(feed(&mut v, 0, vec![next(0); 10]), Progress::Quiet(_)));
+    assert!(matches!(feed(&mut v, 10, vec![next(2)]), Progress::Quiet(_)));
+    assert!(matches!(feed(&mut v, 11, vec![next(100)]), Progress::CameBack(..)));
 }

@@ -7,11 +7,12 @@ use super::{
     api::{Api, Kind},
     change::{Change, backends},
     owner,
+    probes::background,
     workload::{Object, PodRun, Side, flag, number, owner as owner_of, pod, string, template, template_hash},
 };
 use crate::{
     guard::{Action, Decision},
-    orchestrator::Error,
+    orchestrator::{Background, Error},
     targets::Target,
 };
 
@@ -23,6 +24,8 @@ pub struct Work {
     pub changes: Vec<Change>,
     /// The longest that the cluster may take to carry them out.
     pub takes_seconds: u64,
+    /// Of pods that run on; `None` = they end.
+    pub background: Option<Background>,
 }
 
 impl Kubernetes {
@@ -45,7 +48,7 @@ impl Kubernetes {
             }
         };
         if decision.action == Action::Hold {
-            return Ok(Work { changes: vec![hold(&canary)?], takes_seconds: 0 });
+            return Ok(Work { changes: vec![hold(&canary)?], takes_seconds: 0, background: None });
         }
         let stable = self.stable(api, decision).await?;
         let changes = match (canary.kind, canary.is_same_workload(&stable)) {
@@ -61,7 +64,9 @@ impl Kubernetes {
             (Kind::Deployment, false) => self.take_away(api, decision, &canary, &stable).await?,
             _ => return Err(Error::refused(format!("{} and {} are two Rollouts", canary.object(), stable.object()))),
         };
-        Ok(Work { changes, takes_seconds })
+        let background = run_on(&canary, &changes).then(|| background(&canary.pods));
+        let background = background.transpose().map_err(Error::refused)?;
+        Ok(Work { changes, takes_seconds, background })
     }
 
     /// Where stable belongs, by those of its pods that are still there.
@@ -133,6 +138,16 @@ impl Kubernetes {
         };
         Ok((!weights.is_empty()).then_some(Change::Weight { route: object, service, weights }))
     }
+}
+
+/// Whether the canary's pods run on where these changes were made, and only get no requests any more.
+fn run_on(canary: &Side, changes: &[Change]) -> bool {
+    changes.iter().all(|change| match change {
+        Change::Weight { .. } => true,
+        // Argo takes the weight away at once, and the pods after `abortScaleDownDelaySeconds`, if ever.
+        Change::Abort { .. } => canary.workload.data.pointer("/spec/strategy/canary/trafficRouting").is_some(),
+        _ => false,
+    })
 }
 
 async fn scale_to_0(api: &Api, canary: &Side) -> Result<Option<Change>, Error> {

@@ -96,6 +96,7 @@ pub async fn pod(api: &Api, run: PodRun<'_>) -> anyhow::Result<Option<DynamicObj
 
 /// One version in the cluster.
 pub struct Side {
+    pub pods: Vec<DynamicObject>,
     pub replica_set: DynamicObject,
     pub kind: Kind,
     pub workload: DynamicObject,
@@ -120,26 +121,28 @@ impl Side {
                     "{run} has priority class {class}: the system's own is not touched"
                 )));
             }
-            match &side {
-                Some(side) if owner(&pod).is_some_and(|(_, _, uid)| Some(uid) == side.replica_set.uid()) => {}
+            match &mut side {
+                Some(side) if owner(&pod).is_some_and(|(_, _, uid)| Some(uid) == side.replica_set.uid()) => {
+                    side.pods.push(pod);
+                }
                 Some(side) => {
                     return Err(Error::refused(format!(
                         "{run} does not belong to ReplicaSet {} like the others: which version is meant is not clear",
                         side.replica_set.name_any()
                     )));
                 }
-                None => side = Some(Self::above(api, run, &pod).await?),
+                None => side = Some(Self::above(api, run, pod).await?),
             }
         }
         side.ok_or_else(|| Error::refused("the decision names no pod"))
     }
 
-    async fn above(api: &Api, run: PodRun<'_>, pod: &DynamicObject) -> Result<Self, Error> {
+    async fn above(api: &Api, run: PodRun<'_>, pod: DynamicObject) -> Result<Self, Error> {
         let namespace = run.namespace;
         let not_ours = |what: String, kind: &str, name: &str| {
             Error::refused(format!("{what} belongs to {kind} {name}, which the guard does not act on"))
         };
-        let Some((kind, name, uid)) = owner(pod) else {
+        let Some((kind, name, uid)) = owner(&pod) else {
             return Err(Error::refused(format!("{run} belongs to no ReplicaSet: nothing would bring it back")));
         };
         if kind != "ReplicaSet" {
@@ -158,7 +161,7 @@ impl Side {
         let workload = workload.ok_or_else(|| gone(&format!("{kind} {name}")))?;
         let grace_seconds =
             pod.data.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(30);
-        Ok(Self { replica_set, kind, workload, grace_seconds })
+        Ok(Self { pods: vec![pod], replica_set, kind, workload, grace_seconds })
     }
 
     pub fn object(&self) -> Object {

@@ -6,7 +6,8 @@
 //! was replaced since the decision.
 //!
 //! Every change holds for one version of one object only (`test` of uid and resourceVersion in a JSON Patch), and is made
-//! only while that object's `spec` is the one that was planned on.
+//! only while that object's `spec` is the one that was planned on. Before it is planned the API server is asked by a dry run
+//! whether it would take it.
 
 pub mod api;
 mod change;
@@ -79,11 +80,12 @@ impl Kubernetes {
     async fn plan(&self, decision: &Decision) -> Result<Plan, Error> {
         let api = self.open().await.map_err(Error::refused)?;
         let Work { changes, takes_seconds, background } = self.work(api, decision).await?;
+        try_out(api, &changes, decision).await?;
         let inverses: Option<Vec<Inverse>> = changes.iter().rev().map(Change::inverse).collect();
         let back: Vec<String> = changes.iter().rev().map(Change::way_back).collect();
         Ok(Plan {
             orchestrator: NAME.into(),
-            steps: changes.iter().map(Change::to_string).collect(),
+            steps: steps(&changes),
             inverse: Some(back.join("; ")),
             undo: inverses.map(|all| serde_json::to_value(all).context("write the way back")).transpose()?,
             takes_at_most_ms: Some((Duration::from_secs(takes_seconds) + MARGIN).as_millis() as u64),
@@ -96,12 +98,16 @@ impl Kubernetes {
         let until = Instant::now() + plan.takes_at_most(Duration::ZERO);
         let api = self.open().await.map_err(Error::refused)?;
         let Work { changes, .. } = self.work(api, decision).await?;
-        let now: Vec<String> = changes.iter().map(Change::to_string).collect();
+        let now = steps(&changes);
         if now != plan.steps {
             return Err(Error::refused(format!(
                 "what there is to do has changed since it was planned; now: {}",
                 now.join("; ")
             )));
+        }
+        // A single one is taken or not; of several none is made where a later one would be refused.
+        if changes.len() > 1 {
+            try_out(api, &changes, decision).await?;
         }
         for (done, change) in changes.iter().enumerate() {
             change.make(api, &decision.id).await.map_err(|e| match e {
@@ -173,6 +179,30 @@ impl Kubernetes {
     fn drains_by_route(&self, decision: &Decision) -> Option<&HttpRouteConfig> {
         self.http_route.as_ref().filter(|_| decision.action == Action::Drain)
     }
+}
+
+/// Has the API server judge all changes without making any.
+///
+/// # Errors
+/// The first that would not be taken, and why. Nothing was changed, whatever it is.
+async fn try_out(api: &Api, changes: &[Change], decision: &Decision) -> Result<(), Error> {
+    let api = api.dry_run();
+    for change in changes {
+        change.make(&api, &decision.id).await.map_err(|e| {
+            let why = match e {
+                Error::Refused(why) => why,
+                Error::Failed(e) => format!("{e:#}"),
+            };
+            Error::Refused(format!("{change}: tried out first (dryRun=All), which ended so: {why}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// What was tried out, in words.
+fn steps(changes: &[Change]) -> Vec<String> {
+    let tried = "tried out beforehand at the API server, which takes it (dryRun=All)".to_owned();
+    changes.iter().map(Change::to_string).chain([tried]).collect()
 }
 
 impl Orchestrator for Kubernetes {

@@ -97,10 +97,19 @@ impl Cluster {
 
     /// The calls that change something, in order: "patch deployments/scale checkout-canary".
     pub fn changes(&self) -> Vec<String> {
+        self.writes(false)
+    }
+
+    /// The same of those that were only tried out.
+    pub fn dry_runs(&self) -> Vec<String> {
+        self.writes(true)
+    }
+
+    fn writes(&self, dry_run: bool) -> Vec<String> {
         let store = self.server.store();
-        let changes = store.calls.iter().filter(|c| !["get", "list"].contains(&c.verb.as_str()));
-        let changes = changes.filter(|c| c.resource != "events");
-        changes.map(|c| format!("{} {} {}", c.verb, c.resource, c.name)).collect()
+        let writes = store.calls.iter().filter(|c| !["get", "list"].contains(&c.verb.as_str()));
+        let writes = writes.filter(|c| c.resource != "events" && c.dry_run == dry_run);
+        writes.map(|c| format!("{} {} {}", c.verb, c.resource, c.name)).collect()
     }
 }
 

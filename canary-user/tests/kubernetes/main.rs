@@ -1,6 +1,7 @@
 //! What the orchestrator "kubernetes" does, asked of an API server that keeps versions and the `test` of JSON Patch.
 
 mod cluster;
+mod dry_run;
 mod lease;
 mod real;
 mod refusals;

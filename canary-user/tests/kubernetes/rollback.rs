@@ -18,8 +18,11 @@ async fn the_template_that_stable_runs_comes_back_whole() {
     let plan = k.describe(&decision).await.expect("possible");
     assert_eq!(
         plan.steps,
-        ["give Deployment shop/checkout the template of ReplicaSet checkout-aaa (revision 3) instead of that of \
-          checkout-bbb, if its spec is still generation 5"]
+        [
+            "give Deployment shop/checkout the template of ReplicaSet checkout-aaa (revision 3) instead of that of \
+          checkout-bbb, if its spec is still generation 5",
+            "tried out beforehand at the API server, which takes it (dryRun=All)"
+        ]
     );
     k.apply(&decision, &plan).await.expect("done");
     let (deployment, stable) = (cluster.get("deployments", "checkout"), cluster.get("replicasets", "checkout-aaa"));

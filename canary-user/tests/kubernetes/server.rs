@@ -1,7 +1,8 @@
 //! A small API server: objects with versions, JSON Patch with its `test`, subresources, selectors, and a log of every call.
 //!
 //! What it keeps to, because the guard relies on it: a version that counts up with every write, a generation that counts up with
-//! those of `spec`, 409 for a write of an old version, 422 for a `test` that does not hold, all of a patch or nothing.
+//! those of `spec`, 409 for a write of an old version, 422 for a `test` that does not hold, all of a patch or nothing, and nothing
+//! at all of a dry run.
 
 use std::{
     collections::BTreeMap,
@@ -31,6 +32,10 @@ pub struct Call {
     pub namespace: String,
     /// "" for all and for new ones.
     pub name: String,
+    /// Who asked for nothing to be changed (`dryRun=All`).
+    pub dry_run: bool,
+    /// As whom it is to be told in `managedFields`.
+    pub manager: String,
 }
 
 /// Group, resource, namespace, name.
@@ -248,6 +253,7 @@ async fn answer(
         ("POST", "") => "create",
         _ => return refuse(405, "MethodNotAllowed", "not here"),
     };
+    let dry_run = query.get("dryRun").is_some_and(|which| which == "All");
     let whole = if part.is_empty() { resource.to_owned() } else { format!("{resource}/{part}") };
     let mut store = store.lock().expect("no test panics while it holds it");
     let shown = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -260,6 +266,8 @@ async fn answer(
         resource: whole.clone(),
         namespace: namespace.into(),
         name: name.into(),
+        dry_run,
+        manager: query.get("fieldManager").cloned().unwrap_or_default(),
     });
     if store.forbidden.as_ref().is_some_and(|f| *f == (verb.into(), whole.clone())) {
         return refuse(403, "Forbidden", &format!("{whole} is forbidden: cannot {verb}"));
@@ -286,7 +294,9 @@ async fn answer(
             if let Some(generate) = object["metadata"]["generateName"].as_str() {
                 object["metadata"]["name"] = json!(format!("{generate}{version}"));
             }
-            store.put(resource, object.clone());
+            if !dry_run {
+                store.put(resource, object.clone());
+            }
             (StatusCode::CREATED, Json(object)).into_response()
         }
         "update" => {
@@ -294,19 +304,19 @@ async fn answer(
             if now["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"] {
                 return refuse(409, "Conflict", "the object has been modified");
             }
-            Json(store.write(&key, body)).into_response()
+            Json(if dry_run { body } else { store.write(&key, body) }).into_response()
         }
         _ => {
             if headers.get("content-type").is_none_or(|t| t != "application/json-patch+json") {
                 return refuse(415, "UnsupportedMediaType", "only JSON Patch is known here");
             }
-            patch(&mut store, &key, part, body)
+            patch(&mut store, &key, part, body, dry_run)
         }
     }
 }
 
-fn patch(store: &mut Store, key: &Key, part: &str, body: Value) -> Response {
-    if !store.meanwhile.is_empty() {
+fn patch(store: &mut Store, key: &Key, part: &str, body: Value, dry_run: bool) -> Response {
+    if !dry_run && !store.meanwhile.is_empty() {
         let meanwhile = store.meanwhile.remove(0);
         meanwhile(store);
     }
@@ -331,6 +341,9 @@ fn patch(store: &mut Store, key: &Key, part: &str, body: Value) -> Response {
             "Invalid",
             &format!("the server rejected our request due to an error in our request ({e})"),
         );
+    }
+    if dry_run {
+        return Json(seen).into_response();
     }
     let mut object = now;
     match part {

@@ -37,7 +37,10 @@ async fn the_canary_is_scaled_to_0_and_back() {
     let plan = k.describe(&decision).await.expect("possible");
     assert_eq!(
         plan.steps,
-        ["scale Deployment shop/checkout-canary from 2 to 0, on all nodes, if its spec is still generation 5"]
+        [
+            "scale Deployment shop/checkout-canary from 2 to 0, on all nodes, if its spec is still generation 5",
+            "tried out beforehand at the API server, which takes it (dryRun=All)",
+        ]
     );
     assert_eq!(plan.inverse.as_deref(), Some("kubectl --namespace shop scale deployment checkout-canary --replicas 2"));
     assert_eq!(cluster.changes(), Vec::<String>::new(), "to describe is to ask");

@@ -17,6 +17,8 @@ use crate::orchestrator::Error;
 const CONNECT: Duration = Duration::from_secs(5);
 /// The API server's own limit for most requests is a minute; who waits that long here has no answer for the guard.
 const ANSWER: Duration = Duration::from_secs(10);
+/// As whom changes are told in `managedFields`.
+const MANAGER: &str = "canary-guard";
 
 /// The kinds of objects that are read or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -65,6 +67,7 @@ impl fmt::Display for Kind {
 #[derive(Clone)]
 pub struct Api {
     client: Client,
+    dry_run: bool,
 }
 
 impl Api {
@@ -85,7 +88,13 @@ impl Api {
         config.reset_reader_on_write = true;
         // A change is sent once: what became of it is asked for, not tried out.
         config.default_retry = false;
-        Ok(Self { client: Client::try_from(config).context("make a client of the API server")? })
+        Ok(Self { client: Client::try_from(config).context("make a client of the API server")?, dry_run: false })
+    }
+
+    /// The same, on which what is written has the API server ask everybody who may refuse it (rights, admission, quota), and
+    /// changes nothing (`dryRun=All`).
+    pub fn dry_run(&self) -> Self {
+        Self { client: self.client.clone(), dry_run: true }
     }
 
     pub fn of<K>(&self, namespace: &str) -> ObjectApi<K>
@@ -124,7 +133,8 @@ impl Api {
         part: Option<&str>,
         patch: &JsonPatch,
     ) -> Result<(), kube::Error> {
-        let (objects, how) = (self.objects(kind, namespace), PatchParams::default());
+        let objects = self.objects(kind, namespace);
+        let how = PatchParams { dry_run: self.dry_run, field_manager: Some(MANAGER.into()), ..PatchParams::default() };
         let patch = Patch::<()>::Json(patch.clone());
         match part {
             None => objects.patch(name, &how, &patch).await.map(drop),
@@ -134,7 +144,7 @@ impl Api {
     }
 
     pub async fn create(&self, kind: Kind, namespace: &str, object: &DynamicObject) -> anyhow::Result<()> {
-        let created = self.objects(kind, namespace).create(&PostParams::default(), object).await;
+        let created = self.objects(kind, namespace).create(&self.post(), object).await;
         created.map(drop).map_err(|e| told(e, format!("create {kind} in {namespace}")))
     }
 
@@ -146,7 +156,11 @@ impl Api {
         name: &str,
         object: &DynamicObject,
     ) -> Result<DynamicObject, kube::Error> {
-        self.objects(kind, namespace).replace(name, &PostParams::default(), object).await
+        self.objects(kind, namespace).replace(name, &self.post(), object).await
+    }
+
+    fn post(&self) -> PostParams {
+        PostParams { dry_run: self.dry_run, field_manager: Some(MANAGER.into()) }
     }
 }
 

@@ -22,7 +22,8 @@ impl KubernetesConfig {
     /// The name of this node.
     pub fn node_name(&self) -> String {
         let of_environment = || std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
-        let of_machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        // Kubelets write it small (`GetHostname` of k8s.io/component-helpers), as names of nodes have to be.
+        let of_machine = || rustix::system::uname().nodename().to_string_lossy().to_lowercase();
         self.node.clone().or_else(of_environment).unwrap_or_else(of_machine)
     }
 }

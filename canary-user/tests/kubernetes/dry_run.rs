@@ -65,3 +65,13 @@ async fn of_two_changes_none_is_made_where_the_second_would_be_refused() {
     assert!(matches!(&refused, Error::Refused(why) if why.contains("cannot patch (status 403)")), "{refused}");
     assert_eq!(cluster.changes(), Vec::<String>::new(), "the weight is as it was");
 }
+
+#[tokio::test]
+async fn a_policy_that_says_no_is_asked_once() {
+    let cluster = Cluster::two_deployments("").await;
+    cluster.server.store().policy = Some("deployments/scale".into());
+    let decision = decision(Action::Drain, "checkout", "checkout-canary");
+    let refused = cluster.kubernetes.describe(&decision).await.expect_err("refused");
+    assert!(refused.to_string().contains("ValidatingAdmissionPolicy 'freeze' denied request"), "{refused}");
+    assert_eq!(cluster.dry_runs(), [SCALE], "nobody else changed it: to ask again brings the same answer");
+}

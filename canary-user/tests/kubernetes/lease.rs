@@ -94,6 +94,17 @@ async fn a_lease_that_cannot_be_renewed_is_not_relied_on() {
 }
 
 #[tokio::test]
+async fn a_lease_that_the_server_does_not_take_is_not_called_anothers() {
+    let server = server(json!({})).await;
+    server.store().policy = Some("leases".into());
+    let said = until(&guard(&server), false).await;
+    assert!(
+        said.contains("take the Lease canary-guard/canary-guard-checkout") && said.contains("status 422"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn a_lease_that_does_not_exist_is_told() {
     let server = Server::start().await;
     let said = until(&guard(&server), false).await;

@@ -57,6 +57,11 @@ async fn owners_that_would_change_it_back() {
         (json!({ "labels": { "argocd.argoproj.io/instance": "a" } }), "from a repository by Argo CD"),
         (json!({ "labels": { "kustomize.toolkit.fluxcd.io/name": "a" } }), "from a repository by Flux"),
         (json!({ "labels": { "helm.toolkit.fluxcd.io/name": "a" } }), "from a repository by Flux"),
+        (
+            json!({ "labels": { "argocd.argoproj.io/instance": "a" },
+                    "annotations": { "kustomize.toolkit.fluxcd.io/reconcile": "disabled" } }),
+            "from a repository by Argo CD",
+        ),
         (json!({ "managedFields": [{ "manager": "argocd-controller" }] }), "from a repository by Argo CD"),
         (json!({ "managedFields": [{ "manager": "kustomize-controller" }] }), "from a repository by Flux"),
         (
@@ -176,6 +181,24 @@ async fn the_systems_own() {
 }
 
 #[tokio::test]
+async fn a_rollout_in_a_namespace_of_the_system() {
+    let cluster = Cluster::rollout().await;
+    for resource in ["rollouts", "replicasets", "pods"] {
+        let mut store = cluster.server.store();
+        for mut object in store.all(resource) {
+            object["metadata"]["namespace"] = json!("kube-system");
+            store.put(resource, object);
+        }
+    }
+    let mut decision = decision(Action::Rollback, "checkout", "checkout");
+    for target in decision.stable.iter_mut().chain(&mut decision.canary) {
+        let identity = target.identity.as_mut().expect("a pod");
+        identity.name = identity.name.replace(NAMESPACE, "kube-system").into();
+    }
+    refused(&cluster, &decision, "Rollout kube-system/checkout is in a namespace of the system").await;
+}
+
+#[tokio::test]
 async fn canary_pods_of_two_versions() {
     let cluster = Cluster::two_deployments("").await;
     let mut decision = drain();
@@ -211,4 +234,17 @@ async fn a_right_that_is_missing_is_told_in_the_servers_words() {
     cluster.server.store().forbidden = Some(("patch".into(), "deployments/scale".into()));
     let error = k.apply(&decision, &plan).await.expect_err("refused");
     assert!(matches!(&error, Error::Refused(why) if why.contains("cannot patch (status 403)")), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_is_asked_again_for_a_while() {
+    let cluster = Cluster::two_deployments("").await;
+    let (k, decision) = (&cluster.kubernetes, drain());
+    cluster.server.store().busy = 1;
+    let plan = k.describe(&decision).await.expect("possible a second later");
+    cluster.server.store().busy = 3;
+    let refused = k.apply(&decision, &plan).await.expect_err("refused");
+    assert!(matches!(&refused, Error::Refused(why) if why.contains("status 429")), "{refused}");
+    assert_eq!(cluster.changes(), Vec::<String>::new());
+    k.apply(&decision, &plan).await.expect("it has time again");
 }

@@ -24,6 +24,11 @@ async fn the_template_that_stable_runs_comes_back_whole() {
             "tried out beforehand at the API server, which takes it (dryRun=All)"
         ]
     );
+    assert_eq!(
+        plan.takes_at_most_ms,
+        Some(32_000),
+        "the pod's grace, what the Deployment gives a rollout, and a little"
+    );
     k.apply(&decision, &plan).await.expect("done");
     let (deployment, stable) = (cluster.get("deployments", "checkout"), cluster.get("replicasets", "checkout-aaa"));
     assert_eq!(deployment["spec"]["template"], without_hash(&stable["spec"]["template"]));
@@ -35,6 +40,16 @@ async fn the_template_that_stable_runs_comes_back_whole() {
     k.undo(&decision, &plan).await.expect("undone");
     let (deployment, canary) = (cluster.get("deployments", "checkout"), cluster.get("replicasets", "checkout-bbb"));
     assert_eq!(deployment["spec"]["template"], without_hash(&canary["spec"]["template"]));
+}
+
+#[tokio::test]
+async fn a_deployment_that_is_never_called_failed_is_not_waited_for_without_end() {
+    let cluster = Cluster::rolling("").await;
+    cluster.server.store().controls = false;
+    cluster.change("deployments", "checkout", |d| d["spec"]["progressDeadlineSeconds"] = json!(i32::MAX));
+    let decision = decision(Action::Rollback, "checkout", "checkout");
+    let plan = cluster.kubernetes.describe(&decision).await.expect("possible");
+    assert_eq!(plan.takes_at_most_ms, Some(631_000), "as where it says nothing");
 }
 
 #[tokio::test]

@@ -55,6 +55,10 @@ pub struct Store {
     pub token: Option<String>,
     /// Calls that are refused: verb and resource.
     pub forbidden: Option<(String, String)>,
+    /// What an admission policy lets nobody change.
+    pub policy: Option<String>,
+    /// How many of the next calls it has no time for.
+    pub busy: usize,
 }
 
 #[derive(Clone)]
@@ -269,8 +273,21 @@ async fn answer(
         dry_run,
         manager: query.get("fieldManager").cloned().unwrap_or_default(),
     });
+    if store.busy > 0 {
+        store.busy -= 1;
+        // As its priority and fairness says it: no Status.
+        return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")], "Too many requests, please try again later.")
+            .into_response();
+    }
     if store.forbidden.as_ref().is_some_and(|f| *f == (verb.into(), whole.clone())) {
         return refuse(403, "Forbidden", &format!("{whole} is forbidden: cannot {verb}"));
+    }
+    if ["patch", "update"].contains(&verb) && store.policy.as_ref() == Some(&whole) {
+        return refuse(
+            422,
+            "Invalid",
+            &format!("ValidatingAdmissionPolicy 'freeze' denied request: no change of {whole}"),
+        );
     }
     let key: Key = (group.into(), resource.into(), namespace.into(), name.into());
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();

@@ -77,6 +77,20 @@ async fn a_route_takes_the_weight_away_and_gives_back_what_was_there() {
 }
 
 #[tokio::test]
+async fn the_service_of_another_namespace_keeps_its_weight() {
+    let cluster = Cluster::two_deployments(ROUTE).await;
+    let mut route = route(json!(80), json!(20));
+    let namesake = json!({ "name": "checkout-canary", "namespace": "bank", "port": 80, "weight": 7 });
+    route["spec"]["rules"][1]["backendRefs"].as_array_mut().expect("backends").push(namesake);
+    cluster.server.store().put("httproutes", route);
+    let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout-canary"));
+    let plan = k.describe(&decision).await.expect("possible");
+    k.apply(&decision, &plan).await.expect("done");
+    let route = cluster.get("httproutes", "checkout");
+    assert_eq!((weight(&cluster), &route["spec"]["rules"][1]["backendRefs"][2]["weight"]), (json!(0), &json!(7)));
+}
+
+#[tokio::test]
 async fn a_route_leaves_pods_with_their_probes_and_a_scale_to_0_leaves_none() {
     for (action, background) in [(Action::Drain, Some((2, 0.2))), (Action::Rollback, None)] {
         let cluster = Cluster::two_deployments(ROUTE).await;

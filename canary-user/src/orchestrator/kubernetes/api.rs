@@ -11,12 +11,15 @@ use kube::{
     core::{ApiResource, GroupVersionKind},
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
 
 use crate::orchestrator::Error;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// The API server's own limit for most requests is a minute; who waits that long here has no answer for the guard.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Pauses before what the API server had no time for is sent again; it asks for one of a second (`Retry-After`).
+const BUSY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 /// As whom changes are told in `managedFields`.
 const MANAGER: &str = "canary-guard";
 
@@ -111,7 +114,8 @@ impl Api {
 
     /// `None` where there is none.
     pub async fn get(&self, kind: Kind, namespace: &str, name: &str) -> anyhow::Result<Option<DynamicObject>> {
-        let got = self.objects(kind, namespace).get_opt(name).await;
+        let objects = self.objects(kind, namespace);
+        let got = patiently(|| objects.get_opt(name)).await;
         got.map_err(|e| told(e, format!("get {kind} {namespace}/{name}")))
     }
 
@@ -121,7 +125,8 @@ impl Api {
         if !labels.is_empty() {
             which = which.labels(labels);
         }
-        let listed = self.objects(kind, namespace).list(&which).await;
+        let objects = self.objects(kind, namespace);
+        let listed = patiently(|| objects.list(&which)).await;
         Ok(listed.map_err(|e| told(e, format!("list {kind} in {namespace}")))?.items)
     }
 
@@ -136,11 +141,14 @@ impl Api {
         let objects = self.objects(kind, namespace);
         let how = PatchParams { dry_run: self.dry_run, field_manager: Some(MANAGER.into()), ..PatchParams::default() };
         let patch = Patch::<()>::Json(patch.clone());
-        match part {
-            None => objects.patch(name, &how, &patch).await.map(drop),
-            Some("scale") => objects.patch_scale(name, &how, &patch).await.map(drop),
-            Some(part) => objects.patch_subresource(part, name, &how, &patch).await.map(drop),
-        }
+        patiently(|| async {
+            match part {
+                None => objects.patch(name, &how, &patch).await.map(drop),
+                Some("scale") => objects.patch_scale(name, &how, &patch).await.map(drop),
+                Some(part) => objects.patch_subresource(part, name, &how, &patch).await.map(drop),
+            }
+        })
+        .await
     }
 
     pub async fn create(&self, kind: Kind, namespace: &str, object: &DynamicObject) -> anyhow::Result<()> {
@@ -164,6 +172,20 @@ impl Api {
     }
 }
 
+/// Sends again what the API server did not look at, because too much was asked of it at once (429).
+async fn patiently<T, F>(call: impl Fn() -> F) -> Result<T, kube::Error>
+where
+    F: Future<Output = Result<T, kube::Error>>,
+{
+    for pause in BUSY {
+        match call().await {
+            Err(kube::Error::Api(status)) if status.code == 429 => sleep(pause).await,
+            other => return other,
+        }
+    }
+    call().await
+}
+
 /// A failure of the API with what was to be done; the server's words without the client's around them.
 pub fn told(error: kube::Error, doing: String) -> anyhow::Error {
     match error {
@@ -182,8 +204,8 @@ pub fn not_taken(error: kube::Error, doing: String) -> Error {
     }
 }
 
-/// Whether someone else changed the object in between: a version that is not the current one (409), or a JSON Patch whose
-/// `test` does not hold (422).
+/// Whether someone else may have changed the object in between: a version that is not the current one (409), or a JSON Patch
+/// whose `test` does not hold (422, which validation and admission policies answer with, too).
 pub fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 409 | 422))
 }

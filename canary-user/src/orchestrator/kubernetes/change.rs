@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kube::api::DynamicObject;
+use kube::{ResourceExt as _, api::DynamicObject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ impl Backend {
     }
 }
 
-/// The places of a Service in a route.
+/// The places of a Service of a route's own namespace in it.
 ///
 /// # Errors
 /// In words, where a rule would be left without any weight.
@@ -72,8 +72,12 @@ pub fn backends(route: &DynamicObject, service: &str) -> Result<Vec<Backend>, St
     let mut found = Vec::new();
     for (rule, r) in rules.iter().enumerate() {
         let refs = r.get("backendRefs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let is_it =
-            |b: &Value| string(b, "/name") == Some(service) && string(b, "/kind").is_none_or(|k| k == "Service");
+        let is_it = |b: &Value| {
+            string(b, "/name") == Some(service)
+                && string(b, "/group").is_none_or(str::is_empty)
+                && string(b, "/kind").is_none_or(|kind| kind == "Service")
+                && string(b, "/namespace").is_none_or(|namespace| route.namespace().as_deref() == Some(namespace))
+        };
         let weight = |b: &Value| number(b, "/weight");
         if !refs.iter().any(is_it) {
             continue;

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    api::{Api, Kind, is_conflict, told},
+    api::{Api, Kind, told},
     workload::{number, string},
 };
 
@@ -157,7 +157,9 @@ impl Election {
         self.take(&mut lease, &holder);
         match api.replace(Kind::Lease, &namespace, &name, &lease).await {
             Ok(_) => Ok(Round::Held),
-            Err(e) if is_conflict(&e) => Ok(Round::HeldBy("another guard, which was faster,".into())),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                Ok(Round::HeldBy("another guard, which was faster,".into()))
+            }
             Err(e) => Err(told(e, format!("take the Lease {namespace}/{name}"))),
         }
     }

@@ -8,28 +8,35 @@ use super::{
 };
 use crate::orchestrator::Error;
 
+const FLUX: &str = "Flux";
 /// Marks that controllers of a repository leave on what they apply: label or annotation, who it is.
 const REPOSITORY: [(&str, &str); 4] = [
     ("argocd.argoproj.io/tracking-id", "Argo CD"),
     ("argocd.argoproj.io/instance", "Argo CD"),
-    ("kustomize.toolkit.fluxcd.io/name", "Flux"),
-    ("helm.toolkit.fluxcd.io/name", "Flux"),
+    ("kustomize.toolkit.fluxcd.io/name", FLUX),
+    ("helm.toolkit.fluxcd.io/name", FLUX),
 ];
 /// The names by which the same write, in `managedFields`.
 const WRITERS: [(&str, &str); 4] = [
     ("argocd-controller", "Argo CD"),
     ("argocd-application-controller", "Argo CD"),
-    ("kustomize-controller", "Flux"),
-    ("helm-controller", "Flux"),
+    ("kustomize-controller", FLUX),
+    ("helm-controller", FLUX),
 ];
 /// With this annotation Flux leaves an object alone.
 const FLUX_OFF: (&str, &str) = ("kustomize.toolkit.fluxcd.io/reconcile", "disabled");
 const HELM_RELEASE: &str = "meta.helm.sh/release-name";
 
-/// Why the `spec` of an object is not changed: somebody would change it back.
+/// Why nothing of an object is changed: it is one of the system's own.
+pub fn of_the_system(what: &Object) -> Option<String> {
+    let is_so = what.namespace.starts_with("kube-");
+    is_so.then(|| format!("{what} is in a namespace of the system: it is not touched"))
+}
+
+/// Why the `spec` of an object is not changed: it is the system's own, or somebody would change it back.
 pub fn obstacle(what: &Object, object: &DynamicObject) -> Option<String> {
-    if what.namespace.starts_with("kube-") {
-        return Some(format!("{what} is in a namespace of the system: it is not touched"));
+    if let Some(why) = of_the_system(what) {
+        return Some(why);
     }
     if let Some((kind, name, _)) = owner(object) {
         let hint = if kind == "Canary" { ": let Flagger ask the guard (/gate)" } else { "" };
@@ -42,13 +49,12 @@ pub fn obstacle(what: &Object, object: &DynamicObject) -> Option<String> {
 }
 
 fn repository(object: &DynamicObject) -> Option<&'static str> {
-    if object.annotations().get(FLUX_OFF.0).is_some_and(|v| v == FLUX_OFF.1) {
-        return None;
-    }
+    let leaves_alone = object.annotations().get(FLUX_OFF.0).is_some_and(|v| v == FLUX_OFF.1);
     let marked = |key: &str| object.annotations().contains_key(key) || object.labels().contains_key(key);
     let writes = |name: &str| object.managed_fields().iter().any(|field| field.manager.as_deref() == Some(name));
-    let mark = REPOSITORY.iter().find(|(key, _)| marked(key));
-    mark.or_else(|| WRITERS.iter().find(|(name, _)| writes(name))).map(|(_, by)| *by)
+    let marks = REPOSITORY.iter().filter(|(key, _)| marked(key));
+    let writers = WRITERS.iter().filter(|(name, _)| writes(name));
+    marks.chain(writers).map(|(_, by)| *by).find(|by| !(*by == FLUX && leaves_alone))
 }
 
 /// What the plan says of who may change it back later, though not at once.

@@ -16,7 +16,8 @@ const TRIES: usize = 5;
 const DECISION: &str = "canary-guard/decision";
 
 /// Reads an object, has the change worked out for what was read (`None` = there is nothing to do), and writes it for that
-/// version only. Where that is no longer the current one, all of it is done again.
+/// version only. Where that is no longer the current one, all of it is done again; where it still is, it was refused for another
+/// reason, such as an admission policy's.
 pub(super) async fn send(
     api: &Api,
     object: &Object,
@@ -25,12 +26,16 @@ pub(super) async fn send(
     work_out: impl Fn(&DynamicObject) -> Result<Option<Vec<Value>>, Error>,
 ) -> Result<(), Error> {
     let doing = || format!("change {object}");
-    let mut last = None;
+    let mut last: Option<(kube::Error, Option<String>)> = None;
     for _ in 0..TRIES {
         let now = api.get(object.kind, &object.namespace, &object.name).await.map_err(Error::refused)?;
         let Some(now) = now.filter(|now| now.uid().as_deref() == Some(&object.uid)) else {
             return Err(Error::refused(format!("{object} was replaced or is gone: its successor is not touched")));
         };
+        let version = now.resource_version();
+        if let Some((e, _)) = last.take_if(|(_, tried)| *tried == version) {
+            return Err(not_taken(e, doing()));
+        }
         let Some(operations) = work_out(&now)? else { return Ok(()) };
         match api.patch(object.kind, object.place(), part, &fenced(&now, part, decision, operations)).await {
             Ok(()) => return Ok(()),
@@ -39,12 +44,12 @@ pub(super) async fn send(
                 let whole = fenced(&now, part, decision, work_out(&now)?.unwrap_or_default());
                 return api.patch(object.kind, object.place(), None, &whole).await.map_err(|e| not_taken(e, doing()));
             }
-            Err(e) if is_conflict(&e) => last = Some(e),
+            Err(e) if is_conflict(&e) => last = Some((e, version)),
             Err(e) => return Err(not_taken(e, doing())),
         }
     }
     Err(match last {
-        Some(e) => not_taken(e, format!("{} (tried {TRIES} times)", doing())),
+        Some((e, _)) => not_taken(e, format!("{} (tried {TRIES} times)", doing())),
         None => Error::refused(doing()),
     })
 }

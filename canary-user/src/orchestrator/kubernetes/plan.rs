@@ -18,6 +18,8 @@ use crate::{
 
 /// Until a Deployment that does not get on is called failed, where it says nothing else (`progressDeadlineSeconds`).
 const PROGRESS_SECONDS: i64 = 600;
+/// What a Deployment has there that is never called failed (`HasProgressDeadline` of kubernetes).
+const NO_DEADLINE: i64 = i32::MAX as i64;
 
 /// The changes of one decision.
 pub struct Work {
@@ -40,13 +42,6 @@ impl Kubernetes {
             Action::Promote => return Err(Error::refused("promoting is left to who began the rollout")),
         }
         let canary = Side::of(api, &decision.canary).await?;
-        let takes_seconds = match canary.kind {
-            Kind::Deployment if decision.action == Action::Drain => canary.grace_seconds,
-            _ => {
-                let progress = number(&canary.workload.data, "/spec/progressDeadlineSeconds");
-                canary.grace_seconds + progress.unwrap_or(PROGRESS_SECONDS).unsigned_abs()
-            }
-        };
         if decision.action == Action::Hold {
             return Ok(Work { changes: vec![hold(&canary)?], takes_seconds: 0, background: None });
         }
@@ -66,7 +61,7 @@ impl Kubernetes {
         };
         let background = run_on(&canary, &changes).then(|| background(&canary.pods));
         let background = background.transpose().map_err(Error::refused)?;
-        Ok(Work { changes, takes_seconds, background })
+        Ok(Work { takes_seconds: takes_seconds(&canary, &changes), changes, background })
     }
 
     /// Where stable belongs, by those of its pods that are still there.
@@ -140,6 +135,15 @@ impl Kubernetes {
     }
 }
 
+/// A rollout takes as long as its owner gives it; what is scaled to 0 only has to end.
+fn takes_seconds(canary: &Side, changes: &[Change]) -> u64 {
+    let rolls = changes.iter().any(|change| matches!(change, Change::Template { .. } | Change::Abort { .. }));
+    let progress =
+        number(&canary.workload.data, "/spec/progressDeadlineSeconds").filter(|seconds| *seconds < NO_DEADLINE);
+    let progress = progress.unwrap_or(PROGRESS_SECONDS).unsigned_abs();
+    canary.grace_seconds + if rolls { progress } else { 0 }
+}
+
 /// Whether the canary's pods run on where these changes were made, and only get no requests any more.
 fn run_on(canary: &Side, changes: &[Change]) -> bool {
     changes.iter().all(|change| match change {
@@ -207,6 +211,9 @@ fn template_back(canary: &Side, stable: &Side) -> Result<Change, Error> {
 
 fn abort(canary: &Side, stable: &Side) -> Result<Change, Error> {
     let rollout = canary.object();
+    if let Some(why) = owner::of_the_system(&rollout) {
+        return Err(Error::Refused(why));
+    }
     let (status, hash) = (&canary.workload.data, template_hash(canary.replica_set.labels()));
     if flag(status, "/status/abort") {
         return Err(Error::refused(format!("{rollout} was aborted already")));

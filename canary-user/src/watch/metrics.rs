@@ -28,7 +28,7 @@ use self::{
 use super::{DecisionView, DeploymentView, Snapshot, notify::Deliveries};
 use crate::{
     guard::{Action, Mode, Stage},
-    judge::Verdict,
+    judge::{Stretch, StretchShape, Verdict},
     targets::Role,
     telemetry::OwnCost,
 };
@@ -76,6 +76,9 @@ const ENDS: [Stage; 8] = [
     Stage::Undone,
 ];
 
+const SHAPES: [StretchShape; 4] =
+    [StretchShape::Step, StretchShape::Drift, StretchShape::Burst, StretchShape::Oscillation];
+
 /// What the latest tick said about the sensor.
 #[derive(Debug)]
 struct Tick {
@@ -96,6 +99,8 @@ struct DeploymentState {
     /// By the gate that held a decision back.
     gates: BTreeMap<String, u64>,
     last_decision: Option<(String, Stage)>,
+    /// Stretches that are over, by their shape.
+    stretches: BTreeMap<(Role, &'static str), u64>,
 }
 
 impl Metrics {
@@ -172,14 +177,30 @@ impl DeploymentState {
             results: ENDS.map(|stage| (stage.name(), 0)).into(),
             gates: BTreeMap::new(),
             last_decision: None,
+            stretches: SHAPES
+                .into_iter()
+                .flat_map(|shape| [Role::Stable, Role::Canary].map(|role| ((role, shape.name()), 0)))
+                .collect(),
         }
     }
 
     fn update(&mut self, view: &DeploymentView) {
         self.mode = view.mode;
+        self.count_stretches(&view.verdict.stretches);
         self.verdict.clone_from(&view.verdict);
         if let Some(decision) = &view.decision {
             self.count(decision);
+        }
+    }
+
+    /// Counts what is over, and was not yet in the verdict before this one.
+    fn count_stretches(&mut self, now: &[Stretch]) {
+        let known = |s: &Stretch| {
+            let same = |o: &Stretch| (o.role, o.found, &o.signal) == (s.role, s.found, &s.signal) && o.end.is_some();
+            self.verdict.stretches.iter().any(same)
+        };
+        for ended in now.iter().filter(|s| s.end.is_some() && !known(s)) {
+            *self.stretches.entry((ended.role, ended.shape.name())).or_default() += 1;
         }
     }
 

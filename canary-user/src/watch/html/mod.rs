@@ -68,11 +68,14 @@ pub fn causes(verdict: &Verdict) -> Markup {
     }
 }
 
+/// The heading of the verdict's stretches, wherever they are told.
+pub const STRETCHES: &str = "Out of its own usual band";
+
 /// When one version left its own usual band, the latest last; nothing where none did.
 pub fn stretches(verdict: &Verdict) -> Markup {
     html! {
         @if !verdict.stretches.is_empty() {
-            p.note { "Out of its own usual band:" }
+            p.note { (STRETCHES) ":" }
             ul { @for stretch in &verdict.stretches { li { (stretch.text) } } }
         }
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     guard::Mode,
-    judge::{IndicatorState, Outcome},
+    judge::{IndicatorState, Outcome, Stretch, Verdict},
     targets::Role,
     telemetry::{HookCost, OwnCost},
     window::Indicator,
@@ -52,8 +52,10 @@ pub enum Source {
     VersionHistogram(fn(&Counts) -> Option<&Distribution>),
     Deployment(fn(&DeploymentState) -> Option<f64>),
     DeploymentBy(&'static str, fn(&DeploymentState) -> Vec<(&'static str, f64)>),
-    /// Per role and indicator.
-    Indicators(fn(&IndicatorState, Role) -> Option<f64>),
+    /// Per role and indicator, of the latest verdict.
+    Indicators(fn(&Verdict, &IndicatorState, Role) -> Option<f64>),
+    /// Per role and another label.
+    RoleBy(&'static str, fn(&DeploymentState) -> Vec<(Role, &'static str, f64)>),
     /// By a label with values that the program knows.
     DeploymentByName(&'static str, fn(&DeploymentState) -> Vec<(String, f64)>),
     Sensor(fn(&State) -> Option<f64>),
@@ -69,8 +71,8 @@ const fn row(kind: Kind, name: &'static str, unit: &'static str, source: Source,
 
 use Kind::{Counter, Gauge, Histogram};
 use Source::{
-    Build, Deployment, DeploymentBy, DeploymentByName, Indicators, Notifications, Sensor, SensorBy, Version, VersionBy,
-    VersionHistogram,
+    Build, Deployment, DeploymentBy, DeploymentByName, Indicators, Notifications, RoleBy, Sensor, SensorBy, Version,
+    VersionBy, VersionHistogram,
 };
 
 #[rustfmt::skip]
@@ -180,12 +182,16 @@ pub const CATALOGUE: &[Definition] = &[
 
     row(Gauge, "canary_p", "", DeploymentBy("role", p),
         "P(t), the mean share of the allowed margin that the indicators use: 0 is as usual, 1 all of it."),
-    row(Gauge, "canary_indicator", "", Indicators(indicator_value),
+    row(Gauge, "canary_indicator", "", Indicators(|_, i, role| indicator_value(i, role)),
         "Value of an indicator in the latest window, mean of the instances: seconds, bytes or a share."),
-    row(Gauge, "canary_indicator_effect_ratio", "ratio", Indicators(|i, role| finite(canary_only(role, i.effect))),
+    row(Gauge, "canary_indicator_effect_ratio", "ratio", Indicators(|_, i, role| finite(canary_only(role, i.effect))),
         "Canary against stable over the last 10 windows, as a ratio minus one: 0.31 is 31 % more."),
-    row(Gauge, "canary_indicator_margin_ratio", "ratio", Indicators(|i, role| finite(canary_only(role, i.margin))),
+    row(Gauge, "canary_indicator_margin_ratio", "ratio", Indicators(|_, i, role| finite(canary_only(role, i.margin))),
         "Smallest change of an indicator that counts, as a ratio minus one."),
+    row(Gauge, "canary_stretch_active", "", Indicators(stretch_active),
+        "1 while a version is out of its own usual band in an indicator (a stretch), 0 while it is not known to be."),
+    row(Counter, "canary_stretches", "", RoleBy("shape", |d| d.stretches.iter().map(|((role, shape), n)| (*role, *shape, *n as f64)).collect()),
+        "Such stretches that are over, by their shape: step, drift, burst, oscillation."),
     row(Gauge, "canary_evidence_log", "", Deployment(|d| finite(Some(d.verdict.evidence_ln))),
         "Natural logarithm of the evidence (e-value) that the canary is worse than stable."),
     row(Gauge, "canary_evidence_threshold_log", "", Deployment(|d| finite(Some(d.verdict.threshold_ln))),
@@ -272,6 +278,7 @@ impl Source {
             Source::DeploymentBy(label, _) | Source::DeploymentByName(label, _) => vec!["deployment", label],
             Source::SensorBy(label, _) => vec![label],
             Source::Indicators(_) => vec!["deployment", "role", "indicator"],
+            Source::RoleBy(label, _) => vec!["deployment", "role", label],
             Source::Sensor(_) => Vec::new(),
             Source::Notifications => vec!["receiver", "result"],
             Source::Build => vec!["version"],
@@ -301,12 +308,16 @@ impl Source {
                 })
                 .collect(),
             Source::Indicators(read) => deployments()
-                .flat_map(|(name, d)| d.verdict.indicators.iter().map(move |i| (name, i)))
-                .flat_map(|(name, i)| [(name, i, Role::Stable), (name, i, Role::Canary)])
-                .filter_map(|(name, i, role)| {
-                    let labels = with(deployment_labels(name), "role", role.name());
-                    Some((with(labels, "indicator", i.indicator.name()), Value::Number(read(i, role)?)))
+                .flat_map(|(name, d)| d.verdict.indicators.iter().map(move |i| (name, &d.verdict, i)))
+                .flat_map(|(name, v, i)| [(name, v, i, Role::Stable), (name, v, i, Role::Canary)])
+                .filter_map(|(name, v, i, role)| {
+                    let labels = with(role_labels(name, role), "indicator", i.indicator.name());
+                    Some((labels, Value::Number(read(v, i, role)?)))
                 })
+                .collect(),
+            Source::RoleBy(label, read) => deployments()
+                .flat_map(|(name, d)| read(d).into_iter().map(move |(role, by, n)| (role_labels(name, role), by, n)))
+                .map(|(labels, by, n)| (with(labels, label, by), Value::Number(n)))
                 .collect(),
             Source::DeploymentByName(label, read) => deployments()
                 .flat_map(|(name, d)| read(d).into_iter().map(move |(by, n)| (name, by, n)))
@@ -340,8 +351,11 @@ fn hooks(state: &State, read: fn(&HookCost) -> f64) -> Vec<(String, f64)> {
 }
 
 fn version_labels(key: &VersionKey) -> Labels {
-    let labels = with(deployment_labels(&key.deployment), "role", key.role.name());
-    with(labels, "version", &key.version)
+    with(role_labels(&key.deployment, key.role), "version", &key.version)
+}
+
+fn role_labels(deployment: &Arc<str>, role: Role) -> Labels {
+    with(deployment_labels(deployment), "role", role.name())
 }
 
 fn deployment_labels(deployment: &Arc<str>) -> Labels {
@@ -436,6 +450,13 @@ fn indicator_value(state: &IndicatorState, role: Role) -> Option<f64> {
         | Indicator::DependencyTurnaround => value / 1e9,
         Indicator::MemoryStall | Indicator::MemoryInUse | Indicator::BytesPerWork => value,
     })
+}
+
+/// Absent where the indicator has no reading of that role and none of its stretches goes on.
+fn stretch_active(verdict: &Verdict, state: &IndicatorState, role: Role) -> Option<f64> {
+    let goes_on = |s: &Stretch| s.role == role && s.signal == state.indicator.name() && s.end.is_none();
+    let active = verdict.stretches.iter().any(goes_on);
+    (active || indicator_value(state, role).is_some()).then_some(f64::from(u8::from(active)))
 }
 
 fn verdict(deployment: &DeploymentState) -> Vec<(&'static str, f64)> {

@@ -172,6 +172,28 @@ fn the_comparison_is_told() {
 }
 
 #[test]
+fn a_stretch_is_shown_while_it_goes_on_and_counted_once_when_it_is_over() {
+    let metrics = Metrics::default();
+    let page = || Page::read(&metrics.openmetrics().expect("encodes"));
+    let d = r#"deployment="checkout""#;
+    let active = |role: &str| format!("canary_stretch_active{{{d},role=\"{role}\",indicator=\"cpu_per_work\"}}");
+    let over = |shape: &str| format!("canary_stretches_total{{{d},role=\"canary\",shape=\"{shape}\"}}");
+    metrics.record(&story::snapshot(story::ONSET));
+    assert_eq!((page().get(&active("canary")), page().get(&over("step"))), (0.0, 0.0));
+    let mut snapshot = story::snapshot(story::DECIDED);
+    metrics.record(&snapshot);
+    assert_eq!((page().get(&active("canary")), page().get(&active("stable"))), (1.0, 0.0));
+    assert_eq!(page().get(&over("step")), 0.0, "it goes on");
+    let stretches = &mut snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's").verdict.stretches;
+    stretches[0].end = Some(story::DECIDED);
+    (0..3).for_each(|_| metrics.record(&snapshot));
+    let page = page();
+    assert_eq!((page.get(&active("canary")), page.get(&over("step")), page.get(&over("burst"))), (0.0, 1.0, 0.0));
+    let missing = page.values.keys().find(|k| k.starts_with("canary_stretch_active") && k.contains("memory_stall"));
+    assert_eq!(missing, None, "without a reading there is none to be 0");
+}
+
+#[test]
 fn protobuf_tells_what_the_text_does_and_histograms_natively_too() {
     let metrics = Metrics::default();
     (0..3).for_each(|i| metrics.record(&story::snapshot(i)));

@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{GONE, Report, data, ending, outcome, since, sure};
-use crate::watch::{html::ruled_out, units};
+use crate::watch::{
+    html::{STRETCHES, ruled_out},
+    units,
+};
 
 /// The report as Markdown.
 pub fn markdown(report: &Report) -> String {
@@ -44,7 +47,7 @@ pub fn markdown(report: &Report) -> String {
                 line(format_args!("{}. **{}**: {}", n + 1, cause.mechanism, cause.text));
             }
             if !verdict.stretches.is_empty() {
-                line(format_args!("\n### Out of its own usual band\n"));
+                line(format_args!("\n### {STRETCHES}\n"));
             }
             for stretch in &verdict.stretches {
                 line(format_args!("- {}", stretch.text));

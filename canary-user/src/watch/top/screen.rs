@@ -11,10 +11,10 @@ use ratatui::{
 use super::{Pane, Top};
 use crate::{
     guard::Stage,
-    judge::{IndicatorState, Outcome},
+    judge::{IndicatorState, Outcome, Stretch, Verdict},
     watch::{
         api::WindowPoint,
-        html::{not_measured, ruled_out},
+        html::{STRETCHES, not_measured, ruled_out},
         terminal::frame::Frame,
         text::pad,
         units,
@@ -26,6 +26,8 @@ pub struct Screen<'a>(pub &'a Top);
 /// Columns of a name, and of a course beside it.
 const NAME: usize = 22;
 const COURSE: usize = 30;
+/// Stretches that are listed; more would push the gates of a decision off the screen.
+const STRETCHES_SHOWN: usize = 4;
 
 impl Widget for Screen<'_> {
     fn render(self, area: Rect, buffer: &mut Buffer) {
@@ -123,9 +125,7 @@ impl Screen<'_> {
         let Some(shown) = &top.model.shown else { return vec![Line::raw("No window yet.")] };
         let verdict = &shown.verdict;
         let heading = |text: &str| Line::styled(text.to_owned(), palette.strong());
-        let mut lines = vec![heading(
-            "Canary against stable, window by window: a dot is as stable, a full bar all that is allowed",
-        )];
+        let mut lines = vec![heading("Canary against stable by window: a dot is as stable, a full bar is all allowed")];
         let course = width.saturating_sub(NAME + 24).min(2 * COURSE);
         lines.extend(verdict.indicators.iter().map(|i| self.course(i, course)));
         lines.push(Line::default());
@@ -147,6 +147,7 @@ impl Screen<'_> {
         lines.extend(
             not_measured(verdict).into_iter().map(|m| Line::styled(format!("not known: {m}"), palette.faint())),
         );
+        lines.extend(self.stretches(verdict));
         lines.push(Line::default());
         lines.push(heading("Reasons"));
         lines.extend(verdict.reasons.iter().map(|r| Line::raw(r.clone())));
@@ -174,6 +175,28 @@ impl Screen<'_> {
                 let at = units::clock(stage.unix_ms);
                 lines.push(Line::styled(format!("{at} {}: {}", stage.stage.name(), stage.detail), style));
             }
+        }
+        lines
+    }
+
+    /// The stretches that go on and then the latest that are over, each with when it began. Nothing where there was none.
+    fn stretches(&self, verdict: &Verdict) -> Vec<Line<'_>> {
+        let (state, palette) = (&self.0.known.state, self.0.palette);
+        let mut latest: Vec<_> = verdict.stretches.iter().rev().collect();
+        latest.sort_by_key(|s| s.end.is_some());
+        let told = |s: &&Stretch| {
+            let ago_ms = state.t_ns.saturating_sub(s.start_t_ns) / 1_000_000;
+            let began = format!("{}  ", units::clock(state.unix_ms.saturating_sub(ago_ms)));
+            let style = if s.end.is_none() { palette.warning() } else { Style::new() };
+            Line::from(vec![Span::styled(began, palette.faint()), Span::styled(s.text.clone(), style)])
+        };
+        let mut lines: Vec<Line<'_>> = latest.iter().take(STRETCHES_SHOWN).map(told).collect();
+        if !lines.is_empty() {
+            lines.splice(0..0, [Line::default(), Line::styled(STRETCHES, palette.strong())]);
+        }
+        match latest.len().saturating_sub(STRETCHES_SHOWN) {
+            0 => {}
+            more => lines.push(Line::styled(format!("{more} before: `canary report` or the page"), palette.faint())),
         }
         lines
     }
@@ -212,7 +235,7 @@ fn help() -> Vec<Line<'static>> {
     [
         "q, Esc       quit (Esc closes a pane first)",
         "Tab, ← →     the next or previous deployment; without a choice, the one with most evidence is shown",
-        "Enter, d     causes, what was ruled out, reasons, gates, plan and the course of each indicator",
+        "Enter, d     causes, what was ruled out, stretches, reasons, gates, plan and the course of each indicator",
         "l            what happened: changes of verdict and every stage of every decision, newest first",
         "↑ ↓, j k     scroll",
         "p            pause the guard, or resume it (asks first; needs --token-file)",

@@ -81,7 +81,15 @@ async fn every_pane_fits_80_by_24() {
     press(&mut top, KeyCode::Enter).await;
     has(
         &screen(&top, 80, 24),
-        &["Likely causes", "more work per request", "ruled out", "not known: memory stall", "█ proven"],
+        &[
+            "Likely causes",
+            "more work per request",
+            "ruled out",
+            "not known: memory stall",
+            "█ proven",
+            "Out of its own usual band",
+            "08:00:15  canary: CPU per turnaround +31 % since window 60 (so far: step)",
+        ],
     );
     press(&mut top, KeyCode::Char('l')).await;
     has(&screen(&top, 80, 24), &["regressed: CPU per turnaround"]);
@@ -89,6 +97,29 @@ async fn every_pane_fits_80_by_24() {
     has(&screen(&top, 80, 24), &["pause the guard", "scroll"]);
     assert!(press(&mut top, KeyCode::Esc).await, "closes the pane first");
     assert!(!press(&mut top, KeyCode::Esc).await, "and then ends");
+}
+
+#[tokio::test]
+async fn what_goes_on_is_listed_before_what_is_over_and_only_the_latest() {
+    let (address, snapshots, board) = guard().await;
+    play(story::DECIDED, &snapshots, &board);
+    let mut top = Top::new(Client::new(&address, None).expect("valid"), None);
+    top.look().await;
+    let stretches = &mut top.model.shown.as_mut().expect("a deployment").verdict.stretches;
+    let over = |n: u64| crate::judge::Stretch { end: Some(n), text: format!("over in {n}"), ..stretches[0].clone() };
+    let mut all: Vec<_> = (71..77).map(over).collect();
+    all.insert(0, stretches[0].clone());
+    *stretches = all;
+    press(&mut top, KeyCode::Char('d')).await;
+    let text = screen(&top, 80, 40);
+    let listed: Vec<&str> = text
+        .lines()
+        .skip_while(|line| *line != "Out of its own usual band")
+        .map(|line| line.strip_prefix("08:00:15  ").unwrap_or(line))
+        .collect();
+    assert!(listed[1].contains("since window 60"), "{text}");
+    assert_eq!(listed[2..5], ["over in 76", "over in 75", "over in 74"], "{text}");
+    assert_eq!(listed[5], "3 before: `canary report` or the page");
 }
 
 #[tokio::test]

@@ -4,11 +4,11 @@ use maud::{Markup, html};
 
 use super::{View, class};
 use crate::{
-    guard::{Mode, Stage},
+    guard::{Mode, Stage, gates},
     judge::{HardFact, Outcome, Verdict},
     targets::Role,
     watch::{
-        api::{DecisionLife, Deployment},
+        api::{DecisionLife, DecisionState, Deployment},
         units,
     },
 };
@@ -120,14 +120,20 @@ fn done(view: &View) -> (String, String) {
             Some(gate) => format!("Nothing: gate {} holds it back", gate.gate.replace('_', " ")),
             None => "Nothing was carried out".to_owned(),
         },
+        Stage::Planned if waits_for_approval(state) => format!("Nothing yet: {action} waits for approval"),
         Stage::Planned => format!("Planned: {action}"),
+        Stage::Approved => format!("Approved: {action}"),
+        Stage::Declined => format!("Nothing: nobody approved the {action}"),
         Stage::Applying => format!("Under way: {action}"),
         Stage::Applied => format!("Done, being verified: {action}"),
         Stage::Verified => format!("Done and verified: {action}"),
+        Stage::Recovered => format!("Done, and the service is back: {action}"),
+        Stage::NotRecovered => format!("Done, and it did not help: {action}"),
+        Stage::Closed => format!("Done and over: {action}"),
         Stage::Reverted => format!("{action} was undone by someone else"),
         Stage::Failed => format!("{action} failed"),
-        #[allow(unreachable_patterns)]
-        other => format!("{action}: {}", other.name()),
+        Stage::Undoing => format!("Being undone: {action}"),
+        Stage::Undone => format!("Undone: {action}"),
     };
     (capital(&said), format!("{at} UTC: {detail}"))
 }
@@ -145,50 +151,84 @@ pub struct Next {
     pub commands: Vec<String>,
 }
 
-/// The next step, from the verdict and from where the action stands.
+/// The next step: from where the action on this canary stands, else from the verdict.
 pub fn next(view: &View) -> Next {
-    let say = |what: &str, why: String, commands: &[&str]| Next {
-        what: what.to_owned(),
-        why,
-        commands: commands.iter().map(|c| (*c).to_owned()).collect(),
-    };
+    let acted_on = view.deployment.decision.as_ref().and_then(|state| after(view, state));
+    acted_on.unwrap_or_else(|| after_verdict(view))
+}
+
+fn say(what: &str, why: impl Into<String>, commands: &[String]) -> Next {
+    Next { what: what.to_owned(), why: why.into(), commands: commands.to_vec() }
+}
+
+/// `None` where nothing was carried out, and where the canary that it was carried out on is gone and another runs.
+fn after(view: &View, state: &DecisionState) -> Option<Next> {
+    let (id, another_runs) = (&state.decision.id, running(view.deployment) != "No");
+    let history = ["canary history --limit 1".to_owned()];
+    Some(match state.stage {
+        Stage::Failed => {
+            say("Take the canary back by hand", "The guard's action failed, and is not tried again.", &history)
+        }
+        Stage::Reverted => {
+            say("Find out who brought the canary back", "The guard does not act on this canary again.", &history)
+        }
+        Stage::Planned if waits_for_approval(state) => say(
+            "Approve it, or take the canary back by hand",
+            "Nothing is done before a person says so.",
+            &[format!("canary approve {id}")],
+        ),
+        Stage::Planned | Stage::Approved => say("Wait: the guard is about to act", "", &[]),
+        Stage::Applying | Stage::Applied => say("Wait: the guard verifies that the canary is quiet", "", &[]),
+        Stage::Undoing => say("Wait: the canary comes back as it was", "", &[]),
+        Stage::NotRecovered => say(
+            "Look elsewhere: it was not the canary alone",
+            "The service is no better without it. This brings the canary back:",
+            &[format!("canary undo {id}")],
+        ),
+        Stage::Verified | Stage::Recovered | Stage::Closed if !another_runs => {
+            say("Nothing: mend it before the next rollout", "The report has what an incident needs.", &[])
+        }
+        Stage::Verified | Stage::Recovered | Stage::Closed | Stage::Blocked | Stage::Declined | Stage::Undone => {
+            return None;
+        }
+    })
+}
+
+fn after_verdict(view: &View) -> Next {
     let first = view.deployment.verdict.reasons.first().cloned().unwrap_or_default();
     let name = &view.deployment.name;
-    let state = view.deployment.decision.as_ref();
-    match (view.deployment.verdict.outcome, state) {
-        (_, Some(state)) if state.stage == Stage::Failed => say(
-            "Take the canary back by hand",
-            "The guard's action failed, and is not tried again.".to_owned(),
-            &["canary history --limit 1"],
-        ),
-        (_, Some(state)) if state.stage == Stage::Reverted => say(
-            "Find out who brought the canary back",
-            "The guard does not act on this canary again.".to_owned(),
-            &["canary history --limit 1"],
-        ),
-        (_, Some(state)) if matches!(state.stage, Stage::Planned | Stage::Applying | Stage::Applied) => {
-            say("Wait: the guard verifies that the canary is quiet", String::new(), &[])
+    let held_back = view.deployment.decision.as_ref().filter(|state| state.stage == Stage::Blocked);
+    let left_alone = view.deployment.decision.as_ref().filter(|s| matches!(s.stage, Stage::Declined | Stage::Undone));
+    match view.deployment.verdict.outcome {
+        Outcome::Regressed => match (held_back, left_alone) {
+            (Some(state), _) => blocked(view, state),
+            (None, Some(_)) => say("Take the canary back by hand", "The guard leaves this canary alone.", &steps(view)),
+            (None, None) => say("Wait: the guard decides in the next window", "", &[]),
+        },
+        Outcome::Healthy => {
+            say("Go on with the rollout", "The guard goes on watching; it never promotes by itself.", &[])
         }
-        (_, Some(state)) if state.stage == Stage::Verified => {
-            say("Nothing: mend it before the next rollout", "The report has what an incident needs.".to_owned(), &[])
-        }
-        (Outcome::Regressed, Some(state)) => blocked(view, state),
-        (Outcome::Regressed, None) => say("Wait: the guard decides in the next window", String::new(), &[]),
-        (Outcome::Healthy, _) => {
-            say("Go on with the rollout", "The guard goes on watching; it never promotes by itself.".to_owned(), &[])
-        }
-        (Outcome::Inconclusive, _) => say("Wait", first, &[]),
-        (Outcome::InsufficientData, _) if running(view.deployment) == "No" => say(
+        Outcome::Inconclusive => say("Wait", first, &[]),
+        Outcome::InsufficientData if running(view.deployment) == "No" => say(
             "Nothing: the guard waits for a canary",
             format!("It is compared with stable of {name} as soon as it is there."),
             &[],
         ),
-        (Outcome::InsufficientData, _) => say("Wait, and see that the canary gets traffic", first, &[]),
+        Outcome::InsufficientData => say("Wait, and see that the canary gets traffic", first, &[]),
     }
 }
 
-fn blocked(view: &View, state: &crate::watch::api::DecisionState) -> Next {
-    let steps = life(view).map(|l| l.plan.steps.clone()).unwrap_or_default();
+fn waits_for_approval(state: &DecisionState) -> bool {
+    state.stage == Stage::Planned && state.decision.blocked_by().is_some_and(|gate| gate.gate == gates::APPROVAL)
+}
+
+/// What the guard would do, as far as it was planned.
+fn steps(view: &View) -> Vec<String> {
+    life(view).map(|l| l.plan.steps.clone()).unwrap_or_default()
+}
+
+fn blocked(view: &View, state: &DecisionState) -> Next {
+    let steps = steps(view);
     let gate = state.decision.blocked_by();
     match gate.map(|g| g.gate.as_str()) {
         Some("mode") => Next {

@@ -49,6 +49,11 @@ impl Seen {
         decision.decision.gates.push(blocked);
         self
     }
+
+    fn at(mut self, stage: Stage) -> Self {
+        self.state.deployments[0].decision.as_mut().expect("decided").stage = stage;
+        self
+    }
 }
 
 #[test]
@@ -77,6 +82,26 @@ fn each_situation_has_its_answers() {
     assert_eq!((&*what, &*commands), ("Take the canary back", "systemctl stop checkout-canary-1.service"));
     assert_eq!(told(&seen(story::DECIDED).blocked_by("pause")).2, "canary resume");
     assert!(told(&seen(story::DECIDED).blocked_by("budget")).1.contains("what holds the guard back"));
+}
+
+#[test]
+fn whoever_acts_next_is_told_at_each_stage() {
+    let told = |seen: &Seen| {
+        let Next { what, commands, .. } = next(&seen.view());
+        (what, commands.join("; "))
+    };
+    let id = &seen(story::DECIDED).state.deployments[0].decision.as_ref().expect("decided").decision.id.clone();
+    let (what, command) = told(&seen(story::DECIDED).blocked_by("approval").at(Stage::Planned));
+    assert!(what.starts_with("Approve it") && command == format!("canary approve {id}"), "{what}: {command}");
+    let (what, command) = told(&seen(story::DECIDED).at(Stage::Declined));
+    assert_eq!((&*what, &*command), ("Take the canary back by hand", "systemctl stop checkout-canary-1.service"));
+    for stage in [Stage::Verified, Stage::Recovered, Stage::Closed] {
+        assert!(told(&seen(story::GONE + 8).at(stage)).0.starts_with("Nothing: mend it"), "{stage:?}");
+        // Another canary runs: what was done to the one before says nothing about it.
+        assert_eq!(told(&seen(story::DECIDED).at(stage)).0, "Wait: the guard decides in the next window", "{stage:?}");
+    }
+    let (what, command) = told(&seen(story::GONE + 8).at(Stage::NotRecovered));
+    assert!(what.starts_with("Look elsewhere") && command == format!("canary undo {id}"), "{what}: {command}");
 }
 
 #[test]

@@ -2,14 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    fs,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
 };
 
-#[path = "../../xtask/src/deb/extras.rs"]
-mod extras;
+mod package;
 
 fn package_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -50,13 +49,6 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Where `cargo xtask deb` puts it, or on the PATH.
-fn find_cargo_deb() -> Option<PathBuf> {
-    let own = package_dir().join("../.canary/tools/bin");
-    let path = env::var_os("PATH").unwrap_or_default();
-    [own].into_iter().chain(env::split_paths(&path)).map(|dir| dir.join("cargo-deb")).find(|file| file.is_file())
-}
-
 #[test]
 fn what_the_package_is_made_of_exists() {
     let metadata = metadata();
@@ -92,29 +84,10 @@ fn what_the_package_is_made_of_exists() {
 #[test]
 fn a_package_unpacks_to_a_guard_that_runs_and_all_that_the_unit_names() {
     let test = "a_package_unpacks_to_a_guard_that_runs_and_all_that_the_unit_names";
-    let Some(cargo_deb) = find_cargo_deb() else {
-        println!("SKIP {test}: there is no cargo-deb here (`cargo xtask deb` installs it)");
-        return;
-    };
-    if Command::new("dpkg-deb").arg("--version").output().is_err() {
-        println!("SKIP {test}: there is no dpkg-deb here");
-        return;
-    }
-    // cargo-deb takes the binary from the target directory: this one has the binary of this build, under test.
     let dir = tempfile::tempdir().expect("tempdir");
-    let release = dir.path().join("target/release");
-    fs::create_dir_all(&release).expect("make a directory");
-    let binary = release.join("canary");
-    // By another process: what this one writes while a test beside it forks could not be executed.
-    ran(Command::new("cp").arg(env!("CARGO_BIN_EXE_canary")).arg(&binary));
-    extras::write(&binary).expect("manual pages and completions");
-    let package = dir.path().join("canary-guard.deb");
-    let mut command = Command::new(cargo_deb);
-    // The fastest compression there is: the content is looked at, not the size.
-    command
-        .args(["--package", "canary-user", "--no-build", "--locked", "--offline", "--fast", "--output"])
-        .arg(&package);
-    ran(command.current_dir(package_dir()).env("CARGO_TARGET_DIR", dir.path().join("target")));
+    let (repository, canary) = (package_dir().join(".."), Path::new(env!("CARGO_BIN_EXE_canary")));
+    let made = package::make(test, &repository, canary, dir.path());
+    let Some(package) = made.unwrap_or_else(|error| panic!("{error:#}")) else { return };
 
     let root = dir.path().join("root");
     ran(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&root));

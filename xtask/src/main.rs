@@ -52,7 +52,11 @@ Exit codes: 0 done, 1 failure, 2 wrong usage. `run` gives 0 only where the guard
 enum Verb {
     /// Install what the kernel programs need to be built (a C compiler, a compiler with `core` for BPF, bpf-linker); a second
     /// run finds nothing to do
-    Setup,
+    Setup {
+        /// Also cargo-deb, which `cargo xtask deb` and the tests of the package need
+        #[arg(long)]
+        deb: bool,
+    },
     /// Set up, build, and show the guard catching a canary that got worse (needs root, or sudo)
     Run(run::Options),
     /// Set up and run all tests; the last line is `N passed, N failed, N skipped`
@@ -70,7 +74,10 @@ enum Verb {
 fn main() -> ExitCode {
     let Options { setup_from, verb } = Options::parse();
     let done = match verb {
-        Verb::Setup => setup::setup(setup_from),
+        Verb::Setup { deb } => {
+            let done = setup::setup(setup_from);
+            if deb { done.and_then(|()| deb::cargo_deb().map(drop)) } else { done }
+        }
         Verb::Run(options) => run::run(&options, setup_from),
         Verb::Test(options) => return test::test(&options, setup_from),
         Verb::Vm(options) => vm::vm(&options, setup_from),

@@ -16,11 +16,7 @@ const VERSION: &str = "3.8.0";
 
 pub fn deb(setup_from: setup::From) -> Result<()> {
     setup::setup(setup_from)?;
-    let repository = cargo::repository();
-    let cargo_deb = match find(&repository) {
-        Some(found) => found,
-        None => install(&repository)?,
-    };
+    let cargo_deb = cargo_deb()?;
     let arguments = ["build", "--release", "--locked", "--package", "canary-user", "--bin", "canary"];
     let built = cargo::build("build the guard", &arguments)?;
     let canary = built.iter().find(|artifact| artifact.package == "canary-user");
@@ -28,7 +24,7 @@ pub fn deb(setup_from: setup::From) -> Result<()> {
     let step = Step::start("make the Debian package");
     extras::write(canary)?;
     let mut command = Command::new(&cargo_deb);
-    command.current_dir(&repository).env("CARGO", cargo::executable());
+    command.current_dir(cargo::repository()).env("CARGO", cargo::executable());
     let output = command
         .args(["--package", "canary-user", "--no-build", "--locked", "--strip"])
         .output()
@@ -38,6 +34,12 @@ pub fn deb(setup_from: setup::From) -> Result<()> {
     // The package's path.
     print!("{}", String::from_utf8_lossy(&output.stdout));
     Ok(())
+}
+
+/// cargo-deb, installed where it is missing.
+pub fn cargo_deb() -> Result<PathBuf> {
+    let repository = cargo::repository();
+    find(&repository).map_or_else(|| install(&repository), Ok)
 }
 
 /// The repository's own, or one on the PATH.

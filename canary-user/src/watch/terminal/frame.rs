@@ -28,6 +28,8 @@ const ROOMY: u16 = 31;
 const COMPACT: u16 = 21;
 /// Columns of the labels at the left.
 const LABEL: usize = 22;
+/// Columns that a decision's detail takes at least.
+const DETAIL: usize = 30;
 /// P(t) at which a bar is at its full height; 1, all of the margin, stands at half.
 const P_FULL: f64 = 2.0;
 
@@ -210,15 +212,18 @@ impl<'a> Frame<'a> {
             Some(gate) => format!("{}: {}", gate.gate.replace('_', " "), gate.reason),
             None => view.detail.clone(),
         };
-        let room = width.saturating_sub(LABEL + head.chars().count() + 2);
+        // Beside the head, or below it where the column would be too narrow to be read.
+        let beside = width.saturating_sub(LABEL + head.chars().count() + 2);
+        let room = if beside >= DETAIL { beside } else { width.saturating_sub(LABEL) };
         let mut lines = wrap(&detail, room).into_iter();
-        let first = lines.next().unwrap_or_default();
+        let first = if beside >= DETAIL { lines.next().unwrap_or_default() } else { String::new() };
         rows.push((
             Rank::Always,
             Row::Text(Line::from(vec![label("decision"), Span::styled(head, style), Span::raw(format!("  {first}"))])),
         ));
-        for more in lines {
-            rows.push((Rank::Extra, text(format!("{}{more}", " ".repeat(width - room)), Style::new())));
+        for (i, more) in lines.enumerate() {
+            let rank = if i == 0 && room > beside { Rank::Usual } else { Rank::Extra };
+            rows.push((rank, text(format!("{}{more}", " ".repeat(width - room)), Style::new())));
         }
     }
 

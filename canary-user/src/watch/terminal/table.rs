@@ -44,8 +44,7 @@ fn indicator<'a>(state: &'a IndicatorState, threshold_ln: f64, palette: Palette,
     let value = |v| units::indicator(state.indicator, v);
     let values = format!("{name}  {:>NUMBER$}  {:>NUMBER$}  ", value(state.stable), value(state.canary));
     let (Some(effect), Some(margin)) = (state.effect, state.margin) else {
-        // Without a reading on either side nothing is learned: the canary is gone, or nothing was asked of either.
-        let why = if state.stable.is_none() && state.canary.is_none() { "no reading" } else { "learning" };
+        let why = not_compared(state);
         return Line::from(vec![Span::raw(values), Span::styled(format!("{why:>DIFFERENCE$}"), palette.faint())]);
     };
     let style = difference(state, effect, margin, palette);
@@ -62,6 +61,12 @@ fn indicator<'a>(state: &'a IndicatorState, threshold_ln: f64, palette: Palette,
         spans.push(Span::styled(" proven", style));
     }
     Line::from(spans)
+}
+
+/// Why an indicator has no difference. Without a reading on either side nothing is learned: the canary is gone, or nothing was
+/// asked of either.
+pub fn not_compared(state: &IndicatorState) -> &'static str {
+    if state.stable.is_none() && state.canary.is_none() { "no reading" } else { "learning" }
 }
 
 /// Red where it is proven, yellow beyond the margin, green where it is better than the margin by as much.

@@ -4,7 +4,7 @@ use ratatui::{
 };
 
 use super::*;
-use crate::watch::story;
+use crate::{guard::Stage, watch::story};
 
 fn live(width: u16, rows: u16, palette: Palette) -> Live<TestBackend> {
     let model = Model::new("a made-up story", None);
@@ -28,6 +28,21 @@ fn play(live: &mut Live<TestBackend>, windows: std::ops::RangeInclusive<u64>) {
 #[track_caller]
 fn has(screen: &[String], part: &str) {
     assert!(screen.iter().any(|l| l.contains(part)), "'{part}' is not on the screen:\n{}", screen.join("\n"));
+}
+
+#[test]
+fn a_detail_that_has_no_room_beside_its_stage_stands_below_it() {
+    let mut live = live(80, 24, Palette::Colour);
+    play(&mut live, 0..=story::DECIDED + 8);
+    let mut after = story::snapshot(story::DECIDED + 9);
+    let view = after.deployments.get_mut(story::DEPLOYMENT).and_then(|d| d.decision.as_mut()).expect("decided");
+    (view.stage, view.detail) = (Stage::Recovered, "the service is as it was before the canary".to_owned());
+    live.draw(&after).expect("draws");
+    let screen = screen(&live);
+    let head = screen.iter().position(|l| l.ends_with("rollback done and verified, the service is back"));
+    let below = &screen[head.expect("the stage") + 1];
+    assert_eq!(below.trim_start(), "the service is as it was before the canary", "{}", screen.join("\n"));
+    has(&screen, "12 345 requests served, 0 failed");
 }
 
 #[test]

@@ -84,9 +84,7 @@ impl Client {
         let request = request.body(Full::new(Bytes::from(body.to_owned()))).context("the token is not one word")?;
         let answer = tokio::time::timeout(PATIENCE, self.http.request(request)).await;
         let answer = answer.with_context(|| format!("no answer from {} within {PATIENCE:?}", self.address))?;
-        let answer = answer.with_context(|| {
-            format!("nothing answers at {}: see 'listen' in its configuration, and --address", self.address)
-        })?;
+        let answer = answer.with_context(|| format!("{}: is it the configuration's 'listen'?", self.address))?;
         let status = answer.status().as_u16();
         let body = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
         let body = body.map_err(|e| anyhow::anyhow!("read the answer of {}: {e}", self.address))?;

@@ -14,8 +14,8 @@ use crate::{
     judge::{IndicatorState, Outcome, Stretch, Verdict},
     watch::{
         api::WindowPoint,
-        html::{STRETCHES, not_measured, ruled_out},
-        terminal::frame::Frame,
+        html::{STRETCHES, ruled_out},
+        terminal::{frame::Frame, table::not_compared},
         text::pad,
         units,
     },
@@ -126,7 +126,7 @@ impl Screen<'_> {
         let verdict = &shown.verdict;
         let heading = |text: &str| Line::styled(text.to_owned(), palette.strong());
         let mut lines = vec![heading("Canary against stable by window: a dot is as stable, a full bar is all allowed")];
-        let course = width.saturating_sub(NAME + 24).min(2 * COURSE);
+        let course = width.saturating_sub(NAME + 25).min(2 * COURSE);
         lines.extend(verdict.indicators.iter().map(|i| self.course(i, course)));
         lines.push(Line::default());
         lines.push(heading("Likely causes"));
@@ -144,9 +144,6 @@ impl Screen<'_> {
         if !out.is_empty() {
             lines.push(Line::styled(format!("ruled out: {}", out.join(", ")), palette.faint()));
         }
-        lines.extend(
-            not_measured(verdict).into_iter().map(|m| Line::styled(format!("not known: {m}"), palette.faint())),
-        );
         lines.extend(self.stretches(verdict));
         lines.push(Line::default());
         lines.push(heading("Reasons"));
@@ -212,10 +209,10 @@ impl Screen<'_> {
         let skip = windows.len().saturating_sub(width);
         let bars: String = windows.iter().skip(skip).map(|w| bar(w, state)).collect();
         let style = if state.confirmed { palette.bad() } else { Style::new() };
-        let told = state.effect.map_or_else(|| "learning".to_owned(), units::change);
+        let told = state.effect.map_or_else(|| not_compared(state).to_owned(), units::change);
         Line::from(vec![
             Span::raw(name),
-            Span::styled(format!("{told:>9}  "), style),
+            Span::styled(format!("{told:>10}  "), style),
             Span::styled(bars, style),
             Span::styled(if state.confirmed { " proven" } else { "" }, style),
         ])
@@ -241,6 +238,7 @@ fn help() -> Vec<Line<'static>> {
         "p            pause the guard, or resume it (asks first; needs --token-file)",
         "a            approve the decision that waits for it (asks first; needs --token-file)",
         "",
+        "Times are UTC.",
         "P(t) is the share of the allowed change that a version's indicators use on average: 0 is as usual, 1 all of it.",
         "Evidence says how surprising all this would be if the canary were no worse; where its bar is full, it counts as worse.",
     ]

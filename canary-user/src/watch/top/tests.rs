@@ -85,7 +85,7 @@ async fn every_pane_fits_80_by_24() {
             "Likely causes",
             "more work per request",
             "ruled out",
-            "not known: memory stall",
+            "memory stall          not measured: this kernel has no memory.pressure file",
             "█ proven",
             "Out of its own usual band",
             "08:00:15  canary: CPU per turnaround +31 % since window 60 (so far: step)",
@@ -146,7 +146,7 @@ async fn a_guard_that_does_not_answer_is_said_and_its_return_too() {
     drop(nobody);
     let mut top = Top::new(Client::new(&address, None).expect("valid"), None);
     top.look().await;
-    let text = screen(&top, 100, 24);
-    has(&text, &["the guard does not answer", &address]);
+    let text = screen(&top, 80, 24);
+    has(&text, &["the guard does not answer", &address, "is it the configuration's 'listen'?"]);
     assert!(Client::new("https://guard", None).is_err());
 }

@@ -96,7 +96,8 @@ fn reclaim_at_memory_max_is_a_stall_that_psi_sees_too() -> anyhow::Result<()> {
 }
 
 /// A file of holes, read once from its beginning to its end: the kernel waits for no disk and for no page that it had before,
-/// which PSI counts besides. Whoever limits, cgroup v2 or v1, PSI is that of cgroup v2.
+/// which PSI counts besides. On one CPU, because PSI is a mean over CPUs by how long each was busy (`collect_percpu_times` of
+/// kernel/sched/psi.c). Whoever limits, cgroup v2 or v1, PSI is that of cgroup v2.
 #[test]
 fn time_in_reclaim_is_what_psi_has() -> anyhow::Result<()> {
     let test = "time_in_reclaim_is_what_psi_has";
@@ -123,7 +124,7 @@ fn time_in_reclaim_is_what_psi_has() -> anyhow::Result<()> {
     let holes = tempfile::NamedTempFile::new_in("/var/tmp")?;
     holes.as_file().set_len(READ_BYTES)?;
     sensor.tick();
-    sandbox.run(&path, &format!("{enter} && cat {} > /dev/null", holes.path().display()))?.wait()?;
+    sandbox.run(&path, &format!("{enter} && exec taskset -c 0 cat {} > /dev/null", holes.path().display()))?.wait()?;
     let sample = sensor.tick().samples.remove(0);
     let reclaim = sample.reclaim.expect("the reclaim hooks are live");
     let psi_usec = sample.pressure.expect("PSI is on").memory_some_usec;

@@ -108,3 +108,84 @@ fn pair(stable: &[f64], canary_mean: f64) -> Differences {
     }
     side.pair(canary_mean)
 }
+
+#[cfg(test)]
+mod tests {
+    use canary_user::judge::Parameters;
+
+    use super::*;
+    use crate::service::{AR7, BURSTY, Change, DIURNAL, Kind, LOGN, LOWCOUNT, MISSING, Service, Shape, Size, T3};
+
+    /// FNV-1a over the bits of numbers, whatever the sign of a NaN.
+    fn add(digest: &mut u64, numbers: &[f64]) {
+        for byte in numbers.iter().flat_map(|x| (if x.is_nan() { f64::NAN } else { *x }).to_bits().to_le_bytes()) {
+            *digest = (*digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    /// All that is known after each window of a rollout whose second indicator becomes 30 % worse: what speaks against the
+    /// canary and, as the second number, what speaks for it.
+    fn digests(kind: Kind, size: Size) -> [u64; 2] {
+        let change = Change { at: 700, parts: vec![(1, Shape::Step(0.3))] };
+        let mut service = Service::new(kind, size, Some(change), 5, 1);
+        let mut trial = Trial::new(Parameters::default(), size.indicators, size.canary, size.stable);
+        let mut readings = vec![0.0; size.indicators * service.instances()];
+        let mut digests = [0xcbf2_9ce4_8422_2325; 2];
+        for t in 0..size.before + size.windows {
+            service.next(&mut readings);
+            if t >= size.before {
+                trial.window(&readings);
+            } else {
+                let rows = || readings.chunks_exact(size.canary + size.stable);
+                let stable: Vec<f64> = rows().flat_map(|row| &row[size.canary..]).copied().collect();
+                let own: Vec<f64> = rows().flat_map(|row| &row[..size.canary]).copied().collect();
+                trial.before(&stable, size.own_past.then_some(&own));
+            }
+            let pace = &trial.pace;
+            add(&mut digests[0], &[pace.evidence_ln(&[]), pace.mean().p, pace.p_stable().unwrap_or(f64::NAN)]);
+            for (i, track) in pace.indicators().iter().enumerate() {
+                let (effect, run) = (track.effect(), |start: Option<u64>| start.map_or(f64::NAN, |w| w as f64));
+                let against = [
+                    pace.indicator_evidence(i),
+                    track.margin,
+                    track.p,
+                    effect.map_or(f64::NAN, |e| e.mean),
+                    effect.map_or(f64::NAN, |e| e.half_width),
+                    run(track.run_start()),
+                    run(pace.spread(i).run_start()),
+                    f64::from(u8::from(track.is_growing())),
+                ];
+                add(&mut digests[0], &against);
+                add(&mut digests[1], &[pace.healthy_evidence(i), track.margin_healthy]);
+            }
+        }
+        digests
+    }
+
+    /// The same windows give the same bits on every machine, and faster code gives those of the code before it.
+    #[test]
+    fn every_bit_of_the_evidence_is_pinned() {
+        let usual = Size { windows: 1860, ..Size::default() };
+        let pair = Size { stable: 1, ..usual };
+        let own = Size { own_past: true, ..usual };
+        let many = Size { stable: 10, canary: 2, indicators: 3, windows: 7000, ..usual };
+        let cases = [
+            (AR7, usual, [0xaddc_0860_e37d_e792, 0x91bc_427b_d574_39e6]),
+            (T3, usual, [0x3b00_6d58_34ce_cd0b, 0x1b78_a66c_56e4_e81f]),
+            (LOGN, usual, [0x7322_0f12_4da9_d8d0, 0x996c_f70d_23e0_c4c6]),
+            (DIURNAL, usual, [0x41c9_8cd6_76ce_843e, 0x5184_3f77_a6c1_8f02]),
+            (BURSTY, usual, [0xc266_a806_305f_8b01, 0x1e6b_0a6f_4b37_b541]),
+            (LOWCOUNT, usual, [0x9f09_4050_9d4e_6a9e, 0x4f62_ed46_b3f2_f15a]),
+            (MISSING, usual, [0x7992_62d4_d7d3_8667, 0x82dc_8bf4_5c42_b48d]),
+            (AR7, pair, [0xf258_65ec_800e_2f8d, 0x34ea_b9e5_ac13_615e]),
+            (BURSTY, pair, [0x9dbd_eec0_8324_c92a, 0x84ed_fd5e_030c_4893]),
+            (MISSING, pair, [0x764d_91b9_5f91_9753, 0x3b48_f9bb_1ff5_3bd7]),
+            (AR7, own, [0x02f7_929a_9030_7f91, 0xeb8a_b4fc_8d5a_946a]),
+            (MISSING, own, [0x1a3d_1bd2_55c5_228a, 0x1e39_5558_a9af_7df9]),
+            (AR7, many, [0x6c68_3eab_5fe4_07d2, 0xc669_7e5b_4c8a_4360]),
+            (MISSING, many, [0x4a34_13a1_c11d_5c54, 0x696e_1b90_aea9_f558]),
+        ];
+        let found = cases.map(|(kind, size, _)| digests(kind, size));
+        assert_eq!(found, cases.map(|(_, _, pinned)| pinned), "{found:#018x?}");
+    }
+}

@@ -219,7 +219,7 @@ fn compare(ticks: &[Tick], deployment: &Arc<str>, instance: &Arc<str>, p: &Param
         let track = &tracks[i];
         track.has_baseline(p).then(|| Noise {
             sigma: track.noise.sigma,
-            long_run: track.noise.derived.long_run_variance.sqrt(),
+            long_run: track.derived.long_run_variance.sqrt(),
             margin: track.margin,
             found: MINUTES.map(|minutes| {
                 let windows = (60.0 * minutes as f64 / found.window_s) as u64;

@@ -206,7 +206,7 @@ impl Columns {
         evidence_ln: f64,
         p: &Parameters,
     ) -> (Option<u64>, Vec<Cause>, Vec<String>) {
-        let mut order: Vec<usize> = (0..states.len()).filter(|i| self.pace.indicators()[*i].bets > 0).collect();
+        let mut order: Vec<usize> = (0..states.len()).filter(|i| self.pace.indicators()[*i].bets() > 0).collect();
         order.sort_by(|a, b| states[*b].evidence_ln.total_cmp(&states[*a].evidence_ln));
         let speaks = |i: &usize| {
             let (state, track) = (&states[*i], &self.pace.indicators()[*i]);
@@ -270,7 +270,7 @@ impl Columns {
         if !lacking.is_empty() {
             return (Outcome::InsufficientData, lacking);
         }
-        let judged = self.pace.indicators().iter().map(|t| t.bets).max().unwrap_or(0);
+        let judged = self.pace.indicators().iter().map(|t| t.bets()).max().unwrap_or(0);
         let open: Vec<String> = states
             .iter()
             .enumerate()

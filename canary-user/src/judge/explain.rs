@@ -47,7 +47,7 @@ impl Evidence<'_> {
         if self.indicators[i].confirmed {
             return Course::Up;
         }
-        match self.tracks[i].effect().filter(|_| self.tracks[i].bets > 0) {
+        match self.tracks[i].effect().filter(|_| self.tracks[i].bets() > 0) {
             Some(_) if contributes(&self.indicators[i], &self.tracks[i]) => Course::Up,
             Some(_) => Course::Flat,
             None => Course::Unknown,
@@ -188,7 +188,7 @@ impl Evidence<'_> {
 
 /// Whether an indicator speaks against the canary: proven by itself, or beyond its margin now.
 pub fn counts(state: &IndicatorState, track: &Track) -> bool {
-    track.bets > 0 && track.weight() > 0.0 && (state.confirmed || contributes(state, track))
+    track.bets() > 0 && track.weight() > 0.0 && (state.confirmed || contributes(state, track))
 }
 
 /// More than the margin over the last windows, and not by chance: the interval is above zero and the bets won.
@@ -200,7 +200,7 @@ fn contributes(state: &IndicatorState, track: &Track) -> bool {
 pub fn causes(evidence: &Evidence, hard: Option<HardFact>) -> Vec<Cause> {
     let mut found: Vec<(bool, Cause)> = Vec::new();
     for (state, track) in
-        evidence.indicators.iter().zip(evidence.tracks).filter(|(_, t)| t.bets > 0 && t.weight() > 0.0)
+        evidence.indicators.iter().zip(evidence.tracks).filter(|(_, t)| t.bets() > 0 && t.weight() > 0.0)
     {
         let counts = counts(state, track);
         let jumps = evidence.jumps[state.indicator as usize];
@@ -366,7 +366,8 @@ pub fn not_shown_healthy(pace: &Pace, indicators: &[IndicatorState], required: &
 
 /// Why the canary is healthy.
 pub fn healthy(pace: &Pace, indicators: usize) -> String {
-    let worst = pace.indicators().iter().filter(|t| t.bets > 0).map(|t| t.margin_healthy.exp_m1()).fold(0.0, f64::max);
+    let worst =
+        pace.indicators().iter().filter(|t| t.bets() > 0).map(|t| t.margin_healthy.exp_m1()).fold(0.0, f64::max);
     format!(
         "all {indicators} indicators are shown to be within their healthy margins (the widest {:.0} %, error {:.0} % each) \
          after {} windows",

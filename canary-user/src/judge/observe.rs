@@ -248,10 +248,8 @@ impl Judge {
     /// What later rollouts should know of this service; `None` while it is little.
     pub fn learned(&self) -> Option<Learned> {
         let stable = self.known_stable();
-        let known: BTreeMap<Indicator, Known> = Indicator::ALL
-            .into_iter()
-            .filter_map(|i| Some((i, self.tracks()[i as usize].noise.known(stable, &self.parameters)?)))
-            .collect();
+        let known: BTreeMap<Indicator, Known> =
+            Indicator::ALL.into_iter().filter_map(|i| Some((i, self.pace.known(i as usize, stable)?))).collect();
         (!known.is_empty()).then(|| Learned { instances: self.instances.placebos(), known: Earlier(known) })
     }
 

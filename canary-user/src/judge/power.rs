@@ -10,7 +10,7 @@ use super::{pace::Track, parameters::Parameters};
 /// of the stake to N/(0.75 alpha). One that begins later starts from a smaller stake and takes somewhat longer.
 pub fn smallest_change(track: &Track, signals: f64, windows: u64, p: &Parameters) -> Option<f64> {
     let found = |d: f64| {
-        let noise = &track.noise.derived;
+        let noise = &track.derived;
         let z = (d - track.margin).clamp(-noise.clip, noise.clip) * noise.worse.precision;
         p.bet_shares.iter().zip(noise.worse.discount).enumerate().any(|(a, (share, discount))| {
             let gain = (p.bet(a) * z + discount.ln()).min(p.gain_limit.ln());
@@ -18,7 +18,7 @@ pub fn smallest_change(track: &Track, signals: f64, windows: u64, p: &Parameters
             gain * windows as f64 >= needed.ln()
         })
     };
-    let mut high = track.margin + track.noise.derived.clip;
+    let mut high = track.margin + track.derived.clip;
     if !track.noise.is_ready() || !found(high) {
         return None;
     }

@@ -224,7 +224,7 @@ impl Judge {
         }
         let open = explain::not_shown_healthy(&self.pace, indicators, &self.required());
         let threshold_ln = p.threshold_ln();
-        let judged = self.pace.indicators().iter().map(|t| t.bets).max().unwrap_or(0);
+        let judged = self.pace.indicators().iter().map(|t| t.bets()).max().unwrap_or(0);
         let soaked = judged >= p.soak_windows;
         let mut outcome = Outcome::Inconclusive;
         if open.is_empty() && soaked && evidence_ln < 0.5 * threshold_ln {

@@ -8,48 +8,60 @@ use super::{
     Frame, Phase,
     differences::{Differences, SERIES},
     learns_from_pair,
-    noise::{Derived, Noise},
-    track::Track,
+    noise::{CanarySteps, Kind, Noise, Sides},
+    track::{Derived, Track},
 };
 use crate::judge::parameters::Parameters;
 
 /// Noise of one indicator of a single stable instance.
 #[derive(Clone, Debug)]
 pub struct Alone {
-    pub noise: Noise,
+    noise: Noise,
+    canary_steps: CanarySteps,
+    pub derived: Derived,
+    /// Variance of long block means.
+    wander: f64,
 }
 
 impl Alone {
     pub fn new(p: &Parameters) -> Self {
-        Self { noise: Noise::new(p) }
+        Self {
+            noise: Noise::new(Kind::Level, p),
+            canary_steps: CanarySteps::NONE,
+            derived: Derived::UNKNOWN,
+            wander: 0.0,
+        }
     }
 
     /// Learns from stable's level. Answers whether location and scale became known just now.
     pub fn learn(&mut self, d: &Differences, has_canary: bool, p: &Parameters) -> bool {
-        let was_ready = self.noise.is_ready();
         let level = d.levels.iter().copied().find(|x| !x.is_nan()).unwrap_or(f64::NAN);
         let mut row = [f64::NAN; SERIES];
         row[0] = std::f64::consts::SQRT_2 * level;
-        self.noise.learn(&row, 1, p);
-        self.noise.follow_canary(if has_canary { d.canary } else { f64::NAN });
-        self.noise.is_ready() && !was_ready
+        let became_ready = self.noise.learn(&row, 1, p);
+        self.canary_steps.follow(if has_canary { d.canary } else { f64::NAN }, &self.noise, p);
+        became_ready
+    }
+
+    /// Refreshes what follows from the noise once that is known. The pair is expected to be equal.
+    pub fn refresh(&mut self, has_canary: bool, sides: Sides, p: &Parameters) {
+        if self.noise.is_ready() {
+            let estimates = self.noise.estimate(has_canary.then_some(&self.canary_steps), sides, p);
+            self.derived = Derived { offset: 0.0, ..Derived::of(&self.noise, &estimates, p) };
+            self.wander = estimates.wander;
+        }
     }
 
     /// Whether bets on `track` rest on this in the window of `frame`.
     pub fn stands_in(&self, track: &Track, frame: &Frame, p: &Parameters) -> bool {
         frame.phase == Phase::Judged
-            && learns_from_pair(track, frame, p)
+            && learns_from_pair(&track.noise, frame, p)
             && self.noise.is_ready()
             && self.noise.pairs() >= p.minimum_baseline
     }
 
-    /// The pair is expected to be equal.
-    pub fn derived(&self) -> Derived {
-        Derived { offset: 0.0, ..self.noise.derived }
-    }
-
     /// Standard deviation that the margin has to leave room for: nothing is known of how far equal instances differ.
     pub fn offset_spread(&self, p: &Parameters) -> f64 {
-        (2.0 * p.tau0_pair * p.tau0_pair + self.noise.derived.wander).sqrt()
+        (2.0 * p.tau0_pair * p.tau0_pair + self.wander).sqrt()
     }
 }

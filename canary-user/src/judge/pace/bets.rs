@@ -60,7 +60,7 @@ impl Stakes {
     /// The same with a lower limit on each stake: what is not gained need not be lost again.
     pub fn settle_up_to(&mut self, factors: &[f64; BETS], limit: f64) {
         for (stake, factor) in self.0.iter_mut().zip(factors) {
-            *stake = (*stake * factor).min(limit);
+            *stake = at_most(*stake * factor, limit);
         }
     }
 
@@ -72,6 +72,11 @@ impl Stakes {
     pub fn sum(&self) -> f64 {
         self.0.iter().sum()
     }
+}
+
+/// The smaller of both, the limit for NaN: one instruction, as `min` is not.
+pub fn at_most(x: f64, limit: f64) -> f64 {
+    if x < limit { x } else { limit }
 }
 
 /// e^(l z) for each bet l: every bet is twice the one before, so its power is the square.

@@ -10,55 +10,75 @@ const BLOCKS_NEEDED: f32 = 12.0;
 const RECENT_SCALES: usize = 4;
 /// Scale from which on blocks are long enough for an excursion: 8 windows.
 const EXCURSION_SCALE: usize = 3;
+const EXCURSION_SCALES: usize = SCALES - EXCURSION_SCALE;
 /// Length of that short memory, in windows.
 const RECENT_WINDOWS: f32 = 48.0;
 /// One over each length.
 const SHARES: [f64; SCALES] = [1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625, 0.001953125];
 
+/// Windows in the longest block.
+const LONGEST: u16 = 1 << (SCALES - 1);
+
 /// Most windows that an offset remembers.
-const OFFSET_MEMORY: f32 = 7200.0;
+const OFFSET_MEMORY: u16 = 7200;
 /// Blocks after which the older ones count half, so that sums in single precision go on adding up.
 const BLOCKS_MEMORY: f32 = 1_048_576.0;
 
-/// One series of differences that noise is learned from. Single precision where nothing adds up over a long time.
+/// One series of differences that noise is learned from, as blocks that are not complete. Single precision where nothing
+/// adds up over a long time.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// Mean difference, and the windows behind it.
-    pub offset: f64,
-    pub offset_n: f32,
-    /// Residuals in the blocks so far.
-    residuals: u32,
-    /// By scale: sum of the block that waits for the other half of the next longer one.
+    /// Residuals in the blocks so far, modulo the longest block.
+    place: u16,
+    /// Windows behind the mean difference.
+    pub offset_n: u16,
+    /// By scale: sum of the block that waits for the other half of the next longer one. The first is the latest residual in
+    /// any case, NaN before there is one.
     halves: [f32; SCALES - 1],
-    pub previous: f32,
 }
 
-impl Series {
-    pub const EMPTY: Series =
-        Series { offset: 0.0, offset_n: 0.0, residuals: 0, halves: [0.0; SCALES - 1], previous: f32::NAN };
+const NO_HALVES: [f32; SCALES - 1] = {
+    let mut halves = [0.0; SCALES - 1];
+    halves[0] = f32::NAN;
+    halves
+};
 
-    /// Takes a residual into the offset.
-    pub fn learn_offset(&mut self, x: f64) {
+impl Series {
+    pub const EMPTY: Series = Series { place: 0, offset_n: 0, halves: NO_HALVES };
+
+    /// Takes a residual into the mean difference.
+    pub fn learn_offset(&mut self, offset: &mut f64, residual: f64) {
         if self.offset_n >= OFFSET_MEMORY {
-            self.offset_n *= 0.5;
+            self.offset_n /= 2;
         }
-        self.offset_n += 1.0;
-        self.offset += x / f64::from(self.offset_n);
+        self.offset_n += 1;
+        *offset += residual / f64::from(self.offset_n);
+    }
+
+    /// The latest residual, NaN where none came since the last cut.
+    pub fn previous(&self) -> f64 {
+        f64::from(self.halves[0])
     }
 
     /// Drops blocks that are not complete.
     pub fn cut(&mut self) {
-        self.residuals = 0;
-        self.previous = f32::NAN;
+        self.place = 0;
+        self.halves[0] = f32::NAN;
     }
 
     /// Adds a residual and hands each block that it completes to `complete`, with its scale and sum.
+    #[inline]
     fn add(&mut self, x: f64, mut complete: impl FnMut(usize, f64)) {
-        let place = self.residuals;
-        self.residuals = self.residuals.wrapping_add(1);
-        let mut sum = x;
-        complete(0, sum);
-        for (h, half) in self.halves.iter_mut().enumerate() {
+        let place = self.place;
+        self.place = (place + 1) % LONGEST;
+        complete(0, x);
+        let first = f64::from(std::mem::replace(&mut self.halves[0], x as f32));
+        if place & 1 == 0 {
+            return;
+        }
+        let mut sum = x + first;
+        complete(1, sum);
+        for (h, half) in self.halves.iter_mut().enumerate().skip(1) {
             if place >> h & 1 == 0 {
                 *half = sum as f32;
                 return;
@@ -67,20 +87,6 @@ impl Series {
             complete(h + 1, sum);
         }
     }
-}
-
-/// Complete blocks of one length B, pooled over the series; S is a block's sum.
-#[derive(Clone, Copy, Debug, Default)]
-struct Scale {
-    /// Sum of S^2/B.
-    energy: f32,
-    blocks: f32,
-    /// Largest S^2/B with S > 0: the worst excursion in the bad direction.
-    worst: f32,
-    /// Blocks of which only the excursions were learned.
-    mirrored: f32,
-    /// S^2/B with a short memory.
-    recent: f32,
 }
 
 /// What blocks of all usable lengths say; 0 while no length is usable.
@@ -94,30 +100,47 @@ pub struct LongRun {
     pub wander: f64,
 }
 
-/// All lengths.
+/// Complete blocks by their length B, pooled over the series; S is a block's sum.
 #[derive(Clone, Debug, Default)]
-pub struct Scales([Scale; SCALES]);
+pub struct Scales {
+    /// Sum of S^2/B.
+    energy: [f32; SCALES],
+    blocks: [f32; SCALES],
+    /// S^2/B with a short memory.
+    recent: [f32; RECENT_SCALES],
+    /// Largest S^2/B with S > 0: the worst excursion in the bad direction.
+    worst: [f32; EXCURSION_SCALES],
+    /// Blocks of which only the excursions were learned.
+    mirrored: [f32; EXCURSION_SCALES],
+}
 
 impl Scales {
     /// Learns from one residual. `either_way`: excursions in the good direction count as well.
+    #[inline]
     pub fn learn(&mut self, series: &mut Series, x: f64, placebos: usize, either_way: bool) {
-        let per_window = 1.0 / (RECENT_WINDOWS * placebos.max(1) as f32);
+        let placebos = placebos as u16;
+        let per_window = 1.0 / (RECENT_WINDOWS * f32::from(placebos.max(1)));
+        let first = 100.0 * f32::from(placebos);
         series.add(x, |h, sum| {
-            let scale = &mut self.0[h];
             let energy = (sum * sum * SHARES[h]) as f32;
-            scale.energy += energy;
-            scale.blocks += 1.0;
-            if scale.blocks > BLOCKS_MEMORY {
-                scale.energy *= 0.5;
-                scale.blocks *= 0.5;
+            self.energy[h] += energy;
+            self.blocks[h] += 1.0;
+            if self.blocks[h] > BLOCKS_MEMORY {
+                self.energy[h] *= 0.5;
+                self.blocks[h] *= 0.5;
             }
-            if h < RECENT_SCALES {
-                let memory = (1u32 << h) as f32 * per_window;
-                let early = if scale.blocks < 100.0 * placebos as f32 { 1.0 / scale.blocks } else { 0.0 };
-                scale.recent += memory.min(0.25).max(early) * (energy - scale.recent);
+            if let Some(recent) = self.recent.get_mut(h) {
+                let mut weight = ((1u32 << h) as f32 * per_window).min(0.25);
+                if self.blocks[h] < first {
+                    // The first blocks count alike.
+                    let alike = 1.0 / self.blocks[h];
+                    weight = if alike > weight { alike } else { weight };
+                }
+                *recent += weight * (energy - *recent);
             }
-            if (sum > 0.0 || either_way) && energy > scale.worst {
-                scale.worst = energy;
+            if h >= EXCURSION_SCALE && (sum > 0.0 || either_way) {
+                let worst = &mut self.worst[h - EXCURSION_SCALE];
+                *worst = worst.max(energy);
             }
         });
     }
@@ -125,35 +148,41 @@ impl Scales {
     /// Learns nothing but the worst excursion, and only from the good direction.
     pub fn learn_mirrored(&mut self, series: &mut Series, x: f64) {
         series.add(x, |h, sum| {
-            let scale = &mut self.0[h];
-            scale.mirrored += 1.0;
+            let Some(excursion) = h.checked_sub(EXCURSION_SCALE) else { return };
+            self.mirrored[excursion] += 1.0;
             let energy = (sum * sum * SHARES[h]) as f32;
-            if sum < 0.0 && energy > scale.worst {
-                scale.worst = energy;
+            if sum < 0.0 && energy > self.worst[excursion] {
+                self.worst[excursion] = energy;
             }
         });
     }
 
-    fn usable(&self) -> impl Iterator<Item = (usize, &Scale)> {
-        self.0.iter().enumerate().filter(|(_, s)| s.blocks >= BLOCKS_NEEDED)
+    /// Scales with enough blocks.
+    fn usable(&self) -> impl Iterator<Item = usize> {
+        (0..SCALES).filter(|h| self.blocks[*h] >= BLOCKS_NEEDED)
     }
 
     /// What the blocks say of the noise.
     pub fn long_run(&self, p: &Parameters) -> LongRun {
         let mut all = LongRun::default();
-        for (h, scale) in self.usable() {
-            let mean = f64::from(scale.energy / scale.blocks);
+        for h in self.usable() {
+            let mean = f64::from(self.energy[h] / self.blocks[h]);
             all.wander = mean * SHARES[h];
-            // The largest of several estimates is too large by chance: those of few blocks count by what is sure of them.
-            let sure = mean * (1.0 - p.few_blocks_discount * (2.0 / f64::from(scale.blocks)).sqrt());
-            all.variance = all.variance.max(sure);
-            all.excursions = all.excursions.max(sure);
-            let worst = f64::from(scale.worst);
-            // Shorter ones are no excursions but single windows, which the price of the bets takes in. At least 12 blocks:
-            // twice their logarithm is above 4.
-            if h >= EXCURSION_SCALE && worst * p.burst_factor > 4.0 * all.variance {
-                let usual = worst / (2.0 * libm::log(f64::from(scale.blocks + scale.mirrored)));
-                let factor = if scale.mirrored > 0.0 { p.excursion_factor_pair } else { p.excursion_factor };
+            // The excursions are never below the variance.
+            if mean > all.variance {
+                // The largest of several estimates is too large by chance: those of few blocks count by what is sure of them.
+                let sure = mean * (1.0 - p.few_blocks_discount * (2.0 / f64::from(self.blocks[h])).sqrt());
+                all.variance = all.variance.max(sure);
+                all.excursions = all.excursions.max(sure);
+            }
+            // Shorter ones are no excursions but single windows, which the price of the bets takes in.
+            let Some(excursion) = h.checked_sub(EXCURSION_SCALE) else { continue };
+            let worst = f64::from(self.worst[excursion]);
+            // At least 12 blocks: twice their logarithm is above 4.
+            if worst * p.burst_factor > 4.0 * all.variance {
+                let mirrored = self.mirrored[excursion];
+                let usual = worst / (2.0 * libm::log(f64::from(self.blocks[h] + mirrored)));
+                let factor = if mirrored > 0.0 { p.excursion_factor_pair } else { p.excursion_factor };
                 all.variance = all.variance.max(factor * usual);
                 // Normal noise has no more than the mean here. What has more comes in bursts, and longer ones may come.
                 let bursts = ((usual / mean - 1.5) / 0.5).clamp(0.0, 1.0);
@@ -166,7 +195,47 @@ impl Scales {
 
     /// Factor for a time that is noisier than usual, at least 1.
     pub fn noisy_hour(&self) -> f64 {
-        let recent = self.usable().filter(|(h, _)| *h < RECENT_SCALES);
-        recent.fold(1.0, |most, (_, s)| most.max(0.8 * f64::from(s.recent * s.blocks / (s.energy + f32::MIN_POSITIVE))))
+        let recent = self.usable().take_while(|h| *h < RECENT_SCALES);
+        recent.fold(1.0, |most, h| {
+            most.max(0.8 * f64::from(self.recent[h] * self.blocks[h] / (self.energy[h] + f32::MIN_POSITIVE)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The blocks that `n` residuals 1, 2, ... complete, as scale and sum.
+    fn completed(series: &mut Series, n: u32) -> Vec<(usize, f64)> {
+        let mut all = Vec::new();
+        (1..=n).for_each(|x| series.add(f64::from(x), |scale, sum| all.push((scale, sum))));
+        all
+    }
+
+    #[test]
+    fn every_length_completes_its_blocks() {
+        let all = completed(&mut Series::EMPTY.clone(), 1024);
+        for scale in 0..SCALES {
+            let length = 1usize << scale;
+            let sums: Vec<f64> = all.iter().filter(|(s, _)| *s == scale).map(|(_, sum)| *sum).collect();
+            let expected: Vec<f64> =
+                (0..1024 / length).map(|b| (b * length + 1..=(b + 1) * length).sum::<usize>() as f64).collect();
+            assert_eq!(sums, expected, "blocks of {length}");
+        }
+    }
+
+    #[test]
+    fn the_latest_residual_is_kept_until_a_cut() {
+        let mut series = Series::EMPTY;
+        assert!(series.previous().is_nan());
+        for n in 1..=9 {
+            series.add(f64::from(n), |_, _| {});
+            assert_eq!(series.previous(), f64::from(n));
+        }
+        series.cut();
+        assert!(series.previous().is_nan());
+        // Nothing of the block before the cut is in those after it.
+        assert_eq!(completed(&mut series, 2), [(0, 1.0), (0, 2.0), (1, 3.0)]);
     }
 }

@@ -66,8 +66,8 @@ impl StableSide {
         let mut d = Differences { canary_level: canary_mean, levels: self.slots, ..Differences::MISSING };
         if self.count >= 2 {
             let others = f64::from(self.count - 1);
-            for (series, x) in d.series.iter_mut().zip(self.slots) {
-                // NaN stays NaN: an empty slot has no difference.
+            // An empty slot has no difference.
+            for (series, x) in d.series.iter_mut().zip(self.slots).filter(|(_, x)| !x.is_nan()) {
                 *series = x - (self.sum - x) / others;
             }
         }

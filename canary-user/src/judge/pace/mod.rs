@@ -9,12 +9,16 @@ mod blocks;
 mod differences;
 mod noise;
 mod shape;
+mod shares;
 mod spread;
 mod track;
+
+use std::borrow::Cow;
 
 pub use bets::{Restarts, Stakes};
 pub use differences::{Differences, OWN, PLACEBOS, SERIES, StableSide};
 pub use noise::Sides;
+pub use spread::Spread;
 pub use track::{EFFECT_WINDOWS, Effect, Track};
 
 // The same noise, prices and bets, for what is not compared.
@@ -24,7 +28,8 @@ pub(super) use shape::{REACH, Shape};
 
 use alone::Alone;
 use noise::Noise;
-use spread::{BLOCK_WINDOWS, Spread};
+use shares::{CANARY, Shares, Sums, share};
+use spread::BLOCK_WINDOWS;
 
 use super::{
     earlier::Known,
@@ -71,6 +76,7 @@ impl Frame<'_> {
 #[derive(Clone, Debug)]
 pub struct Pace {
     parameters: Parameters,
+    tolerances: Vec<Tolerance>,
     indicators: Vec<Track>,
     /// By indicator: how much its readings jump.
     spreads: Vec<Spread>,
@@ -82,39 +88,38 @@ pub struct Pace {
     has_own_past: bool,
     /// P(t) as one more signal.
     mean: Track,
-    /// The window under way, by indicator.
-    rows: Vec<Differences>,
-    spread_rows: Vec<Differences>,
+    /// By indicator: the canary's difference of the latest block of steps.
+    canary_steps: Vec<f64>,
     p_stable: Option<f64>,
     restarts: Restarts,
     phase: Phase,
+    sides: Sides,
     windows: u64,
 }
 
 impl Pace {
-    /// Memory that one indicator takes, whatever happens: its level and how much it jumps. Until the first
-    /// `initial_windows` rows came together, these are kept besides.
+    /// Memory that one indicator takes with up to [`PLACEBOS`] placebos and an own past, beside its settings: its level and
+    /// how much it jumps. Until the first `initial_windows` rows came together these are kept besides, and with a single
+    /// stable instance what that does by itself ([`Pace::ALONE_BYTES`]).
     pub const INDICATOR_BYTES: usize = size_of::<Track>() + size_of::<Spread>();
+    pub const ALONE_BYTES: usize = size_of::<Alone>();
 
     /// One indicator per tolerance.
     pub fn new(parameters: Parameters, tolerances: &[Tolerance]) -> Self {
         let p = &parameters;
-        let indicators: Vec<Track> = tolerances.iter().map(|t| Track::new(Noise::new(p), *t)).collect();
-        let spreads = indicators.iter().map(|_| Spread::new(p)).collect();
-        let mut mean = Track::new(Noise::centred(p, P_SIGMA), Tolerance::default()).one_sided();
-        mean.margin = p.p_margin;
         Self {
-            indicators,
-            spreads,
+            tolerances: tolerances.to_vec(),
+            indicators: tolerances.iter().map(|t| Track::of_level(p, t.weight)).collect(),
+            spreads: tolerances.iter().map(|_| Spread::new(p)).collect(),
             earlier: vec![Known::default(); tolerances.len()],
             alone: Vec::new(),
             has_own_past: false,
-            mean,
-            rows: Vec::new(),
-            spread_rows: Vec::new(),
+            mean: Track::of_mean(p, P_SIGMA),
+            canary_steps: vec![f64::NAN; tolerances.len()],
             p_stable: None,
             restarts: Restarts::default(),
             phase: Phase::Baseline,
+            sides: Sides { canary: 0, stable: 0 },
             windows: 0,
             parameters,
         }
@@ -160,20 +165,18 @@ impl Pace {
         block_ends: bool,
     ) -> f64 {
         let p = &self.parameters;
-        self.rows.clear();
-        self.rows.extend(frame.differences.iter().zip(&self.indicators).map(|(d, t)| with_own_past(d, t, frame, p)));
-        let shares = self.mean_shares();
+        let shares = self.mean_shares(frame);
         self.p_stable = mean(&shares.series[..PLACEBOS]);
-        for (track, d) in self.indicators.iter_mut().zip(&self.rows) {
+        for (track, d) in self.indicators.iter_mut().zip(frame.differences) {
             if has_canary && track.noise.is_ready() {
-                track.record(d);
+                track.record(d.canary);
             }
             let canary = if has_canary { d.canary } else { f64::NAN };
-            became_ready |= track.learn(&d.series, canary, placebos, p);
+            became_ready |= track.learn(&with_own_past(d, &track.noise, frame, p), canary, placebos, p);
         }
         self.spreads.iter_mut().zip(frame.differences).for_each(|(spread, d)| spread.observe(d));
         if block_ends {
-            became_ready |= self.compare_spreads(frame, has_canary, placebos);
+            became_ready |= self.compare_spreads(frame, placebos);
         }
         self.mean.p = if has_canary { shares.canary } else { f64::NAN };
         self.mean.learn(&shares.series, self.mean.p, placebos, &self.parameters);
@@ -184,65 +187,59 @@ impl Pace {
     }
 
     /// The same for how much each indicator jumps. Answers whether one became ready.
-    fn compare_spreads(&mut self, frame: &Frame, has_canary: bool, placebos: usize) -> bool {
+    fn compare_spreads(&mut self, frame: &Frame, placebos: usize) -> bool {
         let p = &self.parameters;
         let mut became_ready = false;
-        self.spread_rows.clear();
-        for (spread, d) in self.spreads.iter_mut().zip(frame.differences) {
+        for ((spread, canary), d) in self.spreads.iter_mut().zip(&mut self.canary_steps).zip(frame.differences) {
             let steps = spread.differences(frame.canary_step_scale);
-            let mut row = with_own_past(&steps, &spread.track, frame, p);
+            let mut row = *with_own_past(&steps, &spread.noise, frame, p);
+            *canary = steps.canary;
             if frame.phase == Phase::Baseline && !d.series[OWN].is_nan() {
-                row.series[OWN] = std::mem::replace(&mut row.canary, f64::NAN);
+                row[OWN] = std::mem::replace(canary, f64::NAN);
             }
-            // A canary that jumps more is what is looked for here: its own steps do not excuse it.
-            became_ready |= spread.track.learn(&row.series, f64::NAN, placebos, p);
-            if has_canary && spread.track.noise.is_ready() {
-                spread.track.record(&row);
-            }
-            self.spread_rows.push(row);
+            became_ready |= spread.noise.learn(&row, placebos, p);
         }
         became_ready
     }
 
     /// P of the canary and of every placebo: the mean share of the margin used, over the indicators present.
-    fn mean_shares(&self) -> Differences {
-        let (mut sums, mut numbers) = ([0.0; SERIES + 1], [0.0; SERIES + 1]);
-        for (track, d) in self.indicators.iter().zip(&self.rows).filter(|(t, _)| t.noise.is_ready()) {
-            let mut add = |place: usize, d: f64, offset: f64| {
+    fn mean_shares(&self, frame: &Frame) -> Shares {
+        let mut sums = Sums::default();
+        for (track, d) in self.indicators.iter().zip(frame.differences).filter(|(t, _)| t.noise.is_ready()) {
+            let row = with_own_past(d, &track.noise, frame, &self.parameters);
+            let (weight, per_margin) = (track.weight(), 1.0 / track.margin);
+            for (j, (d, offset)) in row.iter().zip(track.noise.offsets()).enumerate() {
                 if !d.is_nan() {
-                    sums[place] += track.weight() * track.share(d, offset);
-                    numbers[place] += track.weight();
+                    sums.add(j, share(d - offset, per_margin), weight);
                 }
-            };
-            for (j, x) in d.series.iter().enumerate() {
-                add(j, *x, track.noise.series_offset(j));
             }
-            add(SERIES, d.canary, track.noise.derived.offset);
+            if !d.canary.is_nan() {
+                sums.add(CANARY, share(d.canary - track.derived.offset, per_margin), weight);
+            }
         }
-        let share = |place: usize| sums[place] / numbers[place];
-        Differences { canary: share(SERIES), series: std::array::from_fn(share), ..Differences::MISSING }
+        sums.means()
     }
 
     fn refresh(&mut self, frame: &Frame, has_canary: bool, all: bool) {
         let (p, sides) = (&self.parameters, frame.sides());
-        let known = self.indicators.iter_mut().zip(&self.earlier);
-        for (track, earlier) in known.filter(|(t, _)| t.noise.is_ready()) {
-            track.noise.derive(has_canary, sides, p);
-            track.set_margins(sides, p.tau0, earlier, p);
+        self.sides = sides;
+        let known = self.tolerances.iter().zip(&self.earlier);
+        let tracks = self.indicators.iter_mut().zip(known).filter(|(t, _)| t.noise.is_ready());
+        for (track, (tolerance, earlier)) in tracks {
+            let estimates = track.refresh(has_canary, sides, p);
+            track.set_margins(track.noise.offset_spread(&estimates, sides, p.tau0, earlier, p), tolerance, p);
         }
         // These change with a block only.
         let due = all || frame.phase != self.phase || self.windows.is_multiple_of(BLOCK_WINDOWS * REFRESH_WINDOWS);
-        for track in self.spreads.iter_mut().map(|s| &mut s.track).filter(|t| due && t.noise.is_ready()) {
-            track.noise.derive(false, sides, p);
-            track.set_margins(sides, p.spread_tau0, &Known::default(), p);
+        for spread in self.spreads.iter_mut().filter(|s| due && s.noise.is_ready()) {
+            spread.refresh(sides, p);
         }
-        self.mean.noise.derive(has_canary, sides, p);
-        for alone in self.alone.iter_mut().filter(|a| a.noise.is_ready()) {
-            alone.noise.derive(has_canary, sides, p);
-        }
-        for (track, alone) in self.indicators.iter_mut().zip(&self.alone) {
+        self.mean.refresh(has_canary, sides, p);
+        self.alone.iter_mut().for_each(|alone| alone.refresh(has_canary, sides, p));
+        let alone = self.alone.iter().zip(&self.tolerances);
+        for (track, (alone, tolerance)) in self.indicators.iter_mut().zip(alone) {
             if alone.stands_in(track, frame, p) {
-                track.set_margins_to(alone.offset_spread(p), p);
+                track.set_margins(alone.offset_spread(p), tolerance, p);
             }
         }
     }
@@ -252,22 +249,22 @@ impl Pace {
         if self.restarts.age() >= self.parameters.horizon_windows && self.evidence_ln(&[]) <= 0.0 {
             self.restarts = Restarts::default();
             self.indicators.iter_mut().for_each(|t| t.reset(false));
-            self.spreads.iter_mut().for_each(|s| s.track.reset(false));
+            self.spreads.iter_mut().for_each(Spread::reset);
             self.mean.reset(false);
         }
         let p = &self.parameters;
         let weight = self.restarts.next_weight(p.start_weight, p.horizon_windows);
-        for (i, (track, d)) in self.indicators.iter_mut().zip(&self.rows).enumerate() {
+        for (i, (track, d)) in self.indicators.iter_mut().zip(frame.differences).enumerate() {
             track.put_in(weight, p);
             match self.alone.get(i).filter(|alone| alone.stands_in(track, frame, p)) {
-                Some(alone) => track.bet_by(&alone.derived(), d.canary, frame.index, p),
+                Some(alone) => track.bet_by(&alone.derived, d.canary, frame.index, p),
                 None => bet(track, d.canary, frame, p),
             }
         }
-        for (i, spread) in self.spreads.iter_mut().enumerate() {
-            spread.track.put_in(weight, p);
-            if block_ends && let Some(d) = self.spread_rows.get(i) {
-                bet(&mut spread.track, d.canary, frame, p);
+        for (spread, canary) in self.spreads.iter_mut().zip(&self.canary_steps) {
+            spread.put_in(weight, p);
+            if block_ends && may_bet(&mut spread.noise, *canary, frame, p) {
+                spread.bet(*canary, frame.index, p);
             }
         }
         self.mean.put_in(weight, p);
@@ -304,7 +301,7 @@ impl Pace {
     }
 
     fn spread_evidence(&self, indicator: usize) -> f64 {
-        self.spreads[indicator].track.evidence(&self.restarts)
+        self.spreads[indicator].evidence(&self.restarts)
     }
 
     /// Whether an indicator's evidence comes from how much it jumps rather than from its level.
@@ -314,9 +311,9 @@ impl Pace {
         w * self.spread_evidence(indicator) > level.max(1.0)
     }
 
-    /// The track of how much an indicator jumps.
-    pub fn spread(&self, indicator: usize) -> &Track {
-        &self.spreads[indicator].track
+    /// How much an indicator jumps.
+    pub fn spread(&self, indicator: usize) -> &Spread {
+        &self.spreads[indicator]
     }
 
     /// ln of the e-value of the whole comparison: the weighted mean of the e-values of the indicators that ever had
@@ -353,6 +350,11 @@ impl Pace {
         track.has_baseline(&self.parameters) && self.healthy_evidence(indicator) >= 1.0 / self.parameters.beta
     }
 
+    /// What later rollouts should know of an indicator of `stable` instances; `None` while it is little.
+    pub fn known(&self, indicator: usize, stable: usize) -> Option<Known> {
+        self.indicators[indicator].noise.known(stable, self.sides, &self.parameters)
+    }
+
     /// First idea of the offset of a stable instance that is warming up in `series`.
     pub fn prime(&mut self, indicator: usize, series: usize, d: f64) {
         self.indicators[indicator].noise.prime(series, d);
@@ -361,14 +363,14 @@ impl Pace {
     /// The stable instance of `series` is gone.
     pub fn free(&mut self, series: usize) {
         self.indicators.iter_mut().for_each(|t| t.noise.free(series));
-        self.spreads.iter_mut().for_each(|s| s.track.noise.free(series));
+        self.spreads.iter_mut().for_each(|s| s.noise.free(series));
         self.mean.noise.free(series);
     }
 
     /// The set of stable instances changed.
     pub fn soften(&mut self) {
         self.indicators.iter_mut().for_each(|t| t.noise.soften());
-        self.spreads.iter_mut().for_each(|s| s.track.noise.soften());
+        self.spreads.iter_mut().for_each(|s| s.noise.soften());
         self.mean.noise.soften();
     }
 
@@ -383,7 +385,7 @@ impl Pace {
     pub fn reset_evidence(&mut self) {
         self.restarts = Restarts::default();
         self.indicators.iter_mut().for_each(|t| t.reset(true));
-        self.spreads.iter_mut().for_each(Spread::reset);
+        self.spreads.iter_mut().for_each(Spread::forget_canary);
         self.mean.reset(true);
         self.phase = Phase::Baseline;
     }
@@ -391,33 +393,40 @@ impl Pace {
 
 /// Bets once there is enough baseline.
 fn bet(track: &mut Track, canary: f64, frame: &Frame, p: &Parameters) {
-    if learns_from_pair(track, frame, p) {
-        return;
-    }
-    if track.has_baseline(p) {
+    if may_bet(&mut track.noise, canary, frame, p) {
         track.bet(canary, frame.index, p);
     }
-    if frame.stable_instances < 2 {
-        track.noise.learn_mirrored(canary);
+}
+
+/// Whether there is enough baseline to bet. Where there is no placebo, noise goes on learning from the canary's difference.
+fn may_bet(noise: &mut Noise, canary: f64, frame: &Frame, p: &Parameters) -> bool {
+    if learns_from_pair(noise, frame, p) {
+        return false;
     }
+    let has_baseline = noise.has_baseline(p);
+    if frame.stable_instances < 2 {
+        noise.learn_mirrored(canary);
+    }
+    has_baseline
 }
 
 /// With one stable instance there is no placebo. Then the pair itself, during its first judged windows, is taken
 /// as the canary's own past: offset and noise are learned from it, and bets begin after it.
-fn learns_from_pair(track: &Track, frame: &Frame, p: &Parameters) -> bool {
+fn learns_from_pair(noise: &Noise, frame: &Frame, p: &Parameters) -> bool {
     frame.phase == Phase::Judged
         && frame.stable_instances < 2
-        && track.noise.placebo_pairs() < p.minimum_baseline
+        && noise.placebo_pairs() < p.minimum_baseline
         // P(t) is there once the initial windows gave location and scale, and needs its own minimum.
-        && track.noise.own_windows() <= p.minimum_baseline + p.initial_windows as u64
+        && noise.own_windows() <= p.minimum_baseline + p.initial_windows as u64
 }
 
-fn with_own_past(d: &Differences, track: &Track, frame: &Frame, p: &Parameters) -> Differences {
-    let mut d = *d;
-    if learns_from_pair(track, frame, p) {
-        d.series[OWN] = d.canary;
+/// The row that is learned from.
+fn with_own_past<'a>(d: &'a Differences, noise: &Noise, frame: &Frame, p: &Parameters) -> Cow<'a, [f64; SERIES]> {
+    let mut row = Cow::Borrowed(&d.series);
+    if learns_from_pair(noise, frame, p) {
+        row.to_mut()[OWN] = d.canary;
     }
-    d
+    row
 }
 
 /// Mean of what is not NaN.

@@ -4,7 +4,6 @@
 //! Nothing is looked at twice but the first `initial_windows` rows, which give location and scale to start from.
 
 use super::{
-    bets::bennett,
     blocks::{LongRun, Scales, Series},
     differences::{OWN, PLACEBOS, SERIES},
     shape::{REACH, Shape},
@@ -15,62 +14,91 @@ use crate::judge::{
 };
 
 /// What an offset still weighs after the set of instances changed.
-const OFFSET_AFTER_CHANGE: f32 = 300.0;
+const OFFSET_AFTER_CHANGE: u16 = 300;
 /// Windows after which the shape of the noise is learned: before that the scale is too rough.
-const SHAPE_AFTER: u64 = 64;
+const SHAPE_AFTER: u8 = 64;
 /// Windows that the first median of a series weighs: few, since the same windows are then learned from.
-const START_WEIGHT: f32 = 10.0;
+const START_WEIGHT: u16 = 10;
 /// Scale of an indicator none of whose rows had a difference.
 const SCALE_UNKNOWN: f64 = 0.1;
 /// How fast the scale follows, per window of all placebos together.
 const SCALE_RATE: f64 = 0.01;
 
+/// What is compared, which sets how its noise is learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The level of an indicator.
+    Level,
+    /// How much it jumps from window to window.
+    Steps,
+    /// P(t): it is centred by construction, so its series have no offset of their own.
+    Mean,
+}
+
+impl Kind {
+    /// Robust standard deviations up to which a deviation counts at least.
+    fn clip(self, p: &Parameters) -> f64 {
+        if self == Kind::Steps { p.spread_clip } else { p.clip }
+    }
+}
+
 /// The noise of one indicator. See `docs/judge.md` for the formulas.
 #[derive(Clone, Debug)]
 pub struct Noise {
-    /// P(t) is centred by construction, so its series have no offset of their own.
-    learns_offset: bool,
-    /// Robust standard deviations up to which a deviation counts at least, and up to which it counts now: further where the
-    /// noise has a long memory, because there a change of a few of them is still small against the long run.
-    clip: f64,
-    reach: f64,
-    /// Rows kept until there are enough to start from; then empty for good.
-    initial: Option<Vec<[f32; SERIES]>>,
+    /// Kept until there is enough to start from; then empty for good.
+    initial: Option<Box<Initial>>,
+    /// By series: mean difference, and the blocks under way.
+    offsets: [f64; SERIES],
     series: [Series; SERIES],
     scales: Scales,
+    shape: Shape,
     /// Robust standard deviation.
     pub sigma: f64,
-    windows: u64,
+    /// Robust standard deviations up to which a deviation counts now: further than at least where the noise has a long
+    /// memory, because there a change of a few of them is still small against the long run.
+    reach: f64,
     /// Sums of x^2, of x times its predecessor, and their number.
     square_sum: f64,
     lagged_sum: f64,
-    pairs: u64,
-    placebo_pairs: u64,
-    own_windows: u64,
-    /// Mean squared step from one window to the next: of the placebos, and of the canary.
+    pairs: u32,
+    placebo_pairs: u32,
+    own_windows: u32,
+    /// Windows learned from, as far as the shape waits for them.
+    windows: u8,
+    kind: Kind,
+    /// Mean squared step of the placebos from one window to the next.
     placebo_step: f64,
-    canary_step: f64,
-    canary_previous: f64,
-    shape: Shape,
-    pub derived: Derived,
 }
 
-/// What follows from the noise; refreshed every few windows.
+/// The first rows with a difference.
+#[derive(Clone, Debug, Default)]
+struct Initial {
+    rows: Vec<[f32; SERIES]>,
+}
+
+/// How far the canary jumps from window to window: one that is noisier than the placebos is trusted less.
 #[derive(Clone, Copy, Debug)]
-pub struct Derived {
-    /// Long-run variance per window of the canary's difference.
-    pub long_run_variance: f64,
-    /// The same without the factor for a canary that is noisier than the placebos.
-    pub placebo_variance: f64,
+pub struct CanarySteps {
+    mean_square: f64,
+    previous: f64,
+}
+
+/// What the noise says at one moment of the canary's difference.
+#[derive(Clone, Copy, Debug)]
+pub struct Estimates {
+    /// Long-run variance per window, without the factor for a canary that is noisier than the placebos.
+    pub variance: f64,
+    /// The same with room for bursts on the canary that are longer than those seen.
+    pub excursions: f64,
     /// Variance of long block means when nothing happens.
     pub wander: f64,
     /// Where the canary is expected to be.
     pub offset: f64,
-    /// Largest deviation that counts.
+    /// Variance of the canary's steps over those of the placebos, within 1 and 25.
+    pub canary_factor: f64,
+    /// Robust standard deviation, and the largest deviation that counts.
+    sigma: f64,
     pub clip: f64,
-    /// For bets on "worse", which leave room for bursts on the canary, and for those on "healthy".
-    pub worse: Terms,
-    pub better: Terms,
 }
 
 /// What bets are made by.
@@ -80,6 +108,11 @@ pub struct Terms {
     pub precision: f64,
     /// e^-price of each bet.
     pub discount: [f64; BETS],
+}
+
+impl Terms {
+    /// Before the noise is known, when nothing is bet.
+    pub const UNKNOWN: Terms = Terms { precision: 1.0, discount: [0.0; BETS] };
 }
 
 /// Sizes of both sides, which say how much less (or more) the canary's difference varies than a placebo's.
@@ -100,47 +133,55 @@ impl Sides {
     }
 }
 
-impl Noise {
-    pub fn new(p: &Parameters) -> Self {
-        Self::clipped(p, p.clip)
-    }
+impl CanarySteps {
+    pub const NONE: CanarySteps = CanarySteps { mean_square: 0.0, previous: f64::NAN };
 
-    /// With another clip than that of levels.
-    pub fn clipped(p: &Parameters, clip: f64) -> Self {
-        let terms = Terms { precision: 1.0, discount: std::array::from_fn(|a| libm::exp(-bennett(p.bet(a), clip))) };
+    /// Follows the canary's difference; NaN is left out.
+    pub fn follow(&mut self, d: f64, noise: &Noise, p: &Parameters) {
+        if d.is_nan() || !noise.is_ready() {
+            return;
+        }
+        let previous = std::mem::replace(&mut self.previous, d);
+        if previous.is_nan() {
+            return;
+        }
+        let limit = 1.5 * noise.kind.clip(p) * noise.sigma;
+        let step = (d - previous).clamp(-limit, limit);
+        if self.mean_square <= 0.0 {
+            self.mean_square = noise.placebo_step;
+        }
+        self.mean_square += 0.02 * (step * step - self.mean_square);
+    }
+}
+
+impl Noise {
+    pub fn new(kind: Kind, p: &Parameters) -> Self {
         Self {
-            learns_offset: true,
-            clip,
-            reach: clip,
-            initial: Some(Vec::new()),
+            initial: Some(Box::default()),
+            offsets: [0.0; SERIES],
             series: [Series::EMPTY; SERIES],
             scales: Scales::default(),
+            shape: Shape::default(),
             sigma: SCALE_UNKNOWN,
-            windows: 0,
+            reach: kind.clip(p),
             square_sum: 0.0,
             lagged_sum: 0.0,
             pairs: 0,
             placebo_pairs: 0,
             own_windows: 0,
+            windows: 0,
+            kind,
             placebo_step: 0.0,
-            canary_step: 0.0,
-            canary_previous: f64::NAN,
-            shape: Shape::default(),
-            derived: Derived {
-                long_run_variance: 1.0,
-                placebo_variance: 1.0,
-                wander: 0.0,
-                offset: 0.0,
-                clip,
-                worse: terms,
-                better: terms,
-            },
         }
     }
 
-    /// For P(t): centred, of known rough scale.
-    pub fn centred(p: &Parameters, sigma: f64) -> Self {
-        Self { learns_offset: false, initial: None, sigma, ..Self::new(p) }
+    /// For P(t), of known rough scale.
+    pub fn of_mean(p: &Parameters, sigma: f64) -> Self {
+        Self { initial: None, sigma, ..Self::new(Kind::Mean, p) }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Whether location and scale are known.
@@ -150,62 +191,70 @@ impl Noise {
 
     /// Whether there was any row with a difference.
     pub fn has_rows(&self) -> bool {
-        self.initial.as_ref().is_none_or(|rows| !rows.is_empty())
+        self.initial.as_ref().is_none_or(|initial| !initial.rows.is_empty())
     }
 
     /// Placebo windows learned from, summed over the series.
     pub fn pairs(&self) -> u64 {
-        self.pairs
+        self.pairs.into()
     }
 
     /// The part of them that came from stable instances.
     pub fn placebo_pairs(&self) -> u64 {
-        self.placebo_pairs
+        self.placebo_pairs.into()
+    }
+
+    /// Whether there is enough baseline to bet.
+    pub fn has_baseline(&self, p: &Parameters) -> bool {
+        self.is_ready() && self.pairs() >= p.minimum_baseline
     }
 
     /// Windows of the canary's own past.
     pub fn own_windows(&self) -> u64 {
-        self.own_windows
+        self.own_windows.into()
     }
 
     pub fn has_own_past(&self) -> bool {
-        self.series[OWN].offset_n > 0.0
+        self.series[OWN].offset_n > 0
     }
 
-    pub fn series_offset(&self, series: usize) -> f64 {
-        self.series[series].offset
+    /// Mean difference of each series.
+    pub fn offsets(&self) -> &[f64; SERIES] {
+        &self.offsets
     }
 
-    /// Learns from one row. `placebos` is the number of placebo series in use.
-    pub fn learn(&mut self, row: &[f64; SERIES], placebos: usize, p: &Parameters) {
+    /// Learns from one row. `placebos` is the number of placebo series in use. Answers whether location and scale became
+    /// known just now.
+    pub fn learn(&mut self, row: &[f64; SERIES], placebos: usize, p: &Parameters) -> bool {
         if row.iter().all(|d| d.is_nan()) {
-            return;
+            return false;
         }
-        let Some(rows) = &mut self.initial else {
+        let Some(initial) = &mut self.initial else {
             self.learn_row(row, placebos, p);
-            return;
+            return false;
         };
-        rows.push(row.map(|d| d as f32));
-        if rows.len() >= p.initial_windows
-            && let Some(rows) = self.initial.take()
-        {
-            self.start_from(&rows, p);
-            rows.iter().for_each(|row| self.learn_row(&row.map(f64::from), placebos, p));
-            self.derive(false, Sides { canary: 1, stable: placebos }, p);
+        initial.rows.push(row.map(|d| d as f32));
+        if initial.rows.len() < p.initial_windows {
+            return false;
         }
+        let rows = std::mem::take(&mut initial.rows);
+        self.initial = None;
+        self.start_from(&rows, p);
+        rows.iter().for_each(|row| self.learn_row(&row.map(f64::from), placebos, p));
+        true
     }
 
     /// Robust location of each series and common scale: medians, so that start-up peaks do no harm.
     fn start_from(&mut self, rows: &[[f32; SERIES]], p: &Parameters) {
         let mut deviations = Vec::new();
-        for (j, series) in self.series.iter_mut().enumerate() {
+        for (j, (series, offset)) in self.series.iter_mut().zip(&mut self.offsets).enumerate() {
             let mut values: Vec<f64> = rows.iter().map(|r| f64::from(r[j])).filter(|d| !d.is_nan()).collect();
             if values.is_empty() {
                 continue;
             }
             let location = median(&mut values);
-            series.offset_n = (values.len() as f32).min(START_WEIGHT);
-            series.offset = location;
+            series.offset_n = values.len().min(START_WEIGHT.into()) as u16;
+            *offset = location;
             deviations.extend(values.iter().map(|d| (d - location).abs()));
         }
         // 1.4826 makes the median absolute deviation a standard deviation for normal noise.
@@ -213,46 +262,46 @@ impl Noise {
     }
 
     fn learn_row(&mut self, row: &[f64; SERIES], placebos: usize, p: &Parameters) {
-        self.windows += 1;
+        self.windows = self.windows.saturating_add(1);
         let learns_shape = self.windows > SHAPE_AFTER + 1;
         let rate = SCALE_RATE / (placebos + 1) as f64;
-        let (near, limit) = (self.clip * self.sigma, self.reach * self.sigma);
+        let (near, limit) = (self.kind.clip(p) * self.sigma, self.reach * self.sigma);
         let per_sigma = 1.0 / self.sigma;
         // Streaming MAD: half of normal noise lies within 0.6745 standard deviations.
         let half = 0.6745 * self.sigma;
-        let mut outside = 0.0;
-        for (j, d) in row.iter().enumerate() {
+        let (mut outside, mut pairs) = (0.0, 0);
+        let has_own = !row[OWN].is_nan();
+        let own_pairs = u32::from(has_own && !self.series[OWN].previous().is_nan());
+        let (mut square_sum, mut lagged_sum, mut placebo_step) = (self.square_sum, self.lagged_sum, self.placebo_step);
+        for (j, (d, (series, offset))) in row.iter().zip(self.series.iter_mut().zip(&mut self.offsets)).enumerate() {
             if d.is_nan() {
                 continue;
             }
-            let series = &mut self.series[j];
-            let residual = d - series.offset;
+            let residual = d - *offset;
             let x = bounded(residual, limit);
             if learns_shape {
                 self.shape.add(x * per_sigma);
             }
             outside += if residual.abs() > half { 1.0 } else { -1.0 };
-            if self.learns_offset {
-                series.learn_offset(bounded(residual, near));
-            }
-            let previous = f64::from(std::mem::replace(&mut series.previous, x as f32));
+            let previous = series.previous();
             // In a pair of equals an excursion either way shows what one of them does when nothing is wrong.
             let either_way = j == OWN && placebos < 2;
             self.scales.learn(series, x, placebos, either_way);
-            self.own_windows += u64::from(j == OWN);
+            if self.kind != Kind::Mean {
+                series.learn_offset(offset, bounded(residual, near));
+            }
             if !previous.is_nan() {
-                self.pairs += 1;
-                self.placebo_pairs += u64::from(j < PLACEBOS);
-                self.square_sum += x * x;
-                self.lagged_sum += x * previous;
+                pairs += 1;
+                square_sum += x * x;
+                lagged_sum += x * previous;
                 let step = (x - previous) * (x - previous);
-                if self.placebo_step > 0.0 {
-                    self.placebo_step += rate * (step - self.placebo_step);
-                } else {
-                    self.placebo_step = step;
-                }
+                placebo_step = if placebo_step > 0.0 { placebo_step + rate * (step - placebo_step) } else { step };
             }
         }
+        self.pairs = self.pairs.saturating_add(pairs);
+        self.placebo_pairs = self.placebo_pairs.saturating_add(pairs - own_pairs);
+        self.own_windows = self.own_windows.saturating_add(u32::from(has_own));
+        (self.square_sum, self.lagged_sum, self.placebo_step) = (square_sum, lagged_sum, placebo_step);
         self.sigma = (self.sigma * (1.0 + rate * outside)).max(p.scale_floor);
     }
 
@@ -264,32 +313,16 @@ impl Noise {
             return;
         }
         let limit = self.reach * self.sigma;
-        let x = (d - self.series[OWN].offset).clamp(-limit, limit);
+        let x = (d - self.offsets[OWN]).clamp(-limit, limit);
         self.scales.learn_mirrored(&mut self.series[OWN], x);
     }
 
-    /// Follows how far the canary jumps from window to window: a canary noisier than the placebos is trusted less.
-    pub fn follow_canary(&mut self, d: f64) {
-        if d.is_nan() || !self.is_ready() {
-            return;
-        }
-        let previous = std::mem::replace(&mut self.canary_previous, d);
-        if previous.is_nan() {
-            return;
-        }
-        let limit = 1.5 * self.clip * self.sigma;
-        let step = (d - previous).clamp(-limit, limit);
-        if self.canary_step <= 0.0 {
-            self.canary_step = self.placebo_step;
-        }
-        self.canary_step += 0.02 * (step * step - self.canary_step);
-    }
-
-    /// Refreshes [`Derived`].
-    pub fn derive(&mut self, has_canary: bool, sides: Sides, p: &Parameters) {
+    /// Refreshes what is concluded from what was learned. `canary`: how far it jumps, where that is held against it.
+    pub fn estimate(&mut self, canary: Option<&CanarySteps>, sides: Sides, p: &Parameters) -> Estimates {
+        self.shape.fade();
         let LongRun { mut variance, mut excursions, mut wander } = self.scales.long_run(p);
         if self.pairs > 20 {
-            let n = self.pairs as f64;
+            let n = f64::from(self.pairs);
             let phi = ((self.lagged_sum / (self.square_sum + 1e-300)).max(0.0) + 0.5 / n.sqrt()).min(0.97);
             variance = variance.max(self.square_sum / n * (1.0 + phi) / (1.0 - phi));
         }
@@ -301,55 +334,68 @@ impl Noise {
         excursions = factor * excursions.max(variance);
         variance *= factor;
         wander *= share;
-        let mut canary_factor = 1.0;
-        if has_canary && self.placebo_step > 0.0 && self.canary_step > 0.0 {
-            canary_factor = (self.canary_step / (share * self.placebo_step)).clamp(1.0, 25.0);
-        }
-        self.reach = (self.clip * (variance / factor).sqrt() / self.sigma).clamp(self.clip, REACH);
-        let scale = (share * canary_factor).sqrt();
-        let clip = self.reach * self.sigma * scale;
-        let terms = |variance: f64, smallest_bet: f64| {
-            let precision = 1.0 / (canary_factor * variance).sqrt();
-            let (sigma, clip) = (self.sigma * scale * precision, clip * precision);
-            Terms { precision, discount: self.shape.discounts(smallest_bet, sigma, clip) }
+        let canary_step = canary.map_or(0.0, |steps| steps.mean_square);
+        let canary_factor = if self.placebo_step > 0.0 && canary_step > 0.0 {
+            (canary_step / (share * self.placebo_step)).clamp(1.0, 25.0)
+        } else {
+            1.0
         };
-        self.derived = Derived {
-            long_run_variance: canary_factor * variance,
-            placebo_variance: variance,
+        let least = self.kind.clip(p);
+        self.reach = (least * (variance / factor).sqrt() / self.sigma).clamp(least, REACH);
+        let scale = (share * canary_factor).sqrt();
+        Estimates {
+            variance,
+            excursions,
             wander,
             offset: self.canary_offset(),
-            clip,
-            worse: terms(excursions, p.smallest_bet),
-            better: terms(variance, p.smallest_bet_healthy),
-        };
+            canary_factor,
+            sigma: self.sigma * scale,
+            clip: self.reach * self.sigma * scale,
+        }
+    }
+
+    /// What bets from this size on are made by where the long-run variance of the canary's difference is `variance`.
+    pub fn terms(&self, estimates: &Estimates, variance: f64, smallest_bet: f64) -> Terms {
+        let precision = 1.0 / variance.sqrt();
+        let (sigma, clip) = (estimates.sigma * precision, estimates.clip * precision);
+        Terms { precision, discount: self.shape.discounts(smallest_bet, sigma, clip) }
     }
 
     /// Where the canary is expected: at its own past if that is known, else where stable instances are on average.
     fn canary_offset(&self) -> f64 {
-        if !self.learns_offset {
+        if self.kind == Kind::Mean {
             return 0.0;
         }
-        if self.has_own_past() { self.series[OWN].offset } else { self.placebo_offset() }
+        if self.has_own_past() { self.offsets[OWN] } else { self.placebo_offset() }
     }
 
     /// Mean offset of the stable instances.
     fn placebo_offset(&self) -> f64 {
-        let (mut sum, mut n) = (0.0, 0.0);
-        for series in self.series[..PLACEBOS].iter().filter(|s| s.offset_n > 0.0) {
-            sum += series.offset;
-            n += 1.0;
-        }
+        let (sum, n) = self.placebo_offsets().fold((0.0, 0.0), |(sum, n), (offset, _)| (sum + offset, n + 1.0));
         if n > 0.0 { sum / n } else { 0.0 }
+    }
+
+    /// The offsets of the placebos that were learned from, and the windows behind each.
+    fn placebo_offsets(&self) -> impl Iterator<Item = (f64, f64)> {
+        let placebos = self.offsets[..PLACEBOS].iter().zip(&self.series);
+        placebos.filter(|(_, series)| series.offset_n > 0).map(|(offset, series)| (*offset, f64::from(series.offset_n)))
     }
 
     /// What the margin has to leave for: offsets between instances and wander, as a standard deviation of ln.
     /// `tau0` is the spread between equal instances before it is seen, here or `earlier`.
-    pub fn offset_spread(&self, sides: Sides, tau0: f64, earlier: &Known, p: &Parameters) -> f64 {
-        let d = &self.derived;
+    pub fn offset_spread(
+        &self,
+        estimates: &Estimates,
+        sides: Sides,
+        tau0: f64,
+        earlier: &Known,
+        p: &Parameters,
+    ) -> f64 {
         let tau0_squared = tau0 * tau0;
-        let wander = d.wander.max(earlier.wander);
+        let wander = estimates.wander.max(earlier.wander);
         if self.has_own_past() {
-            return (d.placebo_variance / f64::from(self.series[OWN].offset_n) + 0.25 * tau0_squared + wander).sqrt();
+            let n = f64::from(self.series[OWN].offset_n);
+            return (estimates.variance / n + 0.25 * tau0_squared + wander).sqrt();
         }
         let (k, m) = (sides.canary.max(1) as f64, sides.stable.max(1) as f64);
         let (spread, others) = self.offset_squares(sides.stable, 0.0);
@@ -364,41 +410,43 @@ impl Noise {
         let m = stable.max(1) as f64;
         let mean = self.placebo_offset();
         let (mut squares, mut known) = (0.0, 0.0);
-        for series in self.series[..PLACEBOS].iter().filter(|s| s.offset_n > 0.0) {
-            let b = (series.offset - mean) * (m - 1.0) / m;
-            squares += b * b - noise / f64::from(series.offset_n);
+        for (offset, n) in self.placebo_offsets() {
+            let b = (offset - mean) * (m - 1.0) / m;
+            squares += b * b - noise / n;
             known += 1.0f64;
         }
         (squares.max(0.0), (known - 1.0).max(0.0))
     }
 
     /// What later rollouts should know of `stable` instances; `None` while it is little.
-    pub fn known(&self, stable: usize, p: &Parameters) -> Option<Known> {
-        let (offset_squares, freedom) = self.offset_squares(stable, self.derived.placebo_variance);
-        let much = 3 * p.minimum_baseline;
-        (self.is_ready() && self.placebo_pairs >= much && freedom > 0.0).then_some(Known {
-            offset_squares,
-            freedom,
-            wander: self.derived.wander,
-        })
+    pub fn known(&self, stable: usize, sides: Sides, p: &Parameters) -> Option<Known> {
+        if !self.is_ready() || self.placebo_pairs() < 3 * p.minimum_baseline {
+            return None;
+        }
+        // A copy, as estimates set how far deviations count from here on.
+        let Estimates { variance, wander, .. } = self.clone().estimate(None, sides, p);
+        let (offset_squares, freedom) = self.offset_squares(stable, variance);
+        (freedom > 0.0).then_some(Known { offset_squares, freedom, wander })
     }
 
     /// First idea of the offset of an instance that is warming up.
     pub fn prime(&mut self, series: usize, d: f64) {
         if !d.is_nan() {
-            let series = &mut self.series[series];
-            series.learn_offset(d - series.offset);
+            let residual = d - self.offsets[series];
+            self.series[series].learn_offset(&mut self.offsets[series], residual);
         }
     }
 
     /// The instance of this series is gone: what was learned about noise stays, its offset does not.
     pub fn free(&mut self, series: usize) {
         self.series[series] = Series::EMPTY;
+        self.offsets[series] = 0.0;
         if series == OWN {
             self.own_windows = 0;
         }
         // Kept rows of a series that is gone must not become the offset of its successor.
-        self.initial.iter_mut().flatten().for_each(|row| row[series] = f32::NAN);
+        let rows = self.initial.iter_mut().flat_map(|initial| &mut initial.rows);
+        rows.for_each(|row| row[series] = f32::NAN);
     }
 
     /// The set of stable instances changed, and with it what each is compared with: offsets are learned anew
@@ -406,17 +454,8 @@ impl Noise {
     pub fn soften(&mut self) {
         for series in &mut self.series {
             series.cut();
-            if series.offset_n > OFFSET_AFTER_CHANGE {
-                series.offset_n = OFFSET_AFTER_CHANGE;
-            }
+            series.offset_n = series.offset_n.min(OFFSET_AFTER_CHANGE);
         }
-    }
-
-    /// Another canary: its own past and its own noisiness are not those of the one before.
-    pub fn forget_canary(&mut self) {
-        self.free(OWN);
-        self.canary_step = 0.0;
-        self.canary_previous = f64::NAN;
     }
 }
 

@@ -6,101 +6,155 @@
 //! that alone: the frame says by how much the canary's are to be taken smaller.
 
 use super::{
-    differences::{Differences, PLACEBOS, StableSide},
-    noise::Noise,
-    track::Track,
+    bets::Restarts,
+    differences::{Differences, OWN, PLACEBOS, SERIES, StableSide},
+    noise::{Kind, Noise, Sides, Terms},
+    track::Worse,
 };
-use crate::judge::parameters::{Parameters, Tolerance};
+use crate::judge::{earlier::Known, parameters::Parameters};
 
 /// Blocks that the usual step remembers.
-const MEMORY_STEPS: f32 = 500.0;
+const MEMORY_STEPS: u16 = 500;
 /// A block counts at most so many times the usual step when that is learned.
 const STEP_LIMIT: f32 = 10.0;
 
 /// Windows whose steps are taken together.
 pub const BLOCK_WINDOWS: u64 = 4;
 
+/// The canary's place among the steps.
+const CANARY: usize = PLACEBOS;
+
 /// The companion of one indicator.
 #[derive(Clone, Debug)]
 pub struct Spread {
-    pub track: Track,
-    stable: [Steps; PLACEBOS],
-    canary: Steps,
-    /// Mean step of stable and the number of steps behind it.
-    usual: f32,
-    usual_n: f32,
+    pub noise: Noise,
+    margin: f64,
+    /// Where the canary is expected to be, and the largest deviation that counts.
+    offset: f64,
+    clip: f64,
+    terms: Terms,
+    worse: Worse,
+    steps: Steps,
 }
 
-/// Steps of one instance in the block under way.
-#[derive(Clone, Copy, Debug)]
+/// Steps of each instance in the block under way: the placebos, and the mean of the canary as the last.
+#[derive(Clone, Debug)]
 struct Steps {
-    previous: f32,
-    sum: f32,
-    n: f32,
+    previous: [f32; SERIES],
+    sum: [f32; SERIES],
+    n: [u8; SERIES],
+    /// Mean step of stable and the number of steps behind it.
+    usual: f32,
+    usual_n: u16,
 }
 
 impl Steps {
-    const NONE: Steps = Steps { previous: f32::NAN, sum: 0.0, n: 0.0 };
+    const NONE: Steps =
+        Steps { previous: [f32::NAN; SERIES], sum: [0.0; SERIES], n: [0; SERIES], usual: 0.0, usual_n: 0 };
 
-    fn add(&mut self, level: f64) {
-        let level = level as f32;
-        let step = (level - self.previous).abs();
-        self.previous = level;
-        // NaN where either is missing.
-        if step >= 0.0 {
-            self.sum += step;
-            self.n += 1.0;
+    fn add(&mut self, levels: &[f64; PLACEBOS], canary: f64) {
+        for (j, level) in levels.iter().chain([&canary]).enumerate() {
+            let now = *level as f32;
+            let previous = std::mem::replace(&mut self.previous[j], now);
+            if now.is_nan() || previous.is_nan() {
+                continue;
+            }
+            self.sum[j] += (now - previous).abs();
+            self.n[j] += 1;
         }
     }
 
+    fn learn_usual(&mut self, step: f32) {
+        self.usual_n = (self.usual_n + 1).min(MEMORY_STEPS);
+        self.usual += (step - self.usual) / f32::from(self.usual_n);
+    }
+
     /// Mean step of the block, which ends. NaN where more than half of it is missing.
-    fn take(&mut self) -> f32 {
-        let mean = if 2.0 * self.n >= BLOCK_WINDOWS as f32 { self.sum / self.n } else { f32::NAN };
-        (self.sum, self.n) = (0.0, 0.0);
-        mean
+    fn take(&mut self, j: usize) -> f32 {
+        let n = f32::from(std::mem::take(&mut self.n[j]));
+        let sum = std::mem::take(&mut self.sum[j]);
+        if 2.0 * n >= BLOCK_WINDOWS as f32 { sum / n } else { f32::NAN }
     }
 }
 
 impl Spread {
     pub fn new(p: &Parameters) -> Self {
-        let tolerance = Tolerance { delta: p.spread_delta, ..Tolerance::default() };
         Self {
-            track: Track::new(Noise::clipped(p, p.spread_clip), tolerance).one_sided(),
-            stable: [Steps::NONE; PLACEBOS],
-            canary: Steps::NONE,
-            usual: 0.0,
-            usual_n: 0.0,
+            noise: Noise::new(Kind::Steps, p),
+            margin: 1.0,
+            offset: 0.0,
+            clip: 0.0,
+            // Nothing is bet before the noise is known.
+            terms: Terms::UNKNOWN,
+            worse: Worse::NONE,
+            steps: Steps::NONE,
         }
     }
 
     /// Takes a window in.
     pub fn observe(&mut self, d: &Differences) {
-        self.stable.iter_mut().zip(d.levels).for_each(|(steps, level)| steps.add(level));
-        self.canary.add(d.canary_level);
+        self.steps.add(&d.levels, d.canary_level);
+    }
+
+    /// Refreshes what follows from the noise.
+    pub fn refresh(&mut self, sides: Sides, p: &Parameters) {
+        // A canary that jumps more is what is looked for here: its own steps do not excuse it.
+        let estimates = self.noise.estimate(None, sides, p);
+        self.terms = self.noise.terms(&estimates, estimates.excursions, p.smallest_bet);
+        (self.offset, self.clip) = (estimates.offset, estimates.clip);
+        self.margin = p.spread_delta
+            + p.margin_multiplier * self.noise.offset_spread(&estimates, sides, p.spread_tau0, &Known::default(), p);
+    }
+
+    pub fn put_in(&mut self, weight: f64, p: &Parameters) {
+        self.worse.put_in(weight, p);
+    }
+
+    /// Bets on the canary's difference in window `index`.
+    pub fn bet(&mut self, canary: f64, index: u64, p: &Parameters) {
+        if !canary.is_nan() {
+            self.worse.bet(canary - self.offset - self.margin, self.clip, &self.terms, index, p);
+        }
+    }
+
+    /// The e-value against "not worse than the margin".
+    pub fn evidence(&self, restarts: &Restarts) -> f64 {
+        self.worse.evidence(restarts)
+    }
+
+    /// Window at which the current run of evidence began.
+    pub fn run_start(&self) -> Option<u64> {
+        self.worse.run_start()
     }
 
     /// Differences of the roots of the block that ends.
     pub fn differences(&mut self, canary_scale: f64) -> Differences {
-        let known = self.usual > 0.0;
-        let per_usual = 1.0 / f64::from(self.usual);
+        let steps = &mut self.steps;
+        let known = steps.usual > 0.0;
+        let per_usual = 1.0 / f64::from(steps.usual);
         let root = |step: f64| if known { (1.0 + step * per_usual).sqrt() } else { f64::NAN };
         let mut side = StableSide::default();
-        for (j, steps) in self.stable.iter_mut().enumerate() {
-            let step = steps.take();
+        for j in 0..PLACEBOS {
+            let step = steps.take(j);
             if step.is_nan() {
                 continue;
             }
             side.add(Some(j), root(f64::from(step)));
-            self.usual_n = (self.usual_n + 1.0).min(MEMORY_STEPS);
-            let bounded = if known { step.min(STEP_LIMIT * self.usual) } else { step };
-            self.usual += (bounded - self.usual) / self.usual_n;
+            steps.learn_usual(if known { step.min(STEP_LIMIT * steps.usual) } else { step });
         }
-        side.pair(root(f64::from(self.canary.take()) * canary_scale))
+        side.pair(root(f64::from(steps.take(CANARY)) * canary_scale))
     }
 
-    /// Another canary.
+    /// Drops evidence.
     pub fn reset(&mut self) {
-        self.canary = Steps::NONE;
-        self.track.reset(true);
+        self.worse = Worse::NONE;
+    }
+
+    /// Another canary: evidence is dropped, and what was learned of the canary's own past.
+    pub fn forget_canary(&mut self) {
+        self.reset();
+        self.noise.free(OWN);
+        self.steps.previous[CANARY] = f32::NAN;
+        self.steps.take(CANARY);
     }
 }

@@ -1,20 +1,17 @@
 //! One signal of the comparison: an indicator, or P(t) itself.
 
+use std::num::NonZeroU64;
+
 use super::{
-    bets::{Restarts, Stakes, powers},
-    differences::{Differences, SERIES},
-    noise::{Derived, Noise, Sides, Terms},
+    bets::{Restarts, Stakes, at_most, powers},
+    differences::{OWN, SERIES},
+    noise::{CanarySteps, Estimates, Kind, Noise, Sides, Terms},
+    shares::{P_LIMIT, share},
 };
-use crate::judge::{
-    earlier::Known,
-    parameters::{BETS, Parameters, Tolerance},
-};
+use crate::judge::parameters::{BETS, Parameters, Tolerance};
 
 /// Windows over which an effect is averaged.
 pub const EFFECT_WINDOWS: usize = 10;
-/// P and its parts end here, so that one signal cannot drown the others.
-const P_LIMIT: f64 = 3.0;
-
 /// Stakes on "healthy" stop growing at this many times what is needed, so that a later change is noticed soon.
 const HEALTHY_LIMIT: f64 = 100.0;
 
@@ -22,36 +19,140 @@ const HEALTHY_LIMIT: f64 = 100.0;
 #[derive(Clone, Debug)]
 pub struct Track {
     pub noise: Noise,
-    tolerance: Tolerance,
-    /// Whether "healthy" rests on it too.
-    tells_healthy: bool,
+    canary_steps: CanarySteps,
+    pub derived: Derived,
+    weight: f64,
     /// The smallest change of ln that counts, and the one that "healthy" has to exclude.
     pub margin: f64,
     pub margin_healthy: f64,
-    per_margin: f64,
-    stakes: Stakes,
+    worse: Worse,
     stakes_healthy: Stakes,
-    /// The latest differences beyond the offset, oldest overwritten.
+    /// The latest differences beyond the offset, oldest overwritten, and the place of the next.
     recent: [f64; EFFECT_WINDOWS],
-    recent_n: usize,
     /// Share of the margin used in the latest window; NaN where missing.
     pub p: f64,
-    /// Since when the excess is above the margin: the onset.
-    run: Run,
-    /// Since when it is above half the margin: long enough to tell a leak from a step.
-    trend: Run,
-    pub bets: u64,
+    /// Since when the excess is above half the margin: long enough to tell a leak from a step.
+    trend: Trend,
+    bets: u32,
+    next_recent: u8,
 }
 
-/// Cumulative sum of scores since it was last at its minimum: where a change most likely began.
+/// What follows from the noise; refreshed every few windows.
+#[derive(Clone, Copy, Debug)]
+pub struct Derived {
+    /// Long-run variance per window of the canary's difference.
+    pub long_run_variance: f64,
+    /// Where the canary is expected to be.
+    pub offset: f64,
+    /// Largest deviation that counts.
+    pub clip: f64,
+    /// For bets on "worse", which leave room for bursts on the canary.
+    pub worse: Terms,
+    /// e^-price of each bet on "healthy", which are made by the long-run variance.
+    pub healthy_discount: [f64; BETS],
+}
+
+impl Derived {
+    /// Before the noise is known, when nothing is bet.
+    pub const UNKNOWN: Derived = Derived {
+        long_run_variance: 1.0,
+        offset: 0.0,
+        clip: 0.0,
+        worse: Terms::UNKNOWN,
+        healthy_discount: [0.0; BETS],
+    };
+
+    pub fn of(noise: &Noise, estimates: &Estimates, p: &Parameters) -> Self {
+        let variance = estimates.canary_factor * estimates.variance;
+        Self {
+            long_run_variance: variance,
+            offset: estimates.offset,
+            clip: estimates.clip,
+            worse: noise.terms(estimates, estimates.canary_factor * estimates.excursions, p.smallest_bet),
+            healthy_discount: noise.terms(estimates, variance, p.smallest_bet_healthy).discount,
+        }
+    }
+}
+
+/// Bets on "worse than the margin".
+#[derive(Clone, Debug)]
+pub struct Worse {
+    stakes: Stakes,
+    /// Sum of the scores since it was last at its minimum, and the window after that: where a change most likely began. One
+    /// more than its index.
+    score_sum: f64,
+    after_start: Option<NonZeroU64>,
+}
+
+impl Worse {
+    pub const NONE: Worse = Worse { stakes: Stakes::NONE, score_sum: 0.0, after_start: None };
+
+    pub fn put_in(&mut self, weight: f64, p: &Parameters) {
+        self.stakes.put_in(weight, &p.bet_shares);
+    }
+
+    /// Bets on the excess over the margin in window `index`.
+    #[inline]
+    pub fn bet(&mut self, above: f64, clip: f64, terms: &Terms, index: u64, p: &Parameters) {
+        let score = score(above, clip, terms.precision);
+        self.stakes.settle(&factors(score, p.smallest_bet, &terms.discount, p));
+        if self.score_sum + score <= 0.0 {
+            (self.score_sum, self.after_start) = (0.0, None);
+            return;
+        }
+        self.score_sum += score;
+        if self.after_start.is_none() {
+            self.after_start = NonZeroU64::MIN.checked_add(index);
+        }
+    }
+
+    /// The e-value against "not worse than the margin".
+    pub fn evidence(&self, restarts: &Restarts) -> f64 {
+        self.stakes.e_value(restarts)
+    }
+
+    /// Window at which the current run of evidence began.
+    pub fn run_start(&self) -> Option<u64> {
+        self.after_start.map(|after| after.get() - 1)
+    }
+}
+
+/// A deviation in long-run standard deviations.
+fn score(x: f64, clip: f64, precision: f64) -> f64 {
+    x.clamp(-clip, clip) * precision
+}
+
+/// What each bet is multiplied by.
+fn factors(z: f64, smallest_bet: f64, discount: &[f64; BETS], p: &Parameters) -> [f64; BETS] {
+    let mut factors = powers(smallest_bet, z);
+    for (factor, discount) in factors.iter_mut().zip(discount) {
+        // Less gain keeps it an e-process.
+        *factor = at_most(*factor * discount, p.gain_limit);
+    }
+    factors
+}
+
+/// A straight line through the excess since its cumulated scores were last at their minimum.
 #[derive(Clone, Copy, Debug, Default)]
-struct Run {
-    sum: f64,
-    start: Option<u64>,
+struct Trend {
+    score_sum: f64,
     excess_sum: f64,
-    /// Sum of the excess times its place in the run.
+    /// Sum of the excess times its place.
     excess_moment: f64,
-    windows: u64,
+    windows: u32,
+}
+
+impl Trend {
+    fn add(&mut self, score: f64, excess: f64) {
+        if self.score_sum + score <= 0.0 {
+            *self = Self::default();
+            return;
+        }
+        self.score_sum += score;
+        self.excess_sum += excess;
+        self.excess_moment += excess * f64::from(self.windows);
+        self.windows = self.windows.saturating_add(1);
+    }
 }
 
 /// The effect on one indicator, as differences of ln.
@@ -63,76 +164,77 @@ pub struct Effect {
 }
 
 impl Track {
-    pub fn new(noise: Noise, tolerance: Tolerance) -> Self {
+    pub fn new(noise: Noise, weight: f64) -> Self {
         Self {
             noise,
-            tolerance,
-            tells_healthy: true,
+            canary_steps: CanarySteps::NONE,
+            derived: Derived::UNKNOWN,
+            weight,
             margin: 1.0,
             margin_healthy: 1.0,
-            per_margin: 1.0,
-            stakes: Stakes::NONE,
+            worse: Worse::NONE,
             stakes_healthy: Stakes::NONE,
             recent: [f64::NAN; EFFECT_WINDOWS],
-            recent_n: 0,
             p: f64::NAN,
-            run: Run::default(),
-            trend: Run::default(),
+            trend: Trend::default(),
             bets: 0,
+            next_recent: 0,
         }
     }
 
-    /// For a signal that nothing but a regression is read from.
-    pub fn one_sided(self) -> Self {
-        Self { tells_healthy: false, ..self }
+    /// P(t) as a signal, of known rough scale.
+    pub fn of_mean(p: &Parameters, sigma: f64) -> Self {
+        Self { margin: p.p_margin, ..Self::new(Noise::of_mean(p, sigma), 1.0) }
+    }
+
+    /// An indicator.
+    pub fn of_level(p: &Parameters, weight: f64) -> Self {
+        Self::new(Noise::new(Kind::Level, p), weight)
     }
 
     /// Weight in the evidence and in P(t).
     pub fn weight(&self) -> f64 {
-        self.tolerance.weight
+        self.weight
     }
 
-    /// Share of the margin that difference `d` uses when `offset` is expected.
-    pub fn share(&self, d: f64, offset: f64) -> f64 {
-        ((d - offset) * self.per_margin).clamp(-P_LIMIT, P_LIMIT)
+    /// Windows that were bet on.
+    pub fn bets(&self) -> u64 {
+        self.bets.into()
     }
 
     /// Learns from the placebos and follows the canary where there is one. Answers whether location and scale
     /// became known just now.
     pub fn learn(&mut self, row: &[f64; SERIES], canary: f64, placebos: usize, p: &Parameters) -> bool {
-        let was_ready = self.noise.is_ready();
-        self.noise.learn(row, placebos, p);
-        self.noise.follow_canary(canary);
-        self.noise.is_ready() && !was_ready
+        let became_ready = self.noise.learn(row, placebos, p);
+        self.canary_steps.follow(canary, &self.noise, p);
+        became_ready
     }
 
-    /// Margins for these sides, with the spread between equal instances that is assumed before it is seen, here or earlier.
-    pub fn set_margins(&mut self, sides: Sides, tau0: f64, earlier: &Known, p: &Parameters) {
-        let spread = self.noise.offset_spread(sides, tau0, earlier, p);
-        self.set_margins_to(spread, p);
+    /// Refreshes what follows from the noise.
+    pub fn refresh(&mut self, has_canary: bool, sides: Sides, p: &Parameters) -> Estimates {
+        let estimates = self.noise.estimate(has_canary.then_some(&self.canary_steps), sides, p);
+        self.derived = Derived::of(&self.noise, &estimates, p);
+        estimates
     }
 
-    /// Margins that leave room for offsets and wander of this standard deviation.
-    pub fn set_margins_to(&mut self, spread: f64, p: &Parameters) {
+    /// Sets margins that leave room for offsets and wander of this standard deviation.
+    pub fn set_margins(&mut self, spread: f64, tolerance: &Tolerance, p: &Parameters) {
         let extra = p.margin_multiplier * spread;
-        self.margin = self.tolerance.delta + extra;
-        self.per_margin = 1.0 / self.margin;
-        self.margin_healthy = self.tolerance.delta_healthy + p.healthy_margin_share * extra;
+        self.margin = tolerance.delta + extra;
+        self.margin_healthy = tolerance.delta_healthy + p.healthy_margin_share * extra;
     }
 
     /// Keeps the canary's difference for the effect and, after the warm-up, for nothing else.
-    pub fn record(&mut self, d: &Differences) {
-        let excess = d.canary - self.noise.derived.offset;
-        self.p = self.share(d.canary, self.noise.derived.offset);
-        self.recent[self.recent_n % EFFECT_WINDOWS] = excess;
-        self.recent_n += 1;
+    pub fn record(&mut self, canary: f64) {
+        let excess = canary - self.derived.offset;
+        self.p = share(excess, 1.0 / self.margin);
+        self.recent[usize::from(self.next_recent)] = excess;
+        self.next_recent = (self.next_recent + 1) % EFFECT_WINDOWS as u8;
     }
 
     pub fn put_in(&mut self, weight: f64, p: &Parameters) {
-        if weight > 0.0 {
-            self.stakes.put_in(weight, &p.bet_shares);
-            self.stakes_healthy.put_in(weight, &[1.0 / BETS as f64; BETS]);
-        }
+        self.worse.put_in(weight, p);
+        self.stakes_healthy.put_in(weight, &[1.0 / BETS as f64; BETS]);
     }
 
     /// Whether there ever was a pair of readings to learn from.
@@ -146,46 +248,35 @@ impl Track {
 
     /// Whether there is enough baseline to bet.
     pub fn has_baseline(&self, p: &Parameters) -> bool {
-        self.noise.is_ready() && self.noise.pairs() >= p.minimum_baseline
+        self.noise.has_baseline(p)
     }
 
     /// Bets on the canary's difference in window `index`, against and for it.
     pub fn bet(&mut self, canary: f64, index: u64, p: &Parameters) {
-        let derived = self.noise.derived;
+        let derived = self.derived;
         self.bet_by(&derived, canary, index, p);
     }
 
     /// The same with noise that was learned elsewhere.
+    #[inline]
     pub fn bet_by(&mut self, noise: &Derived, canary: f64, index: u64, p: &Parameters) {
         if canary.is_nan() {
             return;
         }
         let excess = canary - noise.offset;
-        let score = |x: f64, terms: &Terms| x.clamp(-noise.clip, noise.clip) * terms.precision;
-        let factors = |z: f64, smallest_bet: f64, terms: &Terms| -> [f64; BETS] {
-            let mut factors = powers(smallest_bet, z);
-            for (factor, discount) in factors.iter_mut().zip(terms.discount) {
-                // Less gain keeps it an e-process.
-                *factor = (*factor * discount).min(p.gain_limit);
-            }
-            factors
-        };
-        let worse = score(excess - self.margin, &noise.worse);
-        self.stakes.settle(&factors(worse, p.smallest_bet, &noise.worse));
-        self.bets += 1;
-        if self.tells_healthy {
-            let better = score(self.margin_healthy - excess, &noise.better);
-            self.stakes_healthy
-                .settle_up_to(&factors(better, p.smallest_bet_healthy, &noise.better), HEALTHY_LIMIT / p.beta);
+        self.worse.bet(excess - self.margin, noise.clip, &noise.worse, index, p);
+        self.bets = self.bets.saturating_add(1);
+        if self.noise.kind() == Kind::Level {
+            let better = score(self.margin_healthy - excess, noise.clip, 1.0 / noise.long_run_variance.sqrt());
+            let factors = factors(better, p.smallest_bet_healthy, &noise.healthy_discount, p);
+            self.stakes_healthy.settle_up_to(&factors, HEALTHY_LIMIT / p.beta);
         }
-        let half = score(excess - 0.5 * self.margin, &noise.worse);
-        self.run.add(worse, excess, index);
-        self.trend.add(half, excess, index);
+        self.trend.add(score(excess - 0.5 * self.margin, noise.clip, noise.worse.precision), excess);
     }
 
     /// The e-value against "not worse than the margin".
     pub fn evidence(&self, restarts: &Restarts) -> f64 {
-        self.stakes.e_value(restarts)
+        self.worse.evidence(restarts)
     }
 
     /// The e-value against "worse than the healthy margin". Restarted like the other: one bad stretch that proved nothing
@@ -196,20 +287,20 @@ impl Track {
 
     /// Window at which the current run of evidence began.
     pub fn run_start(&self) -> Option<u64> {
-        self.run.start
+        self.worse.run_start()
     }
 
     /// Whether the canary's excess has been rising since the run of evidence began: a leak, not a step. The slope of a
     /// straight line has to be clear of the noise and to explain a good part of the excess.
     pub fn is_growing(&self) -> bool {
-        let Run { excess_sum, excess_moment, windows, .. } = self.trend;
-        if windows < 2 * EFFECT_WINDOWS as u64 {
+        let Trend { excess_sum, excess_moment, windows, .. } = self.trend;
+        if windows < 2 * EFFECT_WINDOWS as u32 {
             return false;
         }
-        let n = windows as f64;
+        let n = f64::from(windows);
         let mean = excess_sum / n;
         let slope = (excess_moment - 0.5 * (n - 1.0) * excess_sum) / (n * (n * n - 1.0) / 12.0);
-        let error = (12.0 * self.noise.derived.long_run_variance / (n * n * n)).sqrt();
+        let error = (12.0 * self.derived.long_run_variance / (n * n * n)).sqrt();
         slope > 2.5 * error && slope * n > 0.25 * mean
     }
 
@@ -219,7 +310,7 @@ impl Track {
             sum += x;
             n += 1.0;
         }
-        let half_width = 1.96 * (self.noise.derived.long_run_variance / n).sqrt();
+        let half_width = 1.96 * (self.derived.long_run_variance / n).sqrt();
         (n > 0.0).then(|| Effect { mean: sum / n, half_width })
     }
 
@@ -230,29 +321,15 @@ impl Track {
 
     /// Drops evidence, keeps noise. `another_canary`: what was learned about the canary's own past goes too.
     pub fn reset(&mut self, another_canary: bool) {
-        self.stakes = Stakes::NONE;
-        self.run = Run::default();
-        self.trend = Run::default();
+        self.worse = Worse::NONE;
+        self.trend = Trend::default();
         if another_canary {
             self.stakes_healthy = Stakes::NONE;
             self.bets = 0;
             self.recent = [f64::NAN; EFFECT_WINDOWS];
             self.p = f64::NAN;
-            self.noise.forget_canary();
+            self.noise.free(OWN);
+            self.canary_steps = CanarySteps::NONE;
         }
-    }
-}
-
-impl Run {
-    fn add(&mut self, score: f64, excess: f64, index: u64) {
-        if self.sum + score <= 0.0 {
-            *self = Run::default();
-            return;
-        }
-        self.sum += score;
-        self.excess_sum += excess;
-        self.excess_moment += excess * self.windows as f64;
-        self.windows += 1;
-        self.start.get_or_insert(index);
     }
 }

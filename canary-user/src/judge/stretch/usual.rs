@@ -118,7 +118,7 @@ impl Usual {
         }
         self.weight = (self.weight + 1.0).min(p.stretch_reference_windows as f64);
         self.level += x / self.weight;
-        let previous = f64::from(std::mem::replace(&mut self.series.previous, x as f32));
+        let previous = self.series.previous();
         self.scales.learn(&mut self.series, x, 1, true);
         if !previous.is_nan() {
             self.pairs += 1.0;
@@ -136,6 +136,7 @@ impl Usual {
     /// Refreshes [`Terms`] by the judge's own estimates: the largest variance over blocks of any length, what autocorrelation
     /// asks for, and what the worst excursion does.
     fn derive(&mut self, delta: f64, p: &Parameters) {
+        self.shape.fade();
         let blocks = self.scales.long_run(p);
         let mut variance = blocks.variance;
         if self.pairs > 20.0 {

@@ -82,3 +82,9 @@ fn events_that_clump_are_told_from_those_that_do_not() {
     assert!((4.0..14.0).contains(&clumped), "{clumped}");
     assert!(not < 0.6, "{not}");
 }
+
+#[test]
+fn an_indicator_takes_at_most_two_kilobytes() {
+    use super::super::pace::Pace;
+    const { assert!(Pace::INDICATOR_BYTES <= 2048 && Pace::ALONE_BYTES <= 1024) };
+}

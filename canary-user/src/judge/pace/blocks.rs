@@ -67,7 +67,7 @@ impl Series {
     }
 
     /// Adds a residual and hands each block that it completes to `complete`, with its scale and sum.
-    #[inline]
+    #[inline(always)]
     fn add(&mut self, x: f64, mut complete: impl FnMut(usize, f64)) {
         let place = self.place;
         self.place = (place + 1) % LONGEST;
@@ -116,7 +116,7 @@ pub struct Scales {
 
 impl Scales {
     /// Learns from one residual. `either_way`: excursions in the good direction count as well.
-    #[inline]
+    #[inline(always)]
     pub fn learn(&mut self, series: &mut Series, x: f64, placebos: usize, either_way: bool) {
         let placebos = placebos as u16;
         let per_window = 1.0 / (RECENT_WINDOWS * f32::from(placebos.max(1)));

@@ -92,7 +92,7 @@ impl Worse {
     }
 
     /// Bets on the excess over the margin in window `index`.
-    #[inline]
+    #[inline(always)]
     pub fn bet(&mut self, above: f64, clip: f64, terms: &Terms, index: u64, p: &Parameters) {
         let score = score(above, clip, terms.precision);
         self.stakes.settle(&factors(score, p.smallest_bet, &terms.discount, p));
@@ -258,7 +258,7 @@ impl Track {
     }
 
     /// The same with noise that was learned elsewhere.
-    #[inline]
+    #[inline(always)]
     pub fn bet_by(&mut self, noise: &Derived, canary: f64, index: u64, p: &Parameters) {
         if canary.is_nan() {
             return;

@@ -378,6 +378,7 @@ impl Pace {
     pub fn drop_evidence(&mut self) {
         self.restarts = Restarts::default();
         self.indicators.iter_mut().for_each(|t| t.reset(false));
+        self.spreads.iter_mut().for_each(Spread::reset);
         self.mean.reset(false);
     }
 

@@ -88,3 +88,16 @@ fn an_indicator_takes_at_most_two_kilobytes() {
     use super::super::pace::Pace;
     const { assert!(Pace::INDICATOR_BYTES <= 2048 && Pace::ALONE_BYTES <= 1024) };
 }
+
+/// Stakes that were left would be bet again beside the new ones, and alpha would not hold.
+#[test]
+fn evidence_that_is_dropped_is_dropped_for_the_steps_too() {
+    let mut judge = new_judge();
+    run(&mut judge, &mut Service::new(1, 3, 0.3), 900, 1000, by_turns);
+    let cpu = Indicator::CpuPerWork as usize;
+    assert!(judge.pace.is_spread(cpu), "{}", judge.pace.indicator_evidence(cpu));
+    judge.pace.drop_evidence();
+    for i in 0..Indicator::COUNT {
+        assert!((judge.pace.indicator_evidence(i) - 1.0).abs() < 1e-9, "{i}: {}", judge.pace.indicator_evidence(i));
+    }
+}

@@ -13,6 +13,8 @@ use crate::{
 pub struct Scale {
     /// Runs of equal versions, in all kinds together; the other figures of full and quick.
     pub equal: usize,
+    /// The same with one stable instance.
+    pub pair: usize,
     pub harder: usize,
     pub step: usize,
     pub counts: usize,
@@ -21,8 +23,9 @@ pub struct Scale {
     pub days: usize,
 }
 
-pub const FULL: Scale = Scale { equal: 6000, harder: 1200, step: 100, counts: 20_000, compared: 100, days: 120 };
-pub const QUICK: Scale = Scale { equal: 240, harder: 40, step: 12, counts: 400, compared: 10, days: 12 };
+pub const FULL: Scale =
+    Scale { equal: 6000, pair: 20_000, harder: 1200, step: 100, counts: 20_000, compared: 100, days: 120 };
+pub const QUICK: Scale = Scale { equal: 240, pair: 80, harder: 40, step: 12, counts: 400, compared: 10, days: 12 };
 
 /// One figure with what it has to be.
 #[derive(Clone, Debug, Serialize)]
@@ -66,7 +69,7 @@ pub fn experiments(scale: Scale) -> Vec<Experiment> {
     let own = Size { own_past: true, ..usual };
     for kind in ORDINARY {
         add(format!("equal {}", kind.name), kind, usual, Effect::Equal, scale.equal / ORDINARY.len(), scale.compared);
-        add(format!("pair {}", kind.name), kind, pair, Effect::Equal, scale.equal / ORDINARY.len() / 3, 0);
+        add(format!("pair {}", kind.name), kind, pair, Effect::Equal, scale.pair / ORDINARY.len(), 0);
     }
     add("equal bursty".into(), BURSTY, usual, Effect::Equal, scale.harder, scale.compared);
     add("equal tau2".into(), TAU2, usual, Effect::Equal, scale.harder / 2, scale.compared);

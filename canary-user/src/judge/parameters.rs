@@ -120,7 +120,8 @@ pub struct Parameters {
     pub tau0_weight: f64,
     /// How many standard deviations of offset and wander the margin adds to `delta`.
     pub margin_multiplier: f64,
-    /// Share of the margin for noise that the healthy test adds to `delta_healthy`.
+    /// Share of the margin for noise that the healthy test adds to `delta_healthy` at most: only as much as an equal version
+    /// needs to be shown healthy within the horizon.
     pub healthy_margin_share: f64,
     /// A window's deviation counts up to this many standard deviations: robust ones, or those of the long run where they are
     /// larger (up to 12 robust ones).
@@ -233,7 +234,7 @@ impl Default for Parameters {
             tau0: 0.005,
             tau0_weight: 1.5,
             margin_multiplier: 3.1,
-            healthy_margin_share: 0.2,
+            healthy_margin_share: 0.5,
             clip: 3.0,
             smallest_bet: 0.1,
             smallest_bet_healthy: 0.05,

@@ -100,7 +100,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(gain_limit, "gain_limit", number 1.5 to 1000.0, "the most by which one window can multiply the evidence of an indicator, so that several have to agree"),
     setting!(clip, "clip", number 0.5 to 12.0, "a window's deviation counts up to this many standard deviations: robust ones, or those of the long run where they are larger"),
     setting!(margin_multiplier, "margin_multiplier", number 0.0 to 10.0, "standard deviations of offset and wander that the margin adds to `delta`"),
-    setting!(healthy_margin_share, "healthy_margin_share", number 0.0 to 1.0, "share of that addition that the healthy test adds to `delta_healthy`"),
+    setting!(healthy_margin_share, "healthy_margin_share", number 0.0 to 1.0, "the most that the healthy test adds to `delta_healthy` where an equal version could not be shown to be below that within the horizon, as a share of that addition"),
     setting!(tau0, "tau0", number 0.0 to 0.5, "spread between equal instances (standard deviation of ln) that is assumed before it was seen"),
     setting!(tau0_weight, "tau0_weight", number 0.1 to 1000.0, "how many instances' worth of observation `tau0` stands for"),
     setting!(scale_floor, "scale_floor", number 0.000001 to 0.5, "smallest scale of noise (standard deviation of ln) that is believed"),

@@ -21,6 +21,8 @@ pub struct Alone {
     pub derived: Derived,
     /// Variance of long block means.
     wander: f64,
+    /// Long-run variance per window.
+    pub usual_variance: f64,
 }
 
 impl Alone {
@@ -30,6 +32,7 @@ impl Alone {
             canary_steps: CanarySteps::NONE,
             derived: Derived::UNKNOWN,
             wander: 0.0,
+            usual_variance: 1.0,
         }
     }
 
@@ -48,7 +51,7 @@ impl Alone {
         if self.noise.is_ready() {
             let estimates = self.noise.estimate(has_canary.then_some(&self.canary_steps), sides, p);
             self.derived = Derived { offset: 0.0, ..Derived::of(&self.noise, &estimates, p) };
-            self.wander = estimates.wander;
+            (self.wander, self.usual_variance) = (estimates.wander, estimates.usual_variance);
         }
     }
 

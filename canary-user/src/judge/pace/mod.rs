@@ -227,7 +227,8 @@ impl Pace {
         let tracks = self.indicators.iter_mut().zip(known).filter(|(t, _)| t.noise.is_ready());
         for (track, (tolerance, earlier)) in tracks {
             let estimates = track.refresh(has_canary, sides, p);
-            track.set_margins(track.noise.offset_spread(&estimates, sides, p.tau0, earlier, p), tolerance, p);
+            let spread = track.noise.offset_spread(&estimates, sides, p.tau0, earlier, p);
+            track.set_margins(spread, estimates.usual_variance, tolerance, p);
         }
         // These change with a block only.
         let due = all || frame.phase != self.phase || self.windows.is_multiple_of(BLOCK_WINDOWS * REFRESH_WINDOWS);
@@ -239,7 +240,7 @@ impl Pace {
         let alone = self.alone.iter().zip(&self.tolerances);
         for (track, (alone, tolerance)) in self.indicators.iter_mut().zip(alone) {
             if alone.stands_in(track, frame, p) {
-                track.set_margins(alone.offset_spread(p), tolerance, p);
+                track.set_margins(alone.offset_spread(p), alone.usual_variance, tolerance, p);
             }
         }
     }

@@ -90,6 +90,8 @@ pub struct Estimates {
     pub variance: f64,
     /// The same with room for bursts on the canary that are longer than those seen.
     pub excursions: f64,
+    /// The first without the factor for a noisy hour.
+    pub usual_variance: f64,
     /// Variance of long block means when nothing happens.
     pub wander: f64,
     /// Where the canary is expected to be.
@@ -332,6 +334,7 @@ impl Noise {
         let share = if self.has_own_past() { 1.0 } else { sides.variance_share() };
         let factor = share * self.scales.noisy_hour();
         excursions = factor * excursions.max(variance);
+        let usual_variance = share * variance;
         variance *= factor;
         wander *= share;
         let canary_step = canary.map_or(0.0, |steps| steps.mean_square);
@@ -346,6 +349,7 @@ impl Noise {
         Estimates {
             variance,
             excursions,
+            usual_variance,
             wander,
             offset: self.canary_offset(),
             canary_factor,

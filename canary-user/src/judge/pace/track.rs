@@ -15,6 +15,10 @@ pub const EFFECT_WINDOWS: usize = 10;
 /// Stakes on "healthy" stop growing at this many times what is needed, so that a later change is noticed soon.
 const HEALTHY_LIMIT: f64 = 100.0;
 
+/// Standard deviations below its mean at which the evidence for an equal version is still to be enough: 99 of 100 are shown
+/// to be healthy within the horizon.
+const HEALTHY_SURE: f64 = 2.33;
+
 /// Noise, margin and stakes of one signal.
 #[derive(Clone, Debug)]
 pub struct Track {
@@ -117,6 +121,18 @@ impl Worse {
     }
 }
 
+/// The change of ln that "healthy" has to exclude: `delta_healthy`, or where the noise is so large that this could not be
+/// shown even of an equal version, as much as can be within the horizon, up to a share of what the margin adds for noise.
+fn margin_healthy(extra: f64, usual_variance: f64, tolerance: &Tolerance, p: &Parameters) -> f64 {
+    // For a margin of x standard deviations of the mean over the horizon, the logarithm of the best bet is x^2/2 in the end,
+    // give or take x. It has to bring its part of the stake to 1/beta.
+    let needed = libm::log(BETS as f64 / (p.beta * p.start_weight));
+    let x = HEALTHY_SURE + (HEALTHY_SURE * HEALTHY_SURE + 2.0 * needed).sqrt();
+    let can_be_shown = x * (usual_variance / p.horizon_windows as f64).sqrt();
+    let most = tolerance.delta_healthy + p.healthy_margin_share * extra;
+    tolerance.delta_healthy.max(can_be_shown.min(most))
+}
+
 /// A deviation in long-run standard deviations.
 fn score(x: f64, clip: f64, precision: f64) -> f64 {
     x.clamp(-clip, clip) * precision
@@ -217,11 +233,11 @@ impl Track {
         estimates
     }
 
-    /// Sets margins that leave room for offsets and wander of this standard deviation.
-    pub fn set_margins(&mut self, spread: f64, tolerance: &Tolerance, p: &Parameters) {
+    /// Sets margins that leave room for offsets and wander of this standard deviation. `usual_variance`: of the long run.
+    pub fn set_margins(&mut self, spread: f64, usual_variance: f64, tolerance: &Tolerance, p: &Parameters) {
         let extra = p.margin_multiplier * spread;
         self.margin = tolerance.delta + extra;
-        self.margin_healthy = tolerance.delta_healthy + p.healthy_margin_share * extra;
+        self.margin_healthy = margin_healthy(extra, usual_variance, tolerance, p);
     }
 
     /// Keeps the canary's difference for the effect and, after the warm-up, for nothing else.
@@ -331,5 +347,24 @@ impl Track {
             self.noise.free(OWN);
             self.canary_steps = CanarySteps::NONE;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_healthy_margin_is_no_wider_than_the_noise_asks_for() {
+        let (p, tolerance) = (Parameters::default(), Tolerance::default());
+        let margin = |deviation: f64| {
+            let wander = deviation / 512f64.sqrt();
+            margin_healthy(p.margin_multiplier * wander, deviation * deviation, &tolerance, &p)
+        };
+        // 6.277 standard deviations of the mean over the horizon have to fit in.
+        assert_eq!(margin(0.5), tolerance.delta_healthy);
+        assert_eq!(margin(0.95), tolerance.delta_healthy);
+        assert!((margin(1.1) - 6.277 * 1.1 / 60.0).abs() < 1e-3, "{}", margin(1.1));
+        assert!((margin(4.0) - (0.1 + 0.5 * 3.1 * 4.0 / 512f64.sqrt())).abs() < 1e-9, "{}", margin(4.0));
     }
 }

@@ -10,9 +10,10 @@ use canary_e2e::{
 };
 use serde_json::Value;
 
-const LABELS: [&str; 13] = [
+const LABELS: [&str; 14] = [
     "deployment",
     "role",
+    "shape",
     "version",
     "indicator",
     "state",

@@ -188,6 +188,7 @@ impl Play {
             Step::Finds(state) => {
                 *fake.is_honest.lock().unwrap() = state.is_none();
                 *fake.state.lock().unwrap() = state.unwrap_or(State::InEffect);
+                fake.taken_back.lock().unwrap().clear();
             }
             Step::WillNot(refuses) => *fake.will_not.lock().unwrap() = refuses.then(|| "not now".into()),
             Step::Leads(leads) => *fake.leads.lock().unwrap() = leads,
@@ -332,6 +333,16 @@ fn a_quarantine_that_comes_into_effect_after_it_was_undone_ends() {
     assert_eq!((end.called.len(), &*end.held), (1, &[][..]), "{end:?}");
     let undone = end.lives[0].1.iter().filter(|s| **s == Stage::Undone).count();
     assert!(undone == 1 && end.lives[0].1.last() == Some(&Stage::Undone), "{end:?}");
+    check(&end).expect("every property holds of it");
+}
+
+/// What is said of one that was taken back is not said of the next.
+#[test]
+fn a_second_quarantine_ends_too() {
+    let regressed = [Step::Says(Outcome::Regressed, None), Step::Ticks(2), Step::Gap(63)];
+    let replaced = [Step::Replace, Step::Ticks(2), Step::Gap(69), Step::Ticks(1), Step::Gap(56), Step::Ticks(4)];
+    let end = run("quarantine", false, [regressed.to_vec(), replaced.to_vec()].concat());
+    assert_eq!((end.called.len(), &*end.held), (2, &[][..]), "{end:?}");
     check(&end).expect("every property holds of it");
 }
 

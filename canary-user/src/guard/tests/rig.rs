@@ -58,6 +58,8 @@ pub struct Fake {
     pub in_effect: Mutex<BTreeSet<String>>,
     /// Whether it says what is, and not `state`.
     pub is_honest: Mutex<bool>,
+    /// IDs of which it says that they are gone, whatever `state` is, because it was asked to take them back.
+    pub taken_back: Mutex<BTreeSet<String>>,
     /// The second of the latest tick, and the instances of stable in it.
     pub latest: Mutex<(u64, usize)>,
     /// Someone pauses the guard between the plan and the call.
@@ -150,6 +152,7 @@ impl Orchestrator for Fake {
             let state = match *self.is_honest.lock().unwrap() {
                 true if holds => State::InEffect,
                 true => State::NotInEffect,
+                false if !holds && self.taken_back.lock().unwrap().contains(&d.id) => State::NotInEffect,
                 false => *self.state.lock().unwrap(),
             };
             Ok(Found { state, detail: "as the test says".into() })
@@ -164,7 +167,7 @@ impl Orchestrator for Fake {
                 *fails -= 1;
                 return Err(anyhow!("the connection broke").into());
             }
-            *self.state.lock().unwrap() = State::NotInEffect;
+            self.taken_back.lock().unwrap().insert(d.id.clone());
             self.in_effect.lock().unwrap().remove(&d.id);
             Ok(())
         })
@@ -263,6 +266,7 @@ impl Rig {
             called: Mutex::default(),
             in_effect: Mutex::default(),
             is_honest: Mutex::default(),
+            taken_back: Mutex::default(),
             latest: Mutex::default(),
             journal: dir.path().join("journal.db"),
             pauses_in_plan: Mutex::default(),

@@ -59,7 +59,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         }
         if oom {
             (*counters).oom_kills += 1;
-        } else if signal != 0 && FAULTS & (1 << (signal & 31)) != 0 {
+        } else if signal != 0 && signal < 32 && FAULTS & (1 << signal) != 0 {
             (*counters).crashes += 1;
         } else if signal != 0 {
             (*counters).exits_killed += 1;

@@ -72,3 +72,42 @@ fn a_recording_is_judged_alike_every_time_and_the_exit_code_is_the_verdict() {
         assert_eq!(replay(&path), (status, said), "{name}: judged again");
     }
 }
+
+/// Three instances of stable and a canary that answers a quarter as often from the cache in its last 300 seconds.
+fn table(path: &Path) {
+    let mut text = String::from("t,role,target,latency_ms,hit_rate\n");
+    for t in 0..WINDOWS {
+        let worse = t + 300 >= WINDOWS;
+        for (role, instance) in [("stable", 0), ("stable", 1), ("stable", 2), ("canary", 3)] {
+            let near = |salt: u64| 1.0 + 0.1 * noise(t * 16 + 2 * instance + salt);
+            let hits = if role == "canary" && worse { 0.6 } else { 0.8 };
+            text += &format!("{t},{role},i{instance},{},{}\n", 20.0 * near(1), hits * near(2));
+        }
+    }
+    std::fs::write(path, text).expect("write the table");
+}
+
+#[test]
+fn a_table_is_judged_by_the_direction_that_is_said_and_drawn() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (csv, svg) = (dir.path().join("cache.csv"), dir.path().join("cache.svg"));
+    table(&csv);
+    let replay = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_canary"));
+        command.arg("replay").arg(&csv).args(options).output().expect("the binary starts")
+    };
+    let more_is_worse = replay(&["--output", "json"]);
+    assert_ne!(more_is_worse.status.code(), Some(10), "{more_is_worse:?}");
+    let options = ["--lower-is-worse", "hit_rate", "--what-if", "alpha=0.0000001", "--plot", "always"];
+    let drawn = replay(&[&options[..], &["--svg", svg.to_str().expect("UTF-8")]].concat());
+    assert_eq!(drawn.status.code(), Some(10), "{drawn:?}");
+    let text = String::from_utf8(drawn.stdout).expect("UTF-8");
+    assert!(text.contains("hit_rate -2") && text.contains("evidence altogether"), "{text}");
+    assert!(text.contains("of 1e7"), "the evidence that was asked for: {text}");
+    assert!(text.lines().count() > 25, "a plot: {text}");
+    let svg = std::fs::read_to_string(svg).expect("the picture is there");
+    assert!(svg.starts_with("<svg") && svg.contains("P(t)"), "{svg}");
+    let unknown = replay(&["--lower-is-worse", "hits"]);
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(unknown.status.code() == Some(1) && said.contains("hit_rate"), "those that there are: {said}");
+}

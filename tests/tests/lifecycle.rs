@@ -18,20 +18,22 @@ fn exits_are_told_apart() -> anyhow::Result<()> {
     let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
     sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
     sensor.tick();
-    // Five children: two fine, one with a status, one fault, one killed; and the shell itself, which ends with 3.
-    let script = "sh -c 'exit 0'; sh -c 'exit 0'; sh -c 'exit 7'; sh -c 'kill -SEGV $$'; sh -c 'kill -KILL $$'; exit 3";
+    // Six children: two fine, one with a status, one fault, one killed, one that ended by a real-time signal, which is 32 more than
+    // that of the fault; and the shell itself, which ends with 3.
+    let script = "sh -c 'exit 0'; sh -c 'exit 0'; sh -c 'exit 7'; sh -c 'kill -SEGV $$'; sh -c 'kill -KILL $$'; \
+                  sh -c 'kill -43 $$'; exit 3";
     sandbox.run(&path, script)?.wait()?;
     sleep(Duration::from_millis(50));
     let tick = sensor.tick();
     let lifecycle = tick.samples[0].lifecycle.expect("the exit hook is live");
     assert_eq!(
         (lifecycle.exits, lifecycle.exits_error, lifecycle.crashes, lifecycle.exits_killed),
-        (6, 2, 1, 1),
+        (7, 2, 1, 2),
         "{lifecycle:?}"
     );
     let mut codes: Vec<u32> = sensor.exits().iter().map(|(_, e)| e.exit_code).collect();
     codes.sort_unstable();
-    assert_eq!(codes.iter().map(|c| c & !0x80).collect::<Vec<_>>(), [9, 11, 3 << 8, 7 << 8]);
+    assert_eq!(codes.iter().map(|c| c & !0x80).collect::<Vec<_>>(), [9, 11, 43, 3 << 8, 7 << 8]);
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Output, record};
+use super::{Output, record, replay};
 use crate::{
     config::{self, Config},
     daemon,
@@ -167,6 +167,7 @@ fn calibrate(
 ) -> anyhow::Result<()> {
     let reader = Reader::open(file)?;
     let window_s = reader.header().window_ns as f64 / 1e9;
+    let known = replay::earlier(&reader, file)?;
     let ticks: Vec<Tick> = reader.collect::<anyhow::Result<_>>()?;
     let segment = args.segment.map_or(ticks.len(), |n| n as usize).max(1);
     let mut stable: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
@@ -184,7 +185,8 @@ fn calibrate(
         entry.window_s = window_s;
         for segment in &segments {
             for instance in instances {
-                compare(segment, deployment, instance, &p, entry);
+                let earlier = known.get(&**deployment).cloned().unwrap_or_default();
+                compare(segment, (deployment, &earlier), instance, &p, entry);
                 bar.inc(1);
             }
         }
@@ -194,8 +196,14 @@ fn calibrate(
 }
 
 /// One stable instance as the canary of the others.
-fn compare(ticks: &[Tick], deployment: &Arc<str>, instance: &Arc<str>, p: &Parameters, found: &mut Found) {
-    let (mut windower, mut judge) = daemon::line(deployment.clone(), p.clone(), &Earlier::default());
+fn compare(
+    ticks: &[Tick],
+    (deployment, earlier): (&Arc<str>, &Earlier),
+    instance: &Arc<str>,
+    p: &Parameters,
+    found: &mut Found,
+) {
+    let (mut windower, mut judge) = daemon::line(deployment.clone(), p.clone(), earlier);
     let mut verdict = None;
     let mut condemned = false;
     for tick in ticks {

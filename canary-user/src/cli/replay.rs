@@ -1,6 +1,13 @@
 //! `canary replay`: a recording through the same line as live; the exit code is the verdict.
 
-use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
@@ -133,6 +140,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(worst.exit_code()))
 }
 
+/// What was known of each deployment when the recording began.
+pub(super) fn earlier(reader: &Reader, file: &Path) -> anyhow::Result<BTreeMap<String, Earlier>> {
+    let known = reader.header().earlier.iter().map(|(name, known)| {
+        let known = serde_json::from_value(known.clone());
+        Ok((name.clone(), known.with_context(|| format!("{}:1: what was known of {name}", file.display()))?))
+    });
+    known.collect()
+}
+
 /// The last verdict on each deployment. A verdict that once was "regressed" stays so, as it does live.
 fn judge(
     args: &Args,
@@ -143,12 +159,7 @@ fn judge(
     let mut lines: BTreeMap<Arc<str>, (Windower, Judge)> = BTreeMap::new();
     let mut judged: BTreeMap<Arc<str>, Judged> = BTreeMap::new();
     let reader = Reader::open(&args.file)?;
-    let mut earlier: BTreeMap<String, Earlier> = BTreeMap::new();
-    for (name, known) in &reader.header().earlier {
-        let known = serde_json::from_value(known.clone());
-        let known = known.with_context(|| format!("{}:1: what was known of {name}", args.file.display()))?;
-        earlier.insert(name.clone(), known);
-    }
+    let earlier = earlier(&reader, &args.file)?;
     for tick in reader {
         let tick = tick?;
         for sample in &tick.samples {

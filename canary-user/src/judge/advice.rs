@@ -1,6 +1,8 @@
 //! What to do about a verdict: recommendations, the most urgent first. Nothing here acts; the guard's mode decides what is done.
 
-use super::verdict::{Cause, Environment, Forecast, Grade, HardFact, Outcome, Recommendation, SignKind, Step, Stretch};
+use super::verdict::{
+    Cause, Environment, Forecast, Grade, HardFact, Outcome, Promotion, Recommendation, SignKind, Step, Stretch,
+};
 use crate::window::{Event, Indicator, Window};
 
 /// What recommendations are made from.
@@ -12,6 +14,7 @@ pub struct Case<'a> {
     pub environment: &'a Environment,
     pub forecast: Option<&'a Forecast>,
     pub stretches: &'a [Stretch],
+    pub promotion: Option<&'a Promotion>,
     pub reasons: &'a [String],
     /// Evidence over what is needed, as logarithms: above 1 it is proven.
     pub evidence_share: f64,
@@ -22,7 +25,7 @@ pub struct Case<'a> {
 pub fn recommend(case: Case) -> Vec<Recommendation> {
     let mut steps = match case.outcome {
         Outcome::Healthy => healthy(case),
-        Outcome::InsufficientData => vec![wait(case, "once both sides have reported for long enough")],
+        Outcome::InsufficientData => insufficient(case),
         Outcome::Inconclusive if case.environment.holds => environment(case),
         Outcome::Inconclusive => undecided(case),
         Outcome::Regressed => regressed(case),
@@ -77,6 +80,15 @@ impl Recommendation {
 fn wait(case: Case, until: &str) -> Recommendation {
     let because = case.reasons.first().cloned().unwrap_or_default();
     step(Step::Wait, because).sure(Grade::High).unless(format!("there is a verdict {until}"))
+}
+
+fn insufficient(case: Case) -> Vec<Recommendation> {
+    let worse = case.promotion.filter(|promotion| promotion.worse);
+    let back = worse.map(|promotion| {
+        step(Step::RollBack, promotion.text.clone())
+            .unless("it is as high at this time on other days: a profile cannot tell the version from the time")
+    });
+    back.into_iter().chain([wait(case, "once both sides have reported for long enough")]).collect()
 }
 
 fn healthy(case: Case) -> Vec<Recommendation> {

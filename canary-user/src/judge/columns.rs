@@ -109,7 +109,7 @@ impl Columns {
         let judged = self.phase == Phase::Judged;
         let mut differences = vec![Differences::MISSING; self.columns.len()];
         for (i, column) in self.columns.iter().enumerate() {
-            let ln = |row: &Row| column.direction.sign() * (row.values[i] + column.epsilon).ln();
+            let ln = |row: &Row| column.direction.sign() * libm::log(row.values[i] + column.epsilon);
             let mut side = StableSide::default();
             for (row, (part, slot)) in stable.iter().zip(&parts) {
                 if *part == Part::Active {
@@ -142,11 +142,11 @@ impl Columns {
         let confirmed_ln = self.confirmed_ln();
         let state = |(i, column): (usize, &Column)| {
             let track = &self.pace.indicators()[i];
-            let evidence_ln = self.pace.indicator_evidence(i).ln();
+            let evidence_ln = libm::log(self.pace.indicator_evidence(i));
             ColumnState {
                 name: column.name.clone(),
-                effect: track.effect().map(|e| (column.direction.sign() * e.mean).exp_m1()),
-                margin: track.noise.is_ready().then(|| track.margin.exp_m1()),
+                effect: track.effect().map(|e| libm::expm1(column.direction.sign() * e.mean)),
+                margin: track.noise.is_ready().then(|| libm::expm1(track.margin)),
                 evidence_ln,
                 confirmed: evidence_ln >= confirmed_ln,
             }
@@ -161,7 +161,7 @@ impl Columns {
 
     fn confirmed_ln(&self) -> f64 {
         let present = self.pace.indicators().iter().filter(|t| t.has_data()).count();
-        self.pace.confirmed_at(present.max(1) as f64).ln()
+        libm::log(self.pace.confirmed_at(present.max(1) as f64))
     }
 
     fn verdict(&mut self, index: u64, canary_is_empty: bool, p: &Parameters) -> Verdict {
@@ -194,6 +194,7 @@ impl Columns {
             environment: Environment::default(),
             forecast: None,
             recommendations: Vec::new(),
+            promotion: None,
             stretches: self.stretches.told(|i| (&*self.columns[i].name, &*self.columns[i].name), p),
             baseline_windows: self.baseline_windows(),
             judged_windows: self.judged_windows,
@@ -227,7 +228,7 @@ impl Columns {
                     text: format!(
                         "{}{change}{since}, evidence {}{margin}",
                         state.name,
-                        explain::number(state.evidence_ln.exp())
+                        explain::number(libm::exp(state.evidence_ln))
                     ),
                     mechanism: if track.is_growing() { "grows" } else { "worse than stable" }.to_owned(),
                     ruled_out: Vec::new(),
@@ -237,7 +238,7 @@ impl Columns {
             .collect();
         let onset = first.and_then(|i| self.pace.indicators()[i].run_start()).or(self.pace.mean().run_start());
         let mut reasons: Vec<String> = causes.iter().take(3).map(|c| c.text.clone()).collect();
-        let (evidence, needed) = (explain::number(evidence_ln.exp()), explain::number(1.0 / p.alpha));
+        let (evidence, needed) = (explain::number(libm::exp(evidence_ln)), explain::number(1.0 / p.alpha));
         reasons.push(format!("evidence altogether {evidence} of {needed}"));
         (onset, causes, reasons)
     }
@@ -276,7 +277,7 @@ impl Columns {
             .enumerate()
             .filter(|(i, _)| self.seen[*i] && !self.pace.is_healthy(*i))
             .map(|(i, s)| {
-                let margin = 100.0 * self.pace.indicators()[i].margin_healthy.exp_m1();
+                let margin = 100.0 * libm::expm1(self.pace.indicators()[i].margin_healthy);
                 format!("{}: not yet shown to be below {margin:.0} %", s.name)
             })
             .collect();
@@ -292,7 +293,7 @@ impl Columns {
         if reasons.is_empty() {
             reasons.push(format!(
                 "evidence {} of {}",
-                explain::number(evidence_ln.exp()),
+                explain::number(libm::exp(evidence_ln)),
                 explain::number(1.0 / p.alpha)
             ));
         }

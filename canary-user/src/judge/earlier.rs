@@ -20,6 +20,9 @@ pub struct Known {
     pub freedom: f64,
     /// Variance (of ln) of long block means when nothing happened.
     pub wander: f64,
+    /// Variance per window (of ln) of a stable instance's difference to the others, long runs and excursions taken in.
+    #[serde(default)]
+    pub noise: f64,
 }
 
 /// What is known of a service, by indicator. Empty where it was never seen.
@@ -40,7 +43,7 @@ impl Earlier {
         self.0.is_empty()
     }
 
-    /// Several sets together: offsets are pooled, and of wander the median counts, which one bad hour does not move.
+    /// Several sets together: offsets are pooled, and of wander and noise the median counts, which one bad hour does not move.
     pub fn pooled(sets: &[Earlier]) -> Earlier {
         let mut all: BTreeMap<Indicator, Vec<Known>> = BTreeMap::new();
         for (indicator, known) in sets.iter().flat_map(|set| &set.0) {
@@ -54,14 +57,19 @@ impl Earlier {
     }
 }
 
-fn pooled(mut all: Vec<Known>) -> Known {
+fn pooled(all: Vec<Known>) -> Known {
     let freedom: f64 = all.iter().map(|k| k.freedom).sum();
     let share = (MOST_FREEDOM / freedom).min(1.0);
-    all.sort_by(|a, b| a.wander.total_cmp(&b.wander));
+    let median = |of: fn(&Known) -> f64| {
+        let mut values: Vec<f64> = all.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(0.0)
+    };
     Known {
         offset_squares: share * all.iter().map(|k| k.offset_squares).sum::<f64>(),
         freedom: share * freedom,
-        wander: all.get(all.len() / 2).map_or(0.0, |k| k.wander),
+        wander: median(|k| k.wander),
+        noise: median(|k| k.noise),
     }
 }
 
@@ -70,7 +78,10 @@ mod tests {
     use super::*;
 
     fn set(offset_squares: f64, freedom: f64, wander: f64) -> Earlier {
-        Earlier(BTreeMap::from([(Indicator::CpuPerWork, Known { offset_squares, freedom, wander })]))
+        Earlier(BTreeMap::from([(
+            Indicator::CpuPerWork,
+            Known { offset_squares, freedom, wander, noise: 2.0 * wander },
+        )]))
     }
 
     #[test]
@@ -79,7 +90,7 @@ mod tests {
         assert_eq!((two.offset_squares, two.freedom), (0.0020, 5.0));
         let many = Earlier::pooled(&[set(0.004, 10.0, 1e-6), set(0.004, 10.0, 9e-3), set(0.004, 10.0, 2e-6)]);
         let many = many.of(Indicator::CpuPerWork);
-        assert_eq!((many.freedom, many.wander), (MOST_FREEDOM, 2e-6));
+        assert_eq!((many.freedom, many.wander, many.noise), (MOST_FREEDOM, 2e-6, 4e-6));
         assert!((many.offset_squares / many.freedom - 0.0004).abs() < 1e-12, "the spread itself stays: {many:?}");
         assert_eq!(Earlier::pooled(&[]).of(Indicator::CpuPerWork), Known::default());
     }
@@ -87,7 +98,7 @@ mod tests {
     #[test]
     fn it_is_kept_by_the_names_of_indicators() {
         let text = serde_json::to_string(&set(0.5, 2.0, 0.25)).expect("JSON");
-        assert_eq!(text, r#"{"cpu_per_work":{"offset_squares":0.5,"freedom":2.0,"wander":0.25}}"#);
+        assert_eq!(text, r#"{"cpu_per_work":{"offset_squares":0.5,"freedom":2.0,"wander":0.25,"noise":0.5}}"#);
         assert_eq!(serde_json::from_str::<Earlier>(&text).expect("the same"), set(0.5, 2.0, 0.25));
     }
 }

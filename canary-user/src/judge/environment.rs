@@ -219,7 +219,7 @@ pub fn stable_worse(indicator: Indicator, shift: f64, rise: f64, effect: f64, p:
         text: format!(
             "stable got worse too: {} {:+.0} % against what it was before",
             indicator.title(),
-            100.0 * rise.exp_m1()
+            100.0 * libm::expm1(rise)
         ),
     })
 }

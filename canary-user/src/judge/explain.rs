@@ -14,6 +14,9 @@ const CPU_SHARE: f64 = 0.3;
 /// The same for one run-queue wait: a turnaround may hold several.
 const WAIT_SHARE: f64 = 0.05;
 
+/// The same for one answer of a dependency, of which a turnaround may wait for several.
+const DEPENDENCY_SHARE: f64 = 0.1;
+
 /// A change that is this many times another one is not its consequence.
 const OUTWEIGHS: f64 = 3.0;
 /// Evidence (as a logarithm, of ten) below which a root is not named before its symptom.
@@ -79,6 +82,12 @@ impl Evidence<'_> {
         }
     }
 
+    /// Whether the answers of what it depends on came later, by enough to be why its own did.
+    fn waits_for_dependency(&self) -> bool {
+        let course = self.course(Indicator::DependencyTurnaround);
+        self.where_enough(course, Indicator::DependencyTurnaround, DEPENDENCY_SHARE) == Course::Up
+    }
+
     fn has_sign(&self, kind: SignKind) -> bool {
         self.signs.iter().any(|s| s.kind == kind)
     }
@@ -107,6 +116,7 @@ impl Evidence<'_> {
                     && !up(CpuPerWork)
                     && self.where_enough(self.course(RunQueueWait), RunQueueWait, WAIT_SHARE) == Course::Up
             }
+            DependencyTurnaround => turnaround && self.waits_for_dependency(),
             // Who waits much longer than the CPU takes costs a little more CPU, too: caches are cold, timers run.
             TurnaroundMean => {
                 symptom == CpuPerWork
@@ -177,6 +187,7 @@ impl Evidence<'_> {
             ) {
                 (_, _, Up, _) => "slower while it stalls on or takes more memory",
                 (_, Up, _, _) => "slower while it waits for a CPU",
+                _ if self.waits_for_dependency() => "slower because what it depends on answers it later",
                 (Up, _, _, _) => "slower because each request takes more CPU",
                 (_, _, _, Up) => "slower with larger responses or retries",
                 (Flat, Flat, Flat, Flat) => "waits on something outside: a dependency, a lock or a sleep",
@@ -229,7 +240,7 @@ pub fn causes(evidence: &Evidence, hard: Option<HardFact>) -> Vec<Cause> {
                 state.event.title(),
                 state.canary,
                 state.stable,
-                number(state.evidence_ln.exp())
+                number(libm::exp(state.evidence_ln))
             ),
             mechanism: event_mechanism(state.event).to_owned(),
             ruled_out: Vec::new(),
@@ -273,11 +284,9 @@ fn hard_cause(fact: HardFact) -> Cause {
             "the kernel killed a canary process for want of memory, and none of stable's",
             "exceeds its memory limit",
         ),
-        HardFact::CrashLoop => (
-            "crashes",
-            "the canary crashed at least twice within 5 minutes, and stable did not",
-            "dies from a fault signal",
-        ),
+        HardFact::CrashLoop => {
+            ("crashes", "the canary crashed again and again, and stable did not", "dies from a fault signal")
+        }
         HardFact::Silent => {
             ("silent", "the canary reports nothing since it crashed or was OOM-killed", "did not come back")
         }
@@ -311,7 +320,7 @@ fn jumps_text(state: &IndicatorState, since: u64) -> String {
     format!(
         "{} jumps more from window to window than on stable since window {since}, evidence {}",
         state.indicator.title(),
-        number(state.evidence_ln.exp())
+        number(libm::exp(state.evidence_ln))
     )
 }
 
@@ -324,7 +333,7 @@ fn indicator_text(state: &IndicatorState, track: &Track) -> String {
     if let Some(start) = track.run_start() {
         text += &format!(" since window {start}");
     }
-    text += &format!(", evidence {}", number(state.evidence_ln.exp()));
+    text += &format!(", evidence {}", number(libm::exp(state.evidence_ln)));
     if let Some(margin) = state.margin {
         text += &format!(", margin {:.1} %", 100.0 * margin);
     }
@@ -354,7 +363,7 @@ pub fn not_shown_healthy(pace: &Pace, indicators: &[IndicatorState], required: &
             (None, Some(effect)) => format!(
                 "{title} {}: not yet shown to be below {:.0} % (evidence {} of {})",
                 change(effect),
-                100.0 * track.margin_healthy.exp_m1(),
+                100.0 * libm::expm1(track.margin_healthy),
                 number(pace.healthy_evidence(i)),
                 number(1.0 / pace.parameters().beta)
             ),
@@ -367,7 +376,7 @@ pub fn not_shown_healthy(pace: &Pace, indicators: &[IndicatorState], required: &
 /// Why the canary is healthy.
 pub fn healthy(pace: &Pace, indicators: usize) -> String {
     let worst =
-        pace.indicators().iter().filter(|t| t.bets() > 0).map(|t| t.margin_healthy.exp_m1()).fold(0.0, f64::max);
+        pace.indicators().iter().filter(|t| t.bets() > 0).map(|t| libm::expm1(t.margin_healthy)).fold(0.0, f64::max);
     format!(
         "all {indicators} indicators are shown to be within their healthy margins (the widest {:.0} %, error {:.0} % each) \
          after {} windows",

@@ -69,9 +69,11 @@ impl HardFacts {
         None
     }
 
-    /// The canary's latest crash or OOM kill.
-    pub fn latest_trouble(&self) -> Option<Moment> {
-        [self.canary_oom, self.canary_crashes[CRASHES - 1]].into_iter().flatten().max_by_key(|m| m.t_ns)
+    /// The canary's latest crash or OOM kill that stable had nothing like at that time.
+    pub fn latest_trouble(&self, p: &Parameters) -> Option<Moment> {
+        let troubles = [(self.canary_oom, self.stable_oom), (self.canary_crashes[CRASHES - 1], self.stable_crash)];
+        let alone = |(canary, stable): (Option<Moment>, _)| canary.filter(|canary| !together(*canary, stable, p));
+        troubles.into_iter().filter_map(alone).max_by_key(|m| m.t_ns)
     }
 
     fn oom(&self, t_ns: u64, p: &Parameters) -> Option<Moment> {

@@ -1,6 +1,9 @@
 //! Which instances take part in a window: new and restarted ones sit out their warm-up, those that left are forgotten.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{pace::PLACEBOS, parameters::Parameters};
 use crate::window::{Event, Reading, Window};
@@ -39,7 +42,7 @@ pub struct Changes {
     pub another_canary: bool,
 }
 
-/// Everything known about who is there. Bounded by the instances seen within `silent_windows`.
+/// Everything known about who is there. Bounded by the instances seen within twice `silent_windows`.
 #[derive(Clone, Debug, Default)]
 pub struct Instances {
     /// Windows observed so far.
@@ -51,6 +54,13 @@ pub struct Instances {
     canary_absent: u64,
     /// Windows in a row in which no stable instance reported.
     stable_absent: u64,
+    /// Windows in a row in which the sensor lost data.
+    unclean: u64,
+}
+
+/// Whether an instance is not forgotten yet. Where there is little work, readings come once in as many windows as are merged.
+fn is_remembered(now: u64, instance: &Instance, p: &Parameters) -> bool {
+    now - instance.last_seen <= 2 * p.silent_windows
 }
 
 /// Whether an instance reported anything.
@@ -59,8 +69,15 @@ pub fn reports(reading: &Reading) -> bool {
 }
 
 impl Instances {
-    /// Takes note of who reports in this window. To be called first, once per window.
+    /// Takes note of who reports in this window. To be called first, once per window. One in which data was lost says nothing of
+    /// who is there, but trouble in it is trouble.
     pub fn observe(&mut self, window: &Window, p: &Parameters) -> Changes {
+        self.observe_trouble(window);
+        if !window.clean {
+            self.unclean += 1;
+            return Changes::default();
+        }
+        self.unclean = 0;
         self.now += 1;
         self.stable_absent = if window.stable.iter().any(reports) { 0 } else { self.stable_absent + 1 };
         let mut changes = Changes::default();
@@ -92,7 +109,7 @@ impl Instances {
         }
         self.stable_seen |= !self.stable.is_empty();
         self.stable.retain(|_, instance| {
-            let stays = now - instance.last_seen < p.silent_windows;
+            let stays = is_remembered(now, instance, p);
             if !stays {
                 changes.freed.extend(instance.slot);
                 changes.membership = true;
@@ -101,16 +118,19 @@ impl Instances {
         });
     }
 
-    fn observe_canary(&mut self, window: &Window, p: &Parameters, changes: &mut Changes) {
-        let now = self.now;
+    fn observe_trouble(&mut self, window: &Window) {
         for reading in &window.canary {
             let troubles = [Event::Crashes, Event::OomKills, Event::ErrorExits];
             if troubles.iter().any(|e| reading.events[*e as usize].is_some_and(|n| n > 0))
                 && let Some(known) = self.canary.get_mut(&reading.instance)
             {
-                known.last_trouble = Some(now);
+                known.last_trouble = Some(self.now);
             }
         }
+    }
+
+    fn observe_canary(&mut self, window: &Window, p: &Parameters, changes: &mut Changes) {
+        let now = self.now;
         let mut present = window.canary.iter().filter(|r| reports(r)).peekable();
         if present.peek().is_none() {
             self.canary_absent += u64::from(window.stable.iter().any(reports));
@@ -148,7 +168,7 @@ impl Instances {
             changes.canary_membership |= known.joins_at == now;
         }
         let instances = self.canary.len();
-        self.canary.retain(|_, instance| now - instance.last_seen < p.silent_windows);
+        self.canary.retain(|_, instance| is_remembered(now, instance, p));
         changes.canary_membership |= self.canary.len() < instances;
     }
 
@@ -184,9 +204,19 @@ impl Instances {
         placed.map(|(name, instance)| (name.clone(), instance.incarnation)).collect()
     }
 
+    /// Who stable is, those that were silent for a few windows among them.
+    pub fn stable(&self) -> BTreeSet<(Arc<str>, u64)> {
+        self.stable.iter().map(|(name, instance)| (name.clone(), instance.incarnation)).collect()
+    }
+
     /// Stable instances that are remembered.
     pub fn known_stable(&self) -> usize {
         self.stable.len()
+    }
+
+    /// Windows in a row in which the sensor lost data.
+    pub fn unclean(&self) -> u64 {
+        self.unclean
     }
 
     /// Windows in a row in which no stable instance reported. A few are usual: readings are given only once enough

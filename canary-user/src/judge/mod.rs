@@ -22,6 +22,7 @@ mod instances;
 mod level;
 mod observe;
 mod parameters;
+mod promotion;
 mod report;
 mod traffic;
 mod verdict;

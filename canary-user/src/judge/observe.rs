@@ -12,9 +12,10 @@ use super::{
     level::{Before, Level},
     pace::{Differences, Frame, Pace, Phase, StableSide, Track},
     parameters::{IndicatorParameters, Parameters, Tolerance},
+    promotion,
     stretch::{Moment, Stretches},
     traffic::Traffic,
-    verdict::{Cause, HardFact, Stretch, Verdict},
+    verdict::{Cause, HardFact, Promotion, Sign, Stretch, Verdict},
 };
 use crate::{
     targets::Role,
@@ -45,6 +46,7 @@ pub struct Judge {
     pub(super) growth: Growth,
     /// Beside the comparison: nothing is decided by it.
     stretches: Stretches,
+    promotion: promotion::Watch,
     /// The environment explained what would have condemned the canary, and lasts.
     pub(super) held: bool,
     /// What stable was like before that began.
@@ -81,6 +83,7 @@ impl Judge {
         Judge {
             pace: Pace::new(parameters.clone(), &tolerances).knowing(Indicator::ALL.map(|i| earlier.of(i))),
             stretches: Stretches::new(Indicator::COUNT, &parameters),
+            promotion: promotion::Watch::default(),
             parameters,
             instances: Instances::default(),
             counts: Counts::default(),
@@ -109,7 +112,7 @@ impl Judge {
         }
         self.last_window = Some(window.index);
         let changes = self.instances.observe(window, &self.parameters);
-        self.apply(&changes);
+        self.apply(&changes, window.index);
         self.phase = match (self.phase, self.instances.canary_warmup_left()) {
             (Phase::Judged, _) | (_, Some(0)) => Phase::Judged,
             (_, Some(_)) => Phase::WarmUp,
@@ -156,9 +159,14 @@ impl Judge {
         self.stretches.forget_canary(&self.parameters);
     }
 
-    fn apply(&mut self, changes: &Changes) {
+    fn apply(&mut self, changes: &Changes, index: u64) {
         if changes.another_canary {
             self.start_over();
+        }
+        if changes.membership || self.promotion.is_empty() {
+            // Before the bands are softened: they are those of the instances that were there.
+            let (stretches, p) = (&self.stretches, &self.parameters);
+            self.promotion.members(self.instances.stable(), |i| stretches.norm(Role::Stable, i, p), index, p);
         }
         changes.freed.iter().for_each(|series| self.pace.free(*series));
         if changes.membership {
@@ -184,6 +192,13 @@ impl Judge {
             })
             .collect();
 
+        // Of a neighbour's doing, stable is not guilty.
+        let signs: Vec<Sign> = if self.promotion.is_under_way(p) {
+            self.surroundings.signs(p).into_iter().filter(|sign| sign.kind.is_of_the_machine()).collect()
+        } else {
+            Vec::new()
+        };
+        let mut stable_levels = [f64::NAN; Indicator::COUNT];
         let mut differences = [Differences::MISSING; Indicator::COUNT];
         for indicator in Indicator::ALL {
             let i = indicator as usize;
@@ -212,6 +227,9 @@ impl Judge {
                 }
             }
             self.levels[i].observe(window.index, active.mean());
+            if !signs.iter().any(|sign| sign.explains.contains(&indicator)) {
+                stable_levels[i] = active.mean();
+            }
             let at = Moment { index: window.index, t_ns: window.t_ns };
             for (role, level) in [(Role::Stable, active.mean()), (Role::Canary, mean(canary.iter().map(|r| ln(r))))] {
                 // A reader of a stretch sees which way the indicator itself went.
@@ -229,9 +247,14 @@ impl Judge {
             canary_step_scale: self.traffic.canary_step_scale(),
         };
         self.pace.observe(&frame);
+        self.promotion.observe(&stable_levels, window.index, p);
         if self.phase == Phase::Judged && differences.iter().any(|d| !d.canary.is_nan()) {
             self.judged_windows += 1;
         }
+    }
+
+    pub(super) fn promotion(&self) -> Option<Promotion> {
+        self.promotion.promotion(&self.parameters)
     }
 
     /// When one version left its own usual band, and in what: the latest.

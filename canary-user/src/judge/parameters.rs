@@ -222,6 +222,8 @@ pub struct Parameters {
     pub stretch_turn_share: f64,
     /// Stretches that are remembered, of a deployment.
     pub stretches_kept: usize,
+    /// Windows for which stable is held against what it was before all its instances were replaced; 0 = not at all.
+    pub continuous_windows: u64,
     /// By [`Indicator`] as index.
     pub indicators: [IndicatorParameters; Indicator::COUNT],
 }
@@ -282,6 +284,7 @@ impl Default for Parameters {
             stretch_drift_share: 0.5,
             stretch_turn_share: 0.05,
             stretches_kept: 20,
+            continuous_windows: 3_600,
             indicators: Indicator::ALL.map(IndicatorParameters::of),
         }
     }
@@ -295,6 +298,6 @@ impl Parameters {
 
     /// ln(1/alpha): the evidence at which the canary is condemned.
     pub fn threshold_ln(&self) -> f64 {
-        -self.alpha.ln()
+        -libm::log(self.alpha)
     }
 }

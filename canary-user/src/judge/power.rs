@@ -13,9 +13,9 @@ pub fn smallest_change(track: &Track, signals: f64, windows: u64, p: &Parameters
         let noise = &track.derived;
         let z = (d - track.margin).clamp(-noise.clip, noise.clip) * noise.worse.precision;
         p.bet_shares.iter().zip(noise.worse.discount).enumerate().any(|(a, (share, discount))| {
-            let gain = (p.bet(a) * z + discount.ln()).min(p.gain_limit.ln());
+            let gain = (p.bet(a) * z + libm::log(discount)).min(libm::log(p.gain_limit));
             let needed = signals / ((1.0 - p.p_weight) * p.alpha * p.start_weight * share);
-            gain * windows as f64 >= needed.ln()
+            gain * windows as f64 >= libm::log(needed)
         })
     };
     let mut high = track.margin + track.derived.clip;
@@ -27,5 +27,5 @@ pub fn smallest_change(track: &Track, signals: f64, windows: u64, p: &Parameters
         let middle = 0.5 * (low + high);
         if found(middle) { high = middle } else { low = middle }
     }
-    Some(high.exp_m1())
+    Some(libm::expm1(high))
 }

@@ -1,9 +1,7 @@
 //! What the judge says after a window: the outcome, with its reasons.
 
 use super::{
-    advice,
-    counts::Counts,
-    environment,
+    advice, environment,
     explain::{self, Evidence},
     hard::Moment,
     instances,
@@ -24,7 +22,7 @@ impl Judge {
         let weighed: f64 = self.pace.indicators().iter().filter(|t| t.has_data()).map(Track::weight).sum();
         // Without any signal yet there is nothing to share alpha among, and nothing is confirmed by that.
         let present = (weighed + event_evidence.len() as f64).max(1.0);
-        let confirmed_ln = self.pace.confirmed_at(present).ln();
+        let confirmed_ln = libm::log(self.pace.confirmed_at(present));
         let indicators: Vec<IndicatorState> =
             Indicator::ALL.into_iter().map(|i| self.indicator_state(i, window, present)).collect();
 
@@ -46,7 +44,7 @@ impl Judge {
                 self.held = false;
                 self.before = [None; Indicator::COUNT];
                 self.pace.drop_evidence();
-                self.counts = Counts::default();
+                self.counts.forget_canary();
             }
         }
         let environment = Environment { holds: self.held && self.decided.is_none(), signs };
@@ -57,7 +55,7 @@ impl Judge {
         let decided = self.decided.as_ref();
         let finite = |x: f64| x.is_finite().then_some(x);
         let has_baseline = self.baseline_windows() > 0;
-        let stretches = self.stretches();
+        let (stretches, promotion) = (self.stretches(), self.promotion());
         let forecast = self.growth.forecast().copied();
         let causes = decided.map_or(Vec::new(), |d| d.causes.clone());
         let hard = decided.and_then(|d| d.hard);
@@ -68,6 +66,7 @@ impl Judge {
             environment: &environment,
             forecast: forecast.as_ref(),
             stretches: &stretches,
+            promotion: promotion.as_ref(),
             reasons: &reasons,
             evidence_share: evidence_ln / self.parameters.threshold_ln(),
             window,
@@ -89,6 +88,7 @@ impl Judge {
             forecast,
             recommendations,
             stretches,
+            promotion,
             baseline_windows: self.baseline_windows(),
             judged_windows: self.judged_windows,
         }
@@ -97,7 +97,7 @@ impl Judge {
     /// Whether an indicator that is marked as critical suffices alone.
     fn critical_condemns(&self) -> bool {
         let p = &self.parameters;
-        let condemns = |i: usize| self.pace.indicator_evidence(i).ln() >= p.threshold_ln();
+        let condemns = |i: usize| libm::log(self.pace.indicator_evidence(i)) >= p.threshold_ln();
         p.indicators.iter().enumerate().any(|(i, set)| set.critical && !set.mute && condemns(i))
     }
 
@@ -149,7 +149,7 @@ impl Judge {
         }
         // Silence alone may be a scale-down; silence after a crash or an OOM kill is not.
         let silent = self.phase == Phase::Judged && self.instances.canary_absent() >= p.silent_windows;
-        let trouble = self.hard.latest_trouble().filter(|_| silent)?;
+        let trouble = self.hard.latest_trouble(p).filter(|_| silent)?;
         let followed = trouble.index + p.silent_windows >= self.last_canary_window;
         followed.then_some((HardFact::Silent, trouble))
     }
@@ -184,7 +184,7 @@ impl Judge {
         });
         let mut reasons: Vec<String> = causes.iter().take(3).map(|c| format!("{}: {}", c.text, c.mechanism)).collect();
         if hard.is_none() {
-            let (evidence, needed) = (evidence_ln.exp(), 1.0 / self.parameters.alpha);
+            let (evidence, needed) = (libm::exp(evidence_ln), 1.0 / self.parameters.alpha);
             reasons.push(format!("evidence altogether {} of {}", explain::number(evidence), explain::number(needed)));
             if !causes.iter().any(|c| c.evidence_ln >= confirmed_ln) {
                 reasons.extend(self.pace.mean().mean_share().map(|share| {
@@ -209,6 +209,8 @@ impl Judge {
         let insufficient = self.insufficient(window);
         if !insufficient.is_empty() {
             reasons.splice(0..0, insufficient);
+            // Without a canary this is what there is to say.
+            reasons.extend(self.promotion().map(|p| p.text));
             return (Outcome::InsufficientData, reasons);
         }
         if environment.holds {
@@ -216,8 +218,8 @@ impl Judge {
                 environment.signs.iter().map(|s| format!("environment, not the version: {}", s.text)).collect();
             held.push(format!(
                 "evidence {} of {} is not held against the canary while this lasts, and dropped when it ends",
-                explain::number(evidence_ln.exp()),
-                explain::number(p.threshold_ln().exp())
+                explain::number(libm::exp(evidence_ln)),
+                explain::number(libm::exp(p.threshold_ln()))
             ));
             held.append(&mut reasons);
             return (Outcome::Inconclusive, held);
@@ -235,8 +237,8 @@ impl Judge {
                 let leading = explain::leading(indicators);
                 reasons.push(format!(
                     "evidence of a regression is growing: {} of {}{leading}",
-                    explain::number(evidence_ln.exp()),
-                    explain::number(threshold_ln.exp()),
+                    explain::number(libm::exp(evidence_ln)),
+                    explain::number(libm::exp(threshold_ln)),
                 ));
             }
             if !soaked {
@@ -265,6 +267,10 @@ impl Judge {
                 p.warmup_windows
             )),
             Some(_) => {}
+        }
+        let unclean = self.instances.unclean();
+        if unclean >= p.silent_windows {
+            reasons.push(format!("data was lost in each of the last {unclean} windows: they are not judged"));
         }
         reasons.extend(self.traffic.one_sided(p));
         let stable = window.stable.iter().filter(|r| instances::reports(r)).count();
@@ -301,7 +307,7 @@ impl Judge {
                 "one stable instance: offset and noise were learned from the pair's first {} windows, so a regression that \
                  was there from the start and is smaller than about {:.0} % cannot be seen",
                 self.parameters.minimum_baseline + self.parameters.initial_windows as u64,
-                100.0 * (self.parameters.margin_multiplier * std::f64::consts::SQRT_2 * self.parameters.tau0_pair).exp_m1()
+                100.0 * libm::expm1(self.parameters.margin_multiplier * std::f64::consts::SQRT_2 * self.parameters.tau0_pair)
             )
         })
     }
@@ -330,7 +336,7 @@ impl Judge {
         let sign = self.parameters.indicators[i].direction.sign();
         let effect = track.effect();
         let bounds = effect.map(|e| {
-            let ends = [e.mean - e.half_width, e.mean + e.half_width].map(|x| (sign * x).exp_m1());
+            let ends = [e.mean - e.half_width, e.mean + e.half_width].map(|x| libm::expm1(sign * x));
             (ends[0].min(ends[1]), ends[0].max(ends[1]))
         });
         let evidence_ln = libm::log(self.pace.indicator_evidence(i));
@@ -338,15 +344,15 @@ impl Judge {
             indicator,
             canary: side(&window.canary),
             stable: side(&window.stable),
-            effect: effect.map(|e| (sign * e.mean).exp_m1()),
+            effect: effect.map(|e| libm::expm1(sign * e.mean)),
             effect_low: bounds.map(|(low, _)| low),
             effect_high: bounds.map(|(_, high)| high),
-            margin: track.noise.is_ready().then(|| track.margin.exp_m1()),
+            margin: track.noise.is_ready().then(|| libm::expm1(track.margin)),
             p: track.p.is_finite().then_some(track.p),
             evidence_ln,
             // Nothing that weighs nothing is ever confirmed.
             confirmed: track.weight() > 0.0
-                && evidence_ln >= self.pace.confirmed_at((present / track.weight()).max(1.0)).ln(),
+                && evidence_ln >= libm::log(self.pace.confirmed_at((present / track.weight()).max(1.0))),
             missing: self.missing(i),
         }
     }

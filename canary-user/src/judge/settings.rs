@@ -118,7 +118,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(p_weight, "p_weight", number 0.0 to 0.9, "weight of P(t) in the evidence; indicators and events share the rest"),
     setting!(event_null_ratio, "event_null_ratio", number 1.0 to 10.0, "ratio of event rates, canary over stable, up to which nothing is wrong"),
     setting!(event_gain_limit_ln, "event_gain_limit_ln", number 0.1 to 20.0, "the most by which the events of one window can raise the logarithm of their evidence"),
-    setting!(silent_windows, "silent_windows", whole 5.0 to 100_000.0, "windows without any reading after which an instance counts as gone and the canary as silent"),
+    setting!(silent_windows, "silent_windows", whole 5.0 to 100_000.0, "windows without any reading after which the canary counts as silent; an instance is forgotten after twice as many"),
     Setting {
         key: "hard_span_s",
         kind: Kind::Number,
@@ -148,6 +148,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(stretch_drift_share, "stretch_drift_share", number 0.05 to 2.0, "rise of a straight line through a stretch, over twice its mean, from which it is a drift: a ramp has 1, a step 0"),
     setting!(stretch_turn_share, "stretch_turn_share", number 0.001 to 1.0, "how often per window a stretch leaves its own mean, from which it is an oscillation"),
     setting!(stretches_kept, "stretches_kept", whole 1.0 to 1_000.0, "stretches that are remembered of a deployment, the latest"),
+    setting!(continuous_windows, "continuous_windows", whole 0.0 to 10_000_000.0, "windows for which stable is held against what it was before all its instances were replaced, as by a promotion; 0 = not at all"),
 ];
 
 /// A parameter that is added has to get a setting: this stops compiling until it is looked at.
@@ -206,6 +207,7 @@ const _: fn(Parameters) = |p| {
         stretch_drift_share: _,
         stretch_turn_share: _,
         stretches_kept: _,
+        continuous_windows: _,
         indicators: _,
     } = p;
 };

@@ -4,6 +4,7 @@ mod bad_input;
 mod earlier;
 mod events;
 mod noise;
+mod promotion;
 mod stretches;
 
 use std::sync::Arc;

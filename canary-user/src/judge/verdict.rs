@@ -79,6 +79,10 @@ pub struct Verdict {
     /// explain and decide nothing.
     #[serde(default)]
     pub stretches: Vec<Stretch>,
+    /// Stable since all of its instances were replaced, as by a promotion, against what it was before. It tells and advises,
+    /// and condemns nobody.
+    #[serde(default)]
+    pub promotion: Option<Promotion>,
     /// Windows of the stable instances that the noise was learned from.
     pub baseline_windows: u64,
     /// Windows of the canary after its warm-up.
@@ -189,6 +193,13 @@ pub enum SignKind {
     Throttled,
     /// The canary has much more load per instance than stable.
     UnequalLoad,
+}
+
+impl SignKind {
+    /// Whether both sides have it from the machine that they are on.
+    pub fn is_of_the_machine(self) -> bool {
+        matches!(self, SignKind::Neighbour | SignKind::CpuPressure | SignKind::MemoryPressure)
+    }
 }
 
 /// When memory runs out at the present slope.
@@ -332,6 +343,40 @@ impl Stretch {
         let before = |a: &Stretch, b: &Stretch| a.end.is_some_and(|end| end < b.start);
         !before(self, other) && !before(other, self)
     }
+}
+
+/// Stable against what it was before all of its instances were replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Promotion {
+    /// First window in which none of the instances before was there any more.
+    pub since: u64,
+    /// Windows compared, and how many are to be.
+    pub windows: u64,
+    pub of_windows: u64,
+    /// Whether the evidence reached 1/alpha; it stays.
+    pub worse: bool,
+    /// The e-value of all indicators together, natural logarithm.
+    #[serde(deserialize_with = "nan_from_null")]
+    pub evidence_ln: f64,
+    /// By evidence, the strongest first.
+    pub indicators: Vec<Promoted>,
+    /// In words with numbers.
+    pub text: String,
+}
+
+/// One indicator of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Promoted {
+    pub indicator: Indicator,
+    /// Mean change since then: 0.31 is 31 % more.
+    pub effect: f64,
+    /// Interval around `effect` (about 95 %).
+    pub effect_low: f64,
+    pub effect_high: f64,
+    /// The smallest rise that counts, as a ratio minus one.
+    pub margin: f64,
+    #[serde(deserialize_with = "nan_from_null")]
+    pub evidence_ln: f64,
 }
 
 /// The course of a stretch.

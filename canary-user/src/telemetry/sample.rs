@@ -150,7 +150,9 @@ pub struct WaitedFor {
 
 impl WaitedFor {
     pub fn sum_ns(&self) -> u64 {
-        self.own_ns + self.other_role_ns + self.other_cgroup_ns + self.kernel_ns + self.idle_ns
+        // Only a damaged recording comes near the end of 64 bits.
+        let parts = [self.own_ns, self.other_role_ns, self.other_cgroup_ns, self.kernel_ns, self.idle_ns];
+        parts.into_iter().fold(0, u64::saturating_add)
     }
 }
 

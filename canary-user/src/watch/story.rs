@@ -255,6 +255,7 @@ fn verdict(index: u64) -> Verdict {
         forecast: None,
         recommendations: Vec::new(),
         stretches: stretches(index),
+        promotion: None,
         baseline_windows: index.min(60),
         judged_windows: index.saturating_sub(20),
     }
@@ -332,6 +333,7 @@ fn decision(index: u64) -> DecisionView {
             window: DECIDED,
             action: Action::Rollback,
             reason: "CPU per turnaround +31 % (27 to 36 %), evidence 1 240, margin 4.1 %".to_owned(),
+            recommendation: None,
             gates: vec![GateResult { gate: "mode".to_owned(), passed: true, reason: "mode is rollback".to_owned() }],
             canary: vec![target(Role::Canary, 1)],
             stable: vec![target(Role::Stable, 1), target(Role::Stable, 2)],

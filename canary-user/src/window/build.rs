@@ -162,8 +162,8 @@ impl Sums {
             self.turnaround.merge(&network.turnaround);
         }
         if let Some(dependency) = &sample.dependency {
-            self.dependency_turnarounds += dependency.turnarounds;
-            self.dependency_turnaround_ns += dependency.turnaround_ns;
+            add(&mut self.dependency_turnarounds, dependency.turnarounds);
+            add(&mut self.dependency_turnaround_ns, dependency.turnaround_ns);
         }
     }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use canary_user::{
     targets::{Role, Target},
     telemetry::{
-        Cpu, Histogram, Lifecycle, Machine, Memory, MemorySource, Network, Pressure, Quality, Sample, Throttling, Tick,
-        WaitedFor, recording::Writer,
+        Cpu, Dependency, Histogram, Lifecycle, Machine, Memory, MemorySource, Network, Pressure, Quality, Sample,
+        Throttling, Tick, WaitedFor, recording::Writer,
     },
 };
 
@@ -43,6 +43,8 @@ pub struct Does {
     bytes: f64,
     turnaround: f64,
     load: f64,
+    /// Each turnaround asks another service once, where there is one.
+    dependency: Option<f64>,
     throttled: Option<u64>,
     crashes: u64,
     resets: u64,
@@ -172,6 +174,18 @@ pub const STORIES: &[Story] = &[
         instance: |d| {
             if d.is_bad_canary() {
                 d.turnaround = 2.5;
+            }
+        },
+        tick: nothing,
+    },
+    Story {
+        name: "late-dependency",
+        about: "The service that the canary asks answers it later than stable.",
+        tells_reason: false,
+        instance: |d| {
+            d.dependency = Some(1.0);
+            if d.is_bad_canary() {
+                (d.dependency, d.turnaround) = (Some(4.0), 1.75);
             }
         },
         tick: nothing,
@@ -327,6 +341,7 @@ fn sample(story: &Story, role: Role, instance: u64, window: u64) -> Option<Sampl
         bytes: 1.0,
         turnaround: 1.0,
         load: 1.0,
+        dependency: None,
         throttled: None,
         crashes: 0,
         resets: 0,
@@ -376,7 +391,16 @@ fn sample(story: &Story, role: Role, instance: u64, window: u64) -> Option<Sampl
             ..Network::default()
         }),
         http: None,
-        dependency: None,
+        dependency: does.dependency.map(|factor| {
+            let ns = 500_000.0 * factor * near(7, 0.05);
+            Dependency {
+                turnarounds,
+                turnaround_ns: (each * ns) as u64,
+                rx_payload_bytes: (each * 800.0) as u64,
+                tx_payload_bytes: (each * 120.0) as u64,
+                turnaround: Histogram(histogram(ns, turnarounds)),
+            }
+        }),
         round_trip: None,
         connections: None,
         exit_codes: None,

@@ -69,6 +69,13 @@ impl Stakes {
         (restarts.cash + self.sum()).max(1e-300)
     }
 
+    /// Takes so much out of the stakes, from each its share; what there is, where that is less.
+    pub fn take(&mut self, amount: f64) {
+        let sum = self.sum();
+        let left = if sum > amount { (sum - amount) / sum } else { 0.0 };
+        self.0.iter_mut().for_each(|stake| *stake *= left);
+    }
+
     pub fn sum(&self) -> f64 {
         self.0.iter().sum()
     }
@@ -106,4 +113,19 @@ fn exp_small(x: f64) -> f64 {
 pub fn bennett(l: f64, c: f64) -> f64 {
     let u = l * c;
     (libm::exp(u) - 1.0 - u) / (c * c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_stake_is_taken_out_of_what_was_won() {
+        let mut stakes = Stakes([1.0, 2.0, 3.0, 4.0]);
+        stakes.take(1.0);
+        assert!((stakes.sum() - 9.0).abs() < 1e-12 && (stakes.0[3] - 3.6).abs() < 1e-12, "{stakes:?}");
+        let mut lost = Stakes([0.1, 0.0, 0.2, 0.1]);
+        lost.take(1.0);
+        assert_eq!(lost.sum(), 0.0, "no debts");
+    }
 }

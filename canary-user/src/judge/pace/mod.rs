@@ -17,9 +17,9 @@ use std::borrow::Cow;
 
 pub use bets::{Restarts, Stakes};
 pub use differences::{Differences, OWN, PLACEBOS, SERIES, StableSide};
-pub use noise::Sides;
+pub use noise::{Sides, Terms};
 pub use spread::Spread;
-pub use track::{EFFECT_WINDOWS, Effect, Track};
+pub use track::{EFFECT_WINDOWS, Effect, Track, Worse};
 
 // The same noise, prices and bets, for what is not compared.
 pub(super) use bets::powers;
@@ -226,7 +226,7 @@ impl Pace {
         let known = self.tolerances.iter().zip(&self.earlier);
         let tracks = self.indicators.iter_mut().zip(known).filter(|(t, _)| t.noise.is_ready());
         for (track, (tolerance, earlier)) in tracks {
-            let estimates = track.refresh(has_canary, sides, p);
+            let estimates = track.refresh(has_canary, sides, earlier.noise, p);
             let spread = track.noise.offset_spread(&estimates, sides, p.tau0, earlier, p);
             track.set_margins(spread, estimates.usual_variance, tolerance, p);
         }
@@ -235,7 +235,7 @@ impl Pace {
         for spread in self.spreads.iter_mut().filter(|s| due && s.noise.is_ready()) {
             spread.refresh(sides, p);
         }
-        self.mean.refresh(has_canary, sides, p);
+        self.mean.refresh(has_canary, sides, 0.0, p);
         self.alone.iter_mut().for_each(|alone| alone.refresh(has_canary, sides, p));
         let alone = self.alone.iter().zip(&self.tolerances);
         for (track, (alone, tolerance)) in self.indicators.iter_mut().zip(alone) {
@@ -249,9 +249,9 @@ impl Pace {
         // Alpha holds for one horizon. After it the stake is renewed, but never in the middle of a run that is winning.
         if self.restarts.age() >= self.parameters.horizon_windows && self.evidence_ln(&[]) <= 0.0 {
             self.restarts = Restarts::default();
-            self.indicators.iter_mut().for_each(|t| t.reset(false));
+            self.indicators.iter_mut().for_each(Track::renew);
             self.spreads.iter_mut().for_each(Spread::reset);
-            self.mean.reset(false);
+            self.mean.renew();
         }
         let p = &self.parameters;
         let weight = self.restarts.next_weight(p.start_weight, p.horizon_windows);
@@ -378,17 +378,17 @@ impl Pace {
     /// What was bet on was not the version: the stakes begin anew, all that was learned is kept.
     pub fn drop_evidence(&mut self) {
         self.restarts = Restarts::default();
-        self.indicators.iter_mut().for_each(|t| t.reset(false));
+        self.indicators.iter_mut().for_each(Track::drop_evidence);
         self.spreads.iter_mut().for_each(Spread::reset);
-        self.mean.reset(false);
+        self.mean.drop_evidence();
     }
 
     /// Another canary: evidence is dropped, noise is kept.
     pub fn reset_evidence(&mut self) {
         self.restarts = Restarts::default();
-        self.indicators.iter_mut().for_each(|t| t.reset(true));
+        self.indicators.iter_mut().for_each(Track::forget_canary);
         self.spreads.iter_mut().for_each(Spread::forget_canary);
-        self.mean.reset(true);
+        self.mean.forget_canary();
         self.phase = Phase::Baseline;
     }
 }

@@ -428,9 +428,9 @@ impl Noise {
             return None;
         }
         // A copy, as estimates set how far deviations count from here on.
-        let Estimates { variance, wander, .. } = self.clone().estimate(None, sides, p);
+        let Estimates { variance, excursions, wander, .. } = self.clone().estimate(None, sides, p);
         let (offset_squares, freedom) = self.offset_squares(stable, variance);
-        (freedom > 0.0).then_some(Known { offset_squares, freedom, wander })
+        (freedom > 0.0).then_some(Known { offset_squares, freedom, wander, noise: excursions })
     }
 
     /// First idea of the offset of an instance that is warming up.

@@ -226,9 +226,11 @@ impl Track {
         became_ready
     }
 
-    /// Refreshes what follows from the noise.
-    pub fn refresh(&mut self, has_canary: bool, sides: Sides, p: &Parameters) -> Estimates {
-        let estimates = self.noise.estimate(has_canary.then_some(&self.canary_steps), sides, p);
+    /// Refreshes what follows from the noise. `earlier_noise`: the variance that leaves room for bursts, as it was in earlier
+    /// rollouts; what was quiet so far may still be like that.
+    pub fn refresh(&mut self, has_canary: bool, sides: Sides, earlier_noise: f64, p: &Parameters) -> Estimates {
+        let mut estimates = self.noise.estimate(has_canary.then_some(&self.canary_steps), sides, p);
+        estimates.excursions = estimates.excursions.max(earlier_noise);
         self.derived = Derived::of(&self.noise, &estimates, p);
         estimates
     }
@@ -335,18 +337,28 @@ impl Track {
         self.effect().map(|e| (e.mean / self.margin).clamp(-P_LIMIT, P_LIMIT))
     }
 
-    /// Drops evidence, keeps noise. `another_canary`: what was learned about the canary's own past goes too.
-    pub fn reset(&mut self, another_canary: bool) {
+    /// For another horizon, for which a stake of one is put in anew. What speaks for "healthy" is not lost: its new stake is
+    /// taken out of what was won, so that it goes on as one e-process.
+    pub fn renew(&mut self) {
         self.worse = Worse::NONE;
         self.trend = Trend::default();
-        if another_canary {
-            self.stakes_healthy = Stakes::NONE;
-            self.bets = 0;
-            self.recent = [f64::NAN; EFFECT_WINDOWS];
-            self.p = f64::NAN;
-            self.noise.free(OWN);
-            self.canary_steps = CanarySteps::NONE;
-        }
+        self.stakes_healthy.take(1.0);
+    }
+
+    /// Drops evidence either way, keeps noise.
+    pub fn drop_evidence(&mut self) {
+        self.renew();
+        self.stakes_healthy = Stakes::NONE;
+    }
+
+    /// Another canary: what was learned about the canary's own past goes with the evidence.
+    pub fn forget_canary(&mut self) {
+        self.drop_evidence();
+        self.bets = 0;
+        self.recent = [f64::NAN; EFFECT_WINDOWS];
+        self.p = f64::NAN;
+        self.noise.free(OWN);
+        self.canary_steps = CanarySteps::NONE;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Found, Moment, Watch};
+use super::{Found, Moment, Norm, Watch};
 use crate::{
     judge::{
         parameters::Parameters,
@@ -45,6 +45,12 @@ impl Stretches {
             }
             self.ended.push_back((role, indicator, ended));
         }
+    }
+
+    /// What is usual of the level of one indicator of one role, as ln; `None` before it is known.
+    pub fn norm(&self, role: Role, indicator: usize, p: &Parameters) -> Option<Norm> {
+        let watches = if role == Role::Stable { &self.stable } else { &self.canary };
+        watches[indicator].norm(p)
     }
 
     /// Other instances make a role's level from here on.

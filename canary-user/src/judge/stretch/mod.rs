@@ -10,6 +10,7 @@ mod open;
 mod usual;
 
 pub use list::Stretches;
+pub use usual::Norm;
 
 use std::collections::VecDeque;
 
@@ -139,6 +140,11 @@ impl Watch {
     /// The stretch that goes on.
     pub fn open(&self, p: &Parameters) -> Option<Found> {
         self.open.as_ref().map(|open| open.found(None, false, p))
+    }
+
+    /// What is usual of its level; not what a stretch under way makes of it.
+    pub fn norm(&self, p: &Parameters) -> Option<Norm> {
+        self.level.norm(p)
     }
 
     /// Memory in use, that on the heap with it. The first windows of both series come and go besides.

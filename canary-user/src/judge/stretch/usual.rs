@@ -52,6 +52,13 @@ pub struct Terms {
     pub discount: [f64; BETS],
 }
 
+/// Level and bets of a series whose noise is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm {
+    pub level: f64,
+    pub terms: Terms,
+}
+
 impl Usual {
     pub fn new(p: &Parameters) -> Self {
         Self {
@@ -79,6 +86,10 @@ impl Usual {
     /// Whether enough was learned to tell what is not usual.
     pub fn has_baseline(&self, p: &Parameters) -> bool {
         self.is_ready() && self.windows >= p.stretch_baseline_windows
+    }
+
+    pub fn norm(&self, p: &Parameters) -> Option<Norm> {
+        self.has_baseline(p).then_some(Norm { level: self.level, terms: self.terms })
     }
 
     /// Standard deviation, with the tails that the robust one leaves out.

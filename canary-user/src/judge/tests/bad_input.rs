@@ -173,3 +173,71 @@ fn run_on(judge: &mut Judge, service: &mut Service, windows: u64, change: impl F
     }
     last.expect("at least one window")
 }
+
+/// Where there is little work, readings are merged, and given once in up to 60 windows.
+fn rarely(window: &mut Window, every: u64) {
+    if !window.index.is_multiple_of(every) {
+        window.stable.iter_mut().chain(&mut window.canary).for_each(|r| r.values = [f64::NAN; Indicator::COUNT]);
+    }
+}
+
+#[test]
+fn a_service_with_little_work_is_judged_all_the_same() {
+    let worse = |factor: f64| {
+        let parameters = Parameters { soak_windows: 30, ..Parameters::default() };
+        let (mut judge, mut service) = (Judge::new(parameters), Service::new(50, 3, 0.3));
+        for _ in 0..50 * 200 {
+            let mut window = service.next();
+            rarely(&mut window, 50);
+            judge.observe(&window);
+        }
+        service.canary = 1;
+        run_on(&mut judge, &mut service, 50 * 300, |t, window| {
+            rarely(window, 50);
+            if t > 50 * 150 {
+                scale(window, Indicator::CpuPerWork, factor);
+            }
+        })
+    };
+    let equal = worse(1.0);
+    assert_eq!(equal.outcome, Outcome::Healthy, "{:?}", equal.reasons);
+    let regressed = worse(1.5);
+    assert_eq!(regressed.outcome, Outcome::Regressed, "{:?}", regressed.reasons);
+    assert_eq!(regressed.causes[0].signal, "cpu_per_work");
+}
+
+#[test]
+fn windows_in_which_data_was_lost_are_told_and_make_nobody_new() {
+    let (mut judge, mut service) = (new_judge(), Service::new(51, 3, 0.3));
+    let before = run(&mut judge, &mut service, 600, 900, |_, _| {});
+    assert_eq!(before.outcome, Outcome::Healthy, "{:?}", before.reasons);
+    let lost = run_on(&mut judge, &mut service, 100, |_, window| {
+        window.clean = false;
+        rarely(window, u64::MAX);
+    });
+    assert_eq!(lost.outcome, Outcome::InsufficientData);
+    assert_eq!(lost.reasons, ["data was lost in each of the last 100 windows: they are not judged"]);
+    let after = run_on(&mut judge, &mut service, 1, |_, _| {});
+    assert_eq!(after.outcome, Outcome::Healthy, "no warm-up: {:?}", after.reasons);
+    assert_eq!(after.baseline_windows, before.baseline_windows + 3);
+}
+
+#[test]
+fn a_canary_that_is_silent_after_a_crash_that_stable_had_too_is_not_condemned() {
+    let silent = |stable_crashes: u64| {
+        let (mut judge, mut service) = (new_judge(), Service::new(52, 3, 0.3));
+        run(&mut judge, &mut service, 600, 200, |_, _| {});
+        run_on(&mut judge, &mut service, 100, |t, window| {
+            if t == 1 {
+                count(&mut window.canary, Event::Crashes, 1);
+                count(&mut window.stable, Event::Crashes, stable_crashes);
+            }
+            if t > 1 {
+                window.canary.clear();
+            }
+        })
+    };
+    assert_eq!(silent(0).hard, Some(HardFact::Silent));
+    let both = silent(1);
+    assert_eq!((both.outcome, both.hard), (Outcome::InsufficientData, None), "{:?}", both.reasons);
+}

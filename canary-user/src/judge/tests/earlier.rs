@@ -75,3 +75,47 @@ fn what_is_worse_than_that_is_found_all_the_same() {
     let verdict = rollout(&mut knowing, 6, [0.03, -0.02, 0.0], 0.4, 300);
     assert_eq!((verdict.outcome, verdict.causes[0].signal.as_str()), (Outcome::Regressed, "cpu_per_work"));
 }
+
+/// A service whose instances jump up for eight windows now and then, by themselves.
+fn bursts(random: &mut Random, left: &mut [u32; 4], window: &mut Window) {
+    for (j, reading) in window.stable.iter_mut().chain(&mut window.canary).enumerate() {
+        if left[j] == 0 && random.uniform() < 0.002 {
+            left[j] = 8;
+        }
+        if left[j] > 0 {
+            left[j] -= 1;
+            reading.values[Indicator::CpuPerWork as usize] *= 1.6;
+        }
+    }
+}
+
+#[test]
+fn noise_that_comes_in_bursts_is_remembered_over_rollouts() {
+    let mut random = Random(78);
+    let mut sets = Vec::new();
+    for seed in 0..5 {
+        let (mut judge, mut service, mut left) = (new_judge(), Service::new(200 + seed, 3, 0.0), [0; 4]);
+        for _ in 0..3_000 {
+            let mut window = service.next();
+            bursts(&mut random, &mut left, &mut window);
+            judge.observe(&window);
+        }
+        sets.push(judge.learned().expect("three thousand windows are enough").known);
+    }
+    let earlier = Earlier::pooled(&sets);
+    let quiet = self::earlier();
+    let noise = |earlier: &Earlier| earlier.of(Indicator::CpuPerWork).noise;
+    assert!(noise(&earlier) > 3.0 * noise(&quiet), "{} after {}", noise(&earlier), noise(&quiet));
+    // Not a burst was seen in this rollout yet, and then the canary has one.
+    let evidence_ln = |earlier: &Earlier| {
+        let mut judge = Judge::knowing(Parameters::default(), earlier);
+        let verdict = run(&mut judge, &mut Service::new(7, 3, 0.0), 600, 208, |t, window| {
+            if t >= 200 {
+                scale(window, Indicator::CpuPerWork, 1.6);
+            }
+        });
+        verdict.evidence_ln
+    };
+    let (knows, does_not) = (evidence_ln(&earlier), evidence_ln(&Earlier::default()));
+    assert!(knows < does_not - 1.0, "it is less of a surprise: {knows} after {does_not}");
+}

@@ -192,6 +192,8 @@ pub const CATALOGUE: &[Definition] = &[
         "1 while a version is out of its own usual band in an indicator (a stretch), 0 while it is not known to be."),
     row(Counter, "canary_stretches", "", RoleBy("shape", |d| d.stretches.iter().map(|((role, shape), n)| (*role, *shape, *n as f64)).collect()),
         "Such stretches that are over, by their shape: step, drift, burst, oscillation."),
+    row(Gauge, "canary_promotion_worse", "", Deployment(|d| Some(f64::from(u8::from(d.verdict.promotion.as_ref()?.worse)))),
+        "1 where stable is shown to be worse than it was before all its instances were replaced, as by a promotion; 0 where it is not; absent where they were not."),
     row(Gauge, "canary_evidence_log", "", Deployment(|d| finite(Some(d.verdict.evidence_ln))),
         "Natural logarithm of the evidence (e-value) that the canary is worse than stable."),
     row(Gauge, "canary_evidence_threshold_log", "", Deployment(|d| finite(Some(d.verdict.threshold_ln))),

@@ -20,7 +20,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, Trans
 
 use crate::{
     guard::{Action, Decision, Moment, Stage},
-    judge::Verdict,
+    judge::{Outcome, Verdict},
     orchestrator::Plan,
     targets::Target,
 };
@@ -252,17 +252,45 @@ impl Journal {
         Ok(all.with_context(|| format!("journal: read decision {id}"))?.pop())
     }
 
-    /// Canary instances of this boot that no person let the guard act on.
-    pub fn declined(&self, deployment: &str) -> anyhow::Result<Vec<Target>> {
+    /// One instance took the place of another one that was acted on, as its next life: it counts as acted on in its place.
+    pub fn came_back(&mut self, before: &Target, now: &Target) -> anyhow::Result<()> {
+        let boot = self.boot.clone();
+        let write = |tx: &Transaction| -> anyhow::Result<()> {
+            tx.execute(
+                "UPDATE OR REPLACE acted SET cgroup = ?4, incarnation = ?5
+                 WHERE deployment = ?1 AND cgroup = ?2 AND incarnation = ?3 AND boot = ?6",
+                params![
+                    &*before.deployment,
+                    &*before.cgroup,
+                    before.incarnation.to_string(),
+                    &*now.cgroup,
+                    now.incarnation.to_string(),
+                    boot
+                ],
+            )?;
+            Ok(())
+        };
+        self.commit(write).with_context(|| format!("journal: record that {} came back", now.cgroup))
+    }
+
+    /// When the verdict on a deployment last became "regressed", by the wall clock.
+    pub fn last_condemned_unix_ms(&self, deployment: &str) -> anyhow::Result<Option<u64>> {
+        let query = "SELECT max(unix_ms) FROM verdict WHERE deployment = ?1 AND outcome = ?2";
+        let latest = self.db.query_row(query, [deployment, Outcome::Regressed.name()], |r| r.get::<_, Option<i64>>(0));
+        Ok(latest.with_context(|| format!("journal: read the verdicts on {deployment}"))?.map(|ms| ms as u64))
+    }
+
+    /// The canary instances of this boot's decisions that came to a stage.
+    pub fn canaries_with(&self, deployment: &str, stage: Stage) -> anyhow::Result<Vec<Target>> {
         let read = || -> rusqlite::Result<Vec<Target>> {
             let mut query = self.db.prepare_cached(
                 "SELECT d.decision FROM stage s JOIN decision d ON d.id = s.decision_id
-                 WHERE d.deployment = ?1 AND s.stage = 'declined' AND s.boot = ?2",
+                 WHERE d.deployment = ?1 AND s.stage = ?3 AND s.boot = ?2",
             )?;
-            let rows = query.query_map(params![deployment, self.boot], |r| json::<Decision>(r, 0))?;
+            let rows = query.query_map(params![deployment, self.boot, stage.name()], |r| json::<Decision>(r, 0))?;
             Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flat_map(|d| d.canary).collect())
         };
-        read().with_context(|| format!("journal: read what was declined on {deployment}"))
+        read().with_context(|| format!("journal: read what is {} on {deployment}", stage.name()))
     }
 
     /// How long ago the orchestrator was called for a deployment, for each call within `span`, oldest first. By the clock

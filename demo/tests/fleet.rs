@@ -78,6 +78,7 @@ fn rollback(cgroups: &DemoCgroups, instances: &[Instance]) -> Decision {
         window: 0,
         action: Action::Rollback,
         reason: String::new(),
+        recommendation: None,
         gates: Vec::new(),
         canary: targets(Role::Canary),
         stable: targets(Role::Stable),

@@ -1,11 +1,15 @@
 //! On-CPU time against the kernel's own book, `cpu.stat`.
 
 use std::{
+    ffi::CString,
+    fs::File,
+    io::Write as _,
     process::{Command, Stdio},
     thread::sleep,
     time::Duration,
 };
 
+use anyhow::{Context as _, ensure};
 use canary_e2e::{Booked, Sandbox, kernel_available};
 use canary_user::{
     targets::Role,
@@ -64,6 +68,54 @@ fn two_hundred_short_sleepers() -> anyhow::Result<()> {
     let script = "i=0; while [ $i -lt 200 ]; do (while :; do j=0; while [ $j -lt 200 ]; do j=$((j+1)); done; sleep 0.02; done) & \
                   i=$((i+1)); done; wait";
     agrees_with_cpu_stat("two_hundred_short_sleepers", script, "")
+}
+
+/// Voluntary and involuntary switches of a process's main thread, as it counts them itself.
+fn own_switches(pid: u32) -> anyhow::Result<(u64, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let of = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+        anyhow::Ok(value.trim().parse()?)
+    };
+    Ok((of("voluntary_ctxt_switches:")?, of("nonvoluntary_ctxt_switches:")?))
+}
+
+/// A task that is woken for each line that it gets; at both readings it waits for the next one.
+#[test]
+fn switches_are_those_that_the_task_counts_itself() -> anyhow::Result<()> {
+    let test = "switches_are_those_that_the_task_counts_itself";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let lines = dir.path().join("lines");
+    let name = CString::new(lines.as_os_str().as_encoded_bytes())?;
+    // SAFETY: a path that ends with a zero byte, and a mode.
+    ensure!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) } == 0, "a pipe: {}", std::io::Error::last_os_error());
+    let sandbox = Sandbox::new()?;
+    let path = sandbox.cgroup("woken")?;
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Stable)?]);
+    let script = "while read -r line; do i=0; while [ $i -lt 500 ]; do i=$((i+1)); done; done";
+    let mut child = sandbox.run(&path, &format!("{script} < {}", lines.display()))?;
+    let mut lines = File::options().write(true).open(&lines)?;
+    sleep(Duration::from_millis(300));
+    sensor.tick();
+    let before = own_switches(child.id())?;
+    for _ in 0..300 {
+        lines.write_all(b"next\n")?;
+        sleep(Duration::from_millis(2));
+    }
+    sleep(Duration::from_millis(300));
+    let after = own_switches(child.id())?;
+    let cpu = sensor.tick().samples.remove(0).cpu.context("the sched hooks are live")?;
+    drop(lines);
+    child.wait()?;
+    let own = (after.0 - before.0, after.1 - before.1);
+    println!("{test}: {} voluntary and {} involuntary switches", own.0, own.1);
+    assert!(own.0 > 100, "it waits for its lines");
+    assert_eq!((cpu.switches_voluntary, cpu.switches_involuntary), own);
+    Ok(())
 }
 
 /// Whether a task can be put into the real-time class here; prints why not otherwise.

@@ -67,6 +67,7 @@ impl Bench {
             window: 0,
             action,
             reason: String::new(),
+            recommendation: None,
             gates: Vec::new(),
             canary: vec![target(CANARY, Role::Canary)?],
             stable: vec![target(STABLE, Role::Stable)?],

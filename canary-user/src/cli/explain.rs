@@ -86,7 +86,9 @@ fn text(entry: &HistoryEntry, commands: &[CommandEntry]) -> String {
             lines.iter().for_each(|line| text += &format!("  {line}\n"));
         }
     };
-    part("Because", vec![d.reason.clone(), format!("the evidence goes up to window {}", d.window)]);
+    let mut because = vec![d.reason.clone(), format!("the evidence goes up to window {}", d.window)];
+    because.extend(d.recommendation.as_ref().map(|r| format!("recommendation {}: {}", r.priority, r.in_words())));
+    part("Because", because);
     let instance = |t: &crate::targets::Target| format!("{} {} {}", t.role, t.version, t.cgroup);
     part("About", d.canary.iter().chain(&d.stable).map(instance).collect());
     let gate = |g: &crate::guard::GateResult| {

@@ -218,6 +218,7 @@ impl Source<'_> {
         })?;
         Ok(DeploymentConfig {
             mode,
+            policy: self.policy(&name, raw.policy, mode)?,
             blast_radius: blast_radius.unwrap_or(super::BLAST_RADIUS),
             approval,
             approval_timeout: self.duration(

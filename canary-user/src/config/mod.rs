@@ -11,6 +11,7 @@ mod error;
 mod judge;
 mod kubernetes;
 mod notify;
+mod policy;
 mod quarantine;
 mod raw;
 mod select;
@@ -33,7 +34,11 @@ pub use select::{Pattern, Selector};
 pub use tls::TlsConfig;
 pub use webhook::WebhookConfig;
 
-use crate::{guard::Mode, judge::Parameters, targets::Role};
+use crate::{
+    guard::{Mode, Policy},
+    judge::Parameters,
+    targets::Role,
+};
 
 const WINDOW: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(10);
@@ -79,6 +84,8 @@ pub struct Config {
 pub struct DeploymentConfig {
     pub name: Arc<str>,
     pub mode: Mode,
+    /// How far the guard may go about each signal, where that is less far.
+    pub policy: Policy,
     pub orchestrator: OrchestratorKind,
     /// How long in-flight work may take to finish once the canary is told to stop.
     pub grace: Duration,
@@ -344,6 +351,9 @@ impl fmt::Display for Config {
         judge::write_judge(f, &self.judge)?;
         for d in &self.deployments {
             writeln!(f, "\n[[deployment]]\nname = {}\nmode = \"{}\"", text(&d.name), d.mode)?;
+            if let Some(policy) = policy::written(&d.policy) {
+                writeln!(f, "policy = {policy}")?;
+            }
             writeln!(f, "orchestrator = \"{}\"\ngrace = {}", d.orchestrator.name(), time(d.grace))?;
             writeln!(f, "settle = {}", time(d.settle))?;
             if let Some(unit) = &d.drain_unit {

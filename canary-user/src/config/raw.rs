@@ -9,6 +9,7 @@ use super::{
     judge::{RawIndicators, RawJudge},
     kubernetes::{RawHttpRoute, RawKubernetes, RawPods},
     notify::RawNotify,
+    policy::RawPolicy,
     quarantine::RawQuarantine,
     tls::RawTls,
     webhook::RawWebhook,
@@ -39,6 +40,8 @@ pub(super) struct Raw {
 pub(super) struct RawDeployment {
     pub name: Option<Spanned<String>>,
     pub mode: Option<Spanned<String>>,
+    #[serde(default)]
+    pub policy: RawPolicy,
     pub orchestrator: Option<Spanned<String>>,
     pub grace: Option<Spanned<String>>,
     pub settle: Option<Spanned<String>>,

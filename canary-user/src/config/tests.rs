@@ -66,7 +66,7 @@ fn the_rendering_is_a_configuration_that_means_the_same() {
     let text = GOOD.replace("[judge]", api);
     let c = parse(&text.replace(
         "grace  = \"10s\"",
-        "grace = \"1m 30s\"\nmax_age = \"2h\"\nminimum_healthy = 2\napproval = \"required\"",
+        "policy = { memory_in_use = \"quarantine\", crashes = \"rollback\" }\ngrace = \"1m 30s\"\nmax_age = \"2h\"\nminimum_healthy = 2\napproval = \"required\"",
     ));
     let rendered = c.to_string();
     assert_eq!(parse(&rendered).to_string(), rendered);
@@ -91,6 +91,7 @@ token_file = "/etc/canary/token"
 [[deployment]]
 name = "checkout"
 mode = "rollback"
+policy = { crashes = "rollback", memory_in_use = "quarantine" }
 orchestrator = "process"
 grace = "1m 30s"
 settle = "5s"
@@ -183,6 +184,21 @@ fn every_mistake_has_its_own_text() {
             "\"rollback\"",
             "\"roll-back\"",
             "canary.toml:11:10: checkout.mode: unknown mode \"roll-back\": choose observe, advise, quarantine, drain or rollback",
+        ),
+        (
+            "\"rollback\"",
+            "\"rollback\"\npolicy = { memory = \"drain\" }",
+            "canary.toml:12:12: memory: unknown key: did you mean 'memory_stall'?",
+        ),
+        (
+            "\"rollback\"",
+            "\"rollback\"\npolicy = { crashes = \"stop\" }",
+            "canary.toml:12:22: checkout.policy.crashes: unknown mode \"stop\": choose observe, advise, quarantine, drain or rollback",
+        ),
+        (
+            "\"rollback\"",
+            "\"drain\"\npolicy = { crashes = \"rollback\" }",
+            "canary.toml:12:22: checkout.policy.crashes: rollback is not allowed: the deployment's mode is drain, and a policy may only go less far",
         ),
         (
             "\"rollback\"",

@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::targets::Target;
+use crate::{
+    judge::{Recommendation, Step},
+    targets::Target,
+};
 
 /// How far the guard may go, from least to most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -77,6 +80,21 @@ impl Action {
         }
     }
 
+    /// The recommendation that it carries out.
+    fn step(self) -> Option<Step> {
+        match self {
+            Action::Quarantine => Some(Step::Throttle),
+            Action::Drain => Some(Step::Drain),
+            Action::Rollback => Some(Step::RollBack),
+            Action::Hold | Action::Promote => None,
+        }
+    }
+
+    /// The one among several that it carries out; `None` where none of them asks for it.
+    pub fn chosen(self, recommendations: &[Recommendation]) -> Option<&Recommendation> {
+        recommendations.iter().find(|r| Some(r.step) == self.step())
+    }
+
     /// As in "would roll back".
     pub fn verb(self) -> &'static str {
         match self {
@@ -115,6 +133,9 @@ pub struct Decision {
     pub action: Action,
     /// The verdict's strongest reason, in words.
     pub reason: String,
+    /// The judge's recommendation that it carries out; null where the judge asked for something else.
+    #[serde(default)]
+    pub recommendation: Option<Recommendation>,
     /// Gates in order, up to and including the first that blocked.
     pub gates: Vec<GateResult>,
     /// The canary targets, as they were when it was decided.

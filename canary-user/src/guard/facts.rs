@@ -24,7 +24,10 @@ pub const RECENT_WINDOWS: usize = 10;
 /// What the gates need to know besides the verdict. Unknown is `None`, never zero.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
+    /// How far the guard may go about this.
     pub mode: Mode,
+    /// The signal for which the policy says so; `None` = it is the deployment's mode.
+    pub policy: Option<&'static str>,
     /// Why the guard is paused, in words; `None` = it is not.
     pub paused: Option<String>,
     /// Counts that the condemning signals rest on and that are missing now, in words.
@@ -272,6 +275,7 @@ impl Memory {
         let oldest = self.first_seen.values().map(|(_, t_ns)| *t_ns).min().unwrap_or(tick.t_ns);
         Facts {
             mode: Mode::default(),
+            policy: None,
             paused: None,
             unmeasured,
             lost_events: self.recent.iter().map(|r| r.lost_events).sum(),

@@ -92,10 +92,11 @@ fn mode(case: Case) -> Answer {
     if let Some(by) = &case.facts.asked_by {
         return Ok(format!("{by} asks to {}: the mode {mode} limits what the guard does by itself", action.verb()));
     }
+    let whose = case.facts.policy.map_or("mode".to_owned(), |signal| format!("policy for {signal}"));
     match mode {
-        Mode::Observe => Err(format!("mode is observe: says that it would {} and does nothing", action.verb())),
-        Mode::Advise => Err(format!("mode is advise: advises to {} and does nothing", action.verb())),
-        Mode::Quarantine | Mode::Drain | Mode::Rollback => Ok(format!("mode is {mode}: may {}", action.verb())),
+        Mode::Observe => Err(format!("{whose} is observe: says that it would {} and does nothing", action.verb())),
+        Mode::Advise => Err(format!("{whose} is advise: advises to {} and does nothing", action.verb())),
+        Mode::Quarantine | Mode::Drain | Mode::Rollback => Ok(format!("{whose} is {mode}: may {}", action.verb())),
     }
 }
 

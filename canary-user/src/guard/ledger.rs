@@ -20,6 +20,19 @@ pub enum Entry {
     Verdict { deployment: String, unix_ms: u64, verdict: Verdict },
 }
 
+/// What is on record of a deployment from earlier lives of the guard.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    /// How many decisions there are.
+    pub decisions: u64,
+    /// Canary instances that no person let the guard act on.
+    pub declined: Vec<Target>,
+    /// Those that an orchestrator was called for.
+    pub begun: Vec<Target>,
+    /// How long ago it was condemned the last time.
+    pub condemned_ago: Option<Duration>,
+}
+
 /// Called with every entry, on the line: it must not block.
 pub type OnEntry = Box<dyn FnMut(Entry) + Send>;
 
@@ -126,14 +139,21 @@ impl Ledger {
         self.keep(result)
     }
 
-    /// How many decisions there are on a deployment already.
-    pub fn decisions(&self, deployment: &str) -> anyhow::Result<u64> {
-        self.journal.decisions(deployment)
+    /// What there is on a deployment already.
+    pub fn past(&self, deployment: &str, now: Moment) -> anyhow::Result<Past> {
+        let condemned_ms = self.journal.last_condemned_unix_ms(deployment)?;
+        Ok(Past {
+            decisions: self.journal.decisions(deployment)?,
+            declined: self.journal.canaries_with(deployment, Stage::Declined)?,
+            begun: self.journal.canaries_with(deployment, Stage::Applying)?,
+            condemned_ago: condemned_ms.map(|then| Duration::from_millis(now.unix_ms.saturating_sub(then))),
+        })
     }
 
-    /// Canary instances that no person let the guard act on.
-    pub fn declined(&self, deployment: &str) -> anyhow::Result<Vec<Target>> {
-        self.journal.declined(deployment)
+    /// `now` is `before`, come back from its own end: what was begun against the one was begun against the other.
+    pub fn came_back(&mut self, before: &Target, now: &Target) -> Result<(), String> {
+        let result = self.journal.came_back(before, now);
+        self.keep(result)
     }
 
     /// A decision with its whole life.

@@ -1,6 +1,7 @@
 //! One deployment: its window, its judge, its rules and the action in hand. No await: calls are made off the line.
 
 mod life;
+mod looks;
 mod temporary;
 
 use std::{sync::Arc, time::Duration};
@@ -15,7 +16,7 @@ use super::{
     desk::Desk,
     facts::{self, Memory},
     gates::{self, Case},
-    ledger::Ledger,
+    ledger::{Ledger, Past},
     recovery::{Before, Levels, Look, Recovery},
     rules::is_same_canary,
     run::Watched,
@@ -105,11 +106,6 @@ impl Line {
         &self.watched.config.name
     }
 
-    /// How many decisions on this deployment there are on record.
-    pub fn count_from(&mut self, decisions: u64) {
-        self.guard.count_from(decisions);
-    }
-
     pub fn verdict(&self) -> Option<&Verdict> {
         self.current.as_ref().map(|(_, verdict)| verdict)
     }
@@ -131,7 +127,11 @@ impl Line {
         self.memory.observe(tick, &window);
         self.levels.observe(&verdict);
         let stood = self.is_condemned;
-        self.guard.observe(&verdict, &facts::targets(tick, &self.watched.config.name, Role::Canary));
+        let canary = facts::targets(tick, &self.watched.config.name, Role::Canary);
+        for (before, now) in self.guard.observe(&verdict, &canary) {
+            // The ledger has told the failure, which blocks every action.
+            let _ = ledger.came_back(&before, &now);
+        }
         self.is_condemned = self.guard.is_condemned(&verdict);
         if self.is_condemned && !stood {
             self.condemned_t_ns = Some(tick.t_ns);
@@ -164,7 +164,7 @@ impl Line {
         if !self.is_condemned {
             return;
         }
-        let facts = self.facts(tick, verdict, desk);
+        let facts = self.facts_to_act(tick, verdict, desk);
         self.advice.gates = self.guard.advise(verdict, &facts);
         if self.is_busy() {
             return;
@@ -179,15 +179,21 @@ impl Line {
         }
     }
 
+    /// The facts for an action, for which this guard has to be the one that acts.
+    fn facts_to_act(&self, tick: &Tick, verdict: &Verdict, desk: &mut Desk) -> Facts {
+        Facts { leader: self.caller.orchestrator.leader(), ..self.facts(tick, verdict, desk) }
+    }
+
     fn facts(&self, tick: &Tick, verdict: &Verdict, desk: &mut Desk) -> Facts {
         let config = &self.watched.config;
         let mut facts = self.memory.facts(tick, &config.name, verdict);
-        facts.mode = config.mode;
+        let limited = config.policy.limits(config.mode, verdict);
+        (facts.mode, facts.policy) = limited.map_or((config.mode, None), |(signal, mode)| (mode, Some(signal)));
         facts.paused = desk.paused_for(&config.name);
         facts.max_age = config.max_age;
         facts.minimum_healthy = config.minimum_healthy;
         facts.blast_radius = config.blast_radius;
-        facts.leader = self.caller.orchestrator.leader();
+        facts.leader = self.caller.orchestrator.standing();
         facts.approval = match config.approval {
             ApprovalMode::None => Approval::NotRequired,
             ApprovalMode::Required => Approval::Required(config.approval_timeout),
@@ -215,7 +221,7 @@ impl Line {
         }
         let (Some(tick), Some((_, verdict))) = (tick, &self.current) else { return };
         let refusal = described.as_ref().err().cloned();
-        let mut facts = self.facts(tick, verdict, desk);
+        let mut facts = self.facts_to_act(tick, verdict, desk);
         (facts.described, facts.asked_by) = (Some(described), asked_by);
         let regressed_windows = self.guard.regressed_windows();
         let case = Case { verdict, regressed_windows, facts: &facts, action: decision.action };
@@ -243,7 +249,7 @@ impl Line {
             let id = self.view.as_ref().map_or("", |v| &v.decision.id);
             return Err(format!("{id} is under way: `canary explain {id}` tells where it stands"));
         }
-        let mut facts = self.facts(tick, verdict, desk);
+        let mut facts = self.facts_to_act(tick, verdict, desk);
         facts.asked_by = Some(by.to_owned());
         let case = Case { verdict, regressed_windows: 0, facts: &facts, action: Action::Rollback };
         let gates = gates::evaluate(case);
@@ -252,7 +258,7 @@ impl Line {
         }
         let words = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         let reason = format!("asked for by {by}{words}");
-        let decision = self.guard.wanted(verdict.window, &facts, gates, reason, self.now.unix_ms);
+        let decision = self.guard.wanted(verdict, &facts, gates, reason, self.now.unix_ms);
         let id = decision.id.clone();
         self.caller.describe(&decision);
         self.being_described = Some(Proposal { decision, asked_by: Some(by.to_owned()) });
@@ -265,9 +271,12 @@ impl Line {
         self.in_hand.as_ref().filter(waits).map(|a| a.decision.id.as_str())
     }
 
-    /// Canary instances that a person did not let the guard act on: never again.
-    pub fn leave_alone(&mut self, declined: &[Target]) {
-        self.guard.mark_acted(declined);
+    /// Takes up what earlier lives of the guard did to this deployment, and when it last came to stand condemned.
+    pub fn remember(&mut self, past: &Past, now: Moment) {
+        self.guard.count_from(past.decisions);
+        self.guard.leave(&past.declined);
+        self.guard.remember(&past.begun);
+        self.condemned_t_ns = past.condemned_ago.map(|ago| now.t_ns.saturating_sub(ago.as_nanos() as u64));
     }
 
     /// How this deployment stands; `None` before its first window.
@@ -276,7 +285,7 @@ impl Line {
         let config = &self.watched.config;
         let facts = self.facts(tick, verdict, desk);
         let regressed_windows = self.guard.regressed_windows();
-        let case = Case { verdict, regressed_windows, facts: &facts, action: gates::action_of(config.mode) };
+        let case = Case { verdict, regressed_windows, facts: &facts, action: gates::action_of(facts.mode) };
         let finite = |n: f64| Some(n).filter(|n| n.is_finite());
         Some(DeploymentStatus {
             name: config.name.clone(),

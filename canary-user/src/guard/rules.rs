@@ -27,12 +27,25 @@ pub struct Guard {
     condemned: Option<(Vec<Target>, u64, u64)>,
     /// Instances that a decision was let through against; never again.
     acted: BTreeSet<Target>,
+    /// Those of them that were really acted on, or that somebody wants as they are: what comes back from its own end in their
+    /// place is the same.
+    left: BTreeSet<Target>,
+    /// Those that were let through for a quarantine: what condemns them later and asks for more is told.
+    quarantined: BTreeSet<Target>,
     decisions: u64,
 }
 
 impl Guard {
     pub fn new(deployment: Arc<str>) -> Self {
-        Self { deployment, told: None, condemned: None, acted: BTreeSet::new(), decisions: 0 }
+        Self {
+            deployment,
+            told: None,
+            condemned: None,
+            acted: BTreeSet::new(),
+            left: BTreeSet::new(),
+            quarantined: BTreeSet::new(),
+            decisions: 0,
+        }
     }
 
     /// How many decisions there are already, so that the next one's id is new whatever the clock does.
@@ -40,8 +53,9 @@ impl Guard {
         self.decisions = decisions;
     }
 
-    /// Takes in a window's verdict; call once per window, before [`Guard::decide`].
-    pub fn observe(&mut self, verdict: &Verdict, canary: &[Target]) {
+    /// Takes in a window's verdict; call once per window, before [`Guard::decide`]. Answers instances to leave alone with what
+    /// they came back from.
+    pub fn observe(&mut self, verdict: &Verdict, canary: &[Target]) -> Vec<(Target, Target)> {
         self.condemned = match self.condemned.take() {
             _ if verdict.outcome != Outcome::Regressed => None,
             Some((before, n, last)) if before == canary => {
@@ -49,6 +63,20 @@ impl Guard {
             }
             _ => Some((canary.to_vec(), 1, verdict.window)),
         };
+        let dies = gates::dies_again(verdict);
+        let newcomers = canary.iter().filter(|target| !self.left.contains(target));
+        let same = newcomers.filter_map(|target| {
+            let before = self.left.iter().find(|left| left.came_back_as(target, dies))?;
+            Some((before.clone(), target.clone()))
+        });
+        let came_back: Vec<(Target, Target)> = same.collect();
+        for (before, target) in &came_back {
+            // Its earlier life is over: one that restarts for days takes no more room.
+            self.left.remove(before);
+            self.acted.remove(before);
+            self.leave(std::slice::from_ref(target));
+        }
+        came_back
     }
 
     /// Whether the canary stands condemned: by a hard fact, or by enough windows in a row.
@@ -63,11 +91,14 @@ impl Guard {
 
     /// The decision about a condemned canary: once, and again only if another gate blocks it or none does any more.
     pub fn decide(&mut self, verdict: &Verdict, facts: &Facts, unix_ms: u64) -> Option<Decision> {
-        if !self.is_condemned(verdict) || facts.canary.iter().any(|t| self.acted.contains(t)) {
+        let action = gates::action_of(facts.mode);
+        let asks_for_more =
+            action != Action::Quarantine && facts.canary.iter().all(|target| self.quarantined.contains(target));
+        let is_done = facts.canary.iter().any(|target| self.acted.contains(target)) && !asks_for_more;
+        if !self.is_condemned(verdict) || is_done {
             return None;
         }
         let regressed_windows = self.regressed_windows();
-        let action = gates::action_of(facts.mode);
         let gates = gates::evaluate(Case { verdict, regressed_windows, facts, action });
         match gates.last().filter(|g| !g.passed && g.gate != gates::APPROVAL) {
             Some(gate) => {
@@ -77,27 +108,32 @@ impl Guard {
                 }
                 self.told = Some(Told { canary: facts.canary.clone(), blocked_by: gate.gate.clone() });
             }
-            None => self.mark_acted(&facts.canary),
+            None => {
+                self.mark_acted(&facts.canary);
+                if action == Action::Quarantine {
+                    self.quarantined.extend(facts.canary.iter().cloned());
+                }
+            }
         }
-        Some(self.decision(verdict.window, action, facts, gates, strongest_reason(verdict), unix_ms))
+        Some(self.decision(verdict, action, facts, gates, strongest_reason(verdict), unix_ms))
     }
 
     /// The decision that a person wants: a rollback, whatever the verdict.
     pub fn wanted(
         &mut self,
-        window: u64,
+        verdict: &Verdict,
         facts: &Facts,
         gates: Vec<GateResult>,
         reason: String,
         unix_ms: u64,
     ) -> Decision {
         self.mark_acted(&facts.canary);
-        self.decision(window, Action::Rollback, facts, gates, reason, unix_ms)
+        self.decision(verdict, Action::Rollback, facts, gates, reason, unix_ms)
     }
 
     fn decision(
         &mut self,
-        window: u64,
+        verdict: &Verdict,
         action: Action,
         facts: &Facts,
         gates: Vec<GateResult>,
@@ -109,9 +145,10 @@ impl Guard {
             id: format!("{}-{unix_ms:013}-{:04}", self.deployment, self.decisions),
             deployment: self.deployment.clone(),
             unix_ms,
-            window,
+            window: verdict.window,
             action,
             reason,
+            recommendation: action.chosen(&verdict.recommendations).cloned(),
             gates,
             canary: facts.canary.clone(),
             stable: facts.stable.clone(),
@@ -128,9 +165,20 @@ impl Guard {
         }
     }
 
-    /// These instances have been acted on: never again.
-    pub fn mark_acted(&mut self, targets: &[Target]) {
+    /// A decision was let through against these instances: no other one is.
+    fn mark_acted(&mut self, targets: &[Target]) {
         self.acted.extend(targets.iter().cloned());
+    }
+
+    /// These instances were acted on, or somebody wants them as they are: never again, nor what comes back in their place.
+    pub fn leave(&mut self, targets: &[Target]) {
+        self.mark_acted(targets);
+        self.left.extend(targets.iter().cloned());
+    }
+
+    /// An earlier life of the guard acted on these: what comes back in their place is the same.
+    pub fn remember(&mut self, targets: &[Target]) {
+        self.left.extend(targets.iter().cloned());
     }
 
     /// A decision that was let through was stopped before the orchestrator was called: it may be taken again once `gate`
@@ -138,6 +186,7 @@ impl Guard {
     pub fn not_carried_out(&mut self, decision: &Decision, gate: &str) {
         for target in &decision.canary {
             self.acted.remove(target);
+            self.quarantined.remove(target);
         }
         self.told = Some(Told { canary: decision.canary.clone(), blocked_by: gate.into() });
     }

@@ -200,9 +200,7 @@ fn take(lines: &mut [Line], desk: &mut Desk, tick: &Tick) {
 async fn reconcile(lines: &mut [Line], ledger: &mut Ledger, now: Moment) -> Result<()> {
     let past = "the guard does not run without its own past";
     for line in lines.iter_mut() {
-        let decisions = ledger.decisions(line.name()).context(past)?;
-        line.count_from(decisions);
-        line.leave_alone(&ledger.declined(line.name()).context(past)?);
+        line.remember(&ledger.past(line.name(), now).context(past)?, now);
     }
     let unfinished = ledger.unfinished().context("the guard does not run without knowing what it left unfinished")?;
     for entry in unfinished {

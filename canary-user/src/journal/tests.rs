@@ -34,6 +34,7 @@ fn decision(id: &str, incarnations: &[u64]) -> Decision {
         window: 7,
         action: Action::Drain,
         reason: "CPU per turnaround +31 %".into(),
+        recommendation: None,
         gates: Vec::new(),
         canary: incarnations.iter().map(|i| target(*i)).collect(),
         stable: Vec::new(),
@@ -68,6 +69,7 @@ fn verdict(outcome: Outcome) -> Verdict {
         forecast: None,
         recommendations: Vec::new(),
         stretches: Vec::new(),
+        promotion: None,
         baseline_windows: 300,
         judged_windows: 4,
     }
@@ -244,7 +246,7 @@ fn what_was_learned_of_a_service_is_kept_by_set_of_instances_the_latest_twenty()
     let mut journal = Journal::in_memory().unwrap();
     let learned = |instance: u64, freedom: f64| Learned {
         instances: vec![("/shop/v1".into(), instance)],
-        known: Earlier([(Indicator::CpuPerWork, Known { offset_squares: 0.0, freedom, wander: 0.0 })].into()),
+        known: Earlier([(Indicator::CpuPerWork, Known { offset_squares: 0.0, freedom, wander: 0.0, noise: 0.0 })].into()),
     };
     let freedom = |journal: &Journal| journal.earlier("shop").unwrap().of(Indicator::CpuPerWork).freedom;
     assert!(journal.earlier("shop").unwrap().is_empty());

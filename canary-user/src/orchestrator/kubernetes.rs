@@ -205,6 +205,10 @@ fn steps(changes: &[Change]) -> Vec<String> {
     changes.iter().map(Change::to_string).chain([tried]).collect()
 }
 
+fn alone() -> Result<String, String> {
+    Ok("this guard acts alone: no lease_namespace is set".into())
+}
+
 impl Orchestrator for Kubernetes {
     fn name(&self) -> &'static str {
         NAME
@@ -215,10 +219,11 @@ impl Orchestrator for Kubernetes {
     }
 
     fn leader(&self) -> Result<String, String> {
-        match &self.lease {
-            Some(lease) => lease.ask(),
-            None => Ok("this guard acts alone: no lease_namespace is set".into()),
-        }
+        self.lease.as_ref().map_or_else(alone, Lease::ask)
+    }
+
+    fn standing(&self) -> Result<String, String> {
+        self.lease.as_ref().map_or_else(alone, Lease::standing)
     }
 
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {

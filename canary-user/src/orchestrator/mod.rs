@@ -141,6 +141,11 @@ pub trait Orchestrator: Send + Sync {
         Ok("this guard acts alone".into())
     }
 
+    /// The same for somebody who only wants to know, and means nothing to be done: it takes the lead from nobody.
+    fn standing(&self) -> Result<String, String> {
+        self.leader()
+    }
+
     /// Whether it tells the runs of an instance apart by [`Target::identity`](crate::targets::Target) and refuses one that
     /// somebody began since the decision. Then a cgroup that was made again is its to judge: its manager may have restarted it.
     fn knows_runs(&self) -> bool {

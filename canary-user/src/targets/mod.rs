@@ -73,6 +73,24 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Whether `later` is this instance, come back from its own end and started by nobody but its manager. Where the manager
+    /// does not tell, it is one if it `dies` again and again.
+    pub fn came_back_as(&self, later: &Target, dies: bool) -> bool {
+        let of_same = (&self.deployment, self.role, &self.version) == (&later.deployment, later.role, &later.version);
+        let (before, now) = (self.identity.as_ref(), later.identity.as_ref());
+        // A restarted container of a pod has another cgroup, and the name of the pod stays.
+        let same_name = before.zip(now).is_some_and(|(before, now)| before.name == now.name);
+        if later == self || !of_same || !(same_name || self.cgroup == later.cgroup) {
+            return false;
+        }
+        match before.zip(now).and_then(|(before, now)| before.restarts.zip(now.restarts)) {
+            Some((then, now)) => now > then,
+            None => dies,
+        }
+    }
+}
+
 /// Whether two sorted lists name the same places, whichever incarnations live there.
 pub fn same_places(a: &[Target], b: &[Target]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_in_place_of(b))

@@ -209,6 +209,7 @@ pub fn decision(action: Action, stable: &str, canary: &str) -> Decision {
         window: 1,
         action,
         reason: "CPU per turnaround +64 %".into(),
+        recommendation: None,
         gates: Vec::new(),
         canary: one(Role::Canary, canary, "bbb"),
         stable: one(Role::Stable, stable, "aaa"),

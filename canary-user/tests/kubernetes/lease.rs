@@ -49,7 +49,7 @@ async fn a_free_lease_is_taken_when_somebody_asks() {
     let guard = guard(&server);
     sleep(Duration::from_millis(200)).await;
     assert!(server.store().calls.is_empty(), "nobody wanted to know");
-    assert!(guard.leader().expect_err("not yet").contains("is asked for just now"));
+    assert!(guard.leader().expect_err("not yet").contains("is asked for once something is to be done"));
     assert_eq!(until(&guard, true).await, "this guard holds the Lease canary-guard-checkout");
     let lease = server.store().get("leases", NAMESPACE, NAME).expect("there").clone();
     assert_eq!((&lease["spec"]["holderIdentity"], &lease["spec"]["leaseTransitions"]), (&json!("node-a"), &json!(1)));

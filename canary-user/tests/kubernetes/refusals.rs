@@ -51,6 +51,28 @@ async fn a_target_that_is_no_pod() {
 }
 
 #[tokio::test]
+async fn what_its_owner_paused_by_an_annotation() {
+    for (deployment, value, why) in [
+        (
+            "checkout-canary",
+            "true",
+            "paused: Deployment shop/checkout-canary has the annotation canary-guard/pause; `kubectl",
+        ),
+        ("checkout", "sale until Monday", "has the annotation canary-guard/pause (sale until Monday)"),
+    ] {
+        let cluster = Cluster::two_deployments("").await;
+        cluster
+            .change("deployments", deployment, |d| d["metadata"]["annotations"] = json!({"canary-guard/pause": value}));
+        refused(&cluster, &drain(), why).await;
+    }
+    let cluster = Cluster::two_deployments("").await;
+    cluster.change("deployments", "checkout", |d| {
+        d["metadata"]["annotations"] = json!({"canary-guard/pause": "false"});
+    });
+    cluster.kubernetes.describe(&drain()).await.expect("that is no pause");
+}
+
+#[tokio::test]
 async fn owners_that_would_change_it_back() {
     let metadata = [
         (json!({ "annotations": { "argocd.argoproj.io/tracking-id": "a" } }), "from a repository by Argo CD"),

@@ -46,17 +46,19 @@ impl Step {
 }
 
 /// The end-to-end tests that are about the kernel and need no program but themselves.
-const TESTS: [&str; 10] = [
+const TESTS: [&str; 12] = [
     "connections",
     "controllers",
     "conversations",
     "cpu",
+    "dependencies",
     "hooks",
     "http",
     "lifecycle",
     "network",
     "starts",
     "transfers",
+    "waits",
 ];
 
 /// Not run under emulation, because …

@@ -1,7 +1,7 @@
 //! The life of an action: planned, approved, applying, applied, verified or failed or reverted, recovered or not, closed.
 //! Each stage is on disk before the next begins; the orchestrator is called once, and asked as often as needed.
 
-use super::*;
+use super::{looks::Looks, *};
 use crate::{
     guard::{Approval, recovery},
     orchestrator::Background,
@@ -35,7 +35,7 @@ pub(super) enum Step {
     /// A canary in quarantine goes on working: the orchestrator's word has to do.
     Confirming { deadline_t_ns: u64, asking: bool, said: String },
     /// Done; watched until this moment for someone who brings the canary back, and for whether it helped.
-    Watching { verification: Verification, until_t_ns: u64, recovery: Option<recovery::Watch> },
+    Watching { verification: Verification, until_t_ns: u64, recovery: Option<recovery::Watch>, looks: Looks },
     /// A person undid it: until this moment, what comes back is theirs.
     Returning { verification: Verification, until_t_ns: u64 },
 }
@@ -128,6 +128,7 @@ impl Line {
             self.show(decision, Stage::Blocked, format!("no action, for the call is not on disk: {why}"));
             return;
         }
+        self.guard.leave(&decision.canary);
         self.caller.apply(&decision, plan.clone(), self.longest_call(&plan));
         self.show(decision.clone(), Stage::Applying, calls);
         if decision.action == Action::Quarantine {
@@ -161,7 +162,7 @@ impl Line {
         let waits = |a: &mut InHand| matches!(a.step, Step::Awaiting { .. });
         let Some(action) = self.in_hand.take_if(waits) else { return Err("nothing waits for approval".into()) };
         let Some((_, verdict)) = &self.current else { return Err("no window was judged yet".into()) };
-        let mut facts = self.facts(tick, verdict, desk);
+        let mut facts = self.facts_to_act(tick, verdict, desk);
         facts.described = Some(Ok(action.plan.clone()));
         facts.approval = Approval::Given(by.to_owned());
         let regressed_windows = self.guard.regressed_windows();
@@ -171,7 +172,15 @@ impl Line {
             self.in_hand = Some(action);
             return Err(why);
         }
-        let InHand { decision, plan, .. } = action;
+        let same = is_same_canary(verdict, &action.decision.canary, &facts.canary);
+        let InHand { mut decision, plan, .. } = action;
+        if same && decision.canary != facts.canary {
+            // It died and came back since it was decided.
+            let newcomers: Vec<Target> =
+                facts.canary.iter().filter(|target| !decision.canary.contains(target)).cloned().collect();
+            decision.canary = facts.canary;
+            let _ = desk.ledger.mark_acted(&decision, &newcomers);
+        }
         let detail = format!("by {by}");
         if let Err(why) = desk.ledger.stage(&decision.id, Stage::Approved, &detail, self.now) {
             self.show(decision, Stage::Blocked, format!("no action, for the approval is not on disk: {why}"));
@@ -191,10 +200,13 @@ impl Line {
             Step::Applying => Next::Go,
             Step::Awaiting { until } if tick.t_ns >= until.t_ns => {
                 let waited = humantime::format_duration(self.watched.config.approval_timeout);
+                self.guard.leave(&action.decision.canary);
                 Next::End(Stage::Declined, format!("nobody approved it within {waited}"))
             }
             Step::Awaiting { .. } => {
-                match facts::targets(tick, &self.watched.config.name, Role::Canary) == action.decision.canary {
+                let canary = facts::targets(tick, &self.watched.config.name, Role::Canary);
+                let verdict = self.verdict();
+                match verdict.is_some_and(|verdict| is_same_canary(verdict, &action.decision.canary, &canary)) {
                     true => Next::Go,
                     false => {
                         self.guard.not_carried_out(&action.decision, "incarnation");
@@ -227,7 +239,10 @@ impl Line {
                     Next::Go
                 }
             }
-            Step::Watching { verification, until_t_ns, recovery } => {
+            Step::Watching { verification, until_t_ns, recovery, looks } => {
+                if looks.is_due(tick.t_ns) {
+                    self.caller.ask(&action.decision);
+                }
                 let until_t_ns = *until_t_ns;
                 match verification.observe(tick) {
                     Progress::CameBack(words, targets) => Next::CameBack(words, targets),
@@ -254,7 +269,7 @@ impl Line {
             }
             Step::Returning { verification, until_t_ns } => {
                 if let Progress::CameBack(_, targets) = verification.observe(tick) {
-                    self.guard.mark_acted(&targets);
+                    self.guard.leave(&targets);
                     let _ = ledger.mark_acted(&action.decision, &targets);
                 }
                 if tick.t_ns >= *until_t_ns { Next::Drop } else { Next::Go }
@@ -266,7 +281,7 @@ impl Line {
             Next::End(stage, detail) => self.step(&action.decision, stage, detail, ledger),
             Next::CameBack(words, targets) => {
                 // Whoever brought it back wants it: never fight over it.
-                self.guard.mark_acted(&targets);
+                self.guard.leave(&targets);
                 let _ = ledger.mark_acted(&action.decision, &targets);
                 self.step(&action.decision, Stage::Reverted, words, ledger);
             }
@@ -315,7 +330,7 @@ impl Line {
                     let Step::Verifying { verification, .. } = action.step else { return };
                     let recovery = Some(recovery::Watch::new(action.before.clone()));
                     let until_t_ns = self.now.after(WATCH).t_ns;
-                    action.step = Step::Watching { verification, until_t_ns, recovery };
+                    action.step = Step::Watching { verification, until_t_ns, recovery, looks: Looks::after(self.now) };
                 }
                 self.in_hand = Some(action);
             }
@@ -328,6 +343,18 @@ impl Line {
                 } else {
                     self.in_hand = Some(action);
                 }
+            }
+            (What::State(found), Step::Watching { looks, .. }) => {
+                if !looks.is_gone(&found, self.now) {
+                    self.in_hand = Some(action);
+                    return;
+                }
+                let canary = tick.map(|tick| facts::targets(tick, &self.watched.config.name, Role::Canary));
+                let canary = canary.unwrap_or_default();
+                self.guard.leave(&canary);
+                let _ = ledger.mark_acted(&action.decision, &canary);
+                let detail = format!("somebody wants the canary again: {}", calls::in_words(name, &found));
+                self.step(&action.decision, Stage::Reverted, detail, ledger);
             }
             _ => self.in_hand = Some(action),
         }
@@ -351,7 +378,7 @@ impl Line {
     pub(super) fn let_return(&mut self, decision: Decision, plan: Plan) {
         let until_t_ns = self.now.after(WATCH).t_ns;
         let verification = Verification::new(&decision.canary, None, until_t_ns);
-        self.guard.mark_acted(&decision.canary);
+        self.guard.leave(&decision.canary);
         if self.in_hand.as_ref().is_none_or(|a| a.step.is_done()) {
             self.take_in_hand(decision, plan, Step::Returning { verification, until_t_ns });
         }
@@ -367,7 +394,7 @@ impl Line {
         let until = |from: Moment, span: Duration| from.after(span).t_ns.min(now.after(span).t_ns);
         let called = stages.iter().find(|s| s.stage == Stage::Applying);
         if let Some(called) = called {
-            self.guard.mark_acted(&decision.canary);
+            self.guard.leave(&decision.canary);
             if decision.action == Action::Quarantine && !stages.iter().any(|s| s.stage == Stage::Undone) {
                 self.hold(decision.clone(), plan.clone(), at(called));
             }
@@ -382,7 +409,8 @@ impl Line {
                 }
                 let verification = Verification::new(&decision.canary, plan.background.clone(), until_t_ns);
                 let recovery = (last.stage == Stage::Verified).then(|| recovery::Watch::new(Before::default()));
-                self.take_in_hand(decision, plan, Step::Watching { verification, until_t_ns, recovery });
+                let looks = Looks::after(self.now);
+                self.take_in_hand(decision, plan, Step::Watching { verification, until_t_ns, recovery, looks });
             }
             Stage::Planned if self.still_waits(&decision) => {
                 let t_ns = until(at(last), self.watched.config.approval_timeout);
@@ -456,7 +484,9 @@ impl Step {
     fn asks(&self, what: &What) -> bool {
         match what {
             What::Applied(_) => matches!(self, Step::Applying),
-            What::State(_) => matches!(self, Step::Verifying { .. } | Step::Confirming { .. }),
+            What::State(_) => {
+                matches!(self, Step::Verifying { .. } | Step::Confirming { .. } | Step::Watching { .. })
+            }
             What::Described(_) | What::Undone(_) => false,
         }
     }

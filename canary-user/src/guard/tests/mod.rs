@@ -3,8 +3,10 @@
 mod advice;
 mod commands;
 mod gates;
+mod left;
 mod life;
 mod machine;
+mod policy;
 mod recovery;
 mod restart;
 mod rig;
@@ -120,6 +122,7 @@ pub fn verdict(outcome: Outcome, window: u64) -> Verdict {
         forecast: None,
         recommendations: Vec::new(),
         stretches: Vec::new(),
+        promotion: None,
         baseline_windows: 300,
         judged_windows: 100,
     }

@@ -25,6 +25,7 @@ fn decision() -> Decision {
         window: 20,
         action: Action::Rollback,
         reason: "CPU per turnaround +31 %".into(),
+        recommendation: None,
         gates: Vec::new(),
         canary: vec![target(Role::Canary, 2)],
         stable: vec![target(Role::Stable, 1)],

@@ -71,6 +71,8 @@ pub struct Fake {
     /// Whether its plans can be taken back by the guard.
     pub can_undo: Mutex<bool>,
     pub leads: Mutex<bool>,
+    /// How often somebody who means to act asked whether it leads.
+    pub asked_lead: Mutex<u32>,
     /// Why it will not do anything, said when it is asked for its plan.
     pub will_not: Mutex<Option<String>>,
     pause_file: PathBuf,
@@ -174,6 +176,11 @@ impl Orchestrator for Fake {
     }
 
     fn leader(&self) -> Result<String, String> {
+        *self.asked_lead.lock().unwrap() += 1;
+        self.standing()
+    }
+
+    fn standing(&self) -> Result<String, String> {
         let leads = *self.leads.lock().unwrap();
         if leads { Ok("it holds the lease".into()) } else { Err("another one holds the lease".into()) }
     }
@@ -275,6 +282,7 @@ impl Rig {
             undo_fails: Mutex::default(),
             can_undo: Mutex::default(),
             leads: Mutex::new(true),
+            asked_lead: Mutex::default(),
             pause_file: dir.path().join("pause"),
         };
         Self {

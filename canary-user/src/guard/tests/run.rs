@@ -289,7 +289,7 @@ async fn the_cooldown_holds_for_the_next_canary_also_after_a_restart() {
 #[tokio::test(start_paused = true)]
 async fn what_the_judge_has_learned_is_in_the_journal_from_time_to_time() {
     let mut rig = Rig::new("observe", &["checkout"]);
-    let known = Known { offset_squares: 0.5, freedom: 2.0, wander: 0.25 };
+    let known = Known { offset_squares: 0.5, freedom: 2.0, wander: 0.25, noise: 0.125 };
     let learned = Learned {
         instances: vec![("/checkout/v1".into(), 1)],
         known: Earlier([(Indicator::CpuPerWork, known)].into()),

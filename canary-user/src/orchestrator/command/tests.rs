@@ -41,6 +41,7 @@ fn decision() -> Decision {
         window: 7,
         action: Action::Drain,
         reason: "CPU per turnaround +31 %".into(),
+        recommendation: None,
         gates: Vec::new(),
         canary: Vec::new(),
         stable: Vec::new(),

@@ -58,7 +58,7 @@ impl Drop for Lease {
 impl Lease {
     /// Takes part as `holder` from now on, in a task of its own.
     pub fn campaign(kubeconfig: Option<PathBuf>, namespace: String, name: String, holder: String) -> Self {
-        let asked = format!("the Lease {namespace}/{name} is asked for just now");
+        let asked = format!("the Lease {namespace}/{name} is asked for once something is to be done");
         let standing = Arc::new(Mutex::new(Standing { wanted_until: None, renewed: None, told: asked }));
         let wanted = Arc::new(Notify::new());
         let election = Election { kubeconfig, namespace, name: name.clone(), holder, seen: None };
@@ -68,14 +68,16 @@ impl Lease {
 
     /// Whether this guard holds it, as far as is known now. Asking makes it try.
     pub fn ask(&self) -> Result<String, String> {
-        let mut standing = lock(&self.standing);
-        let now = Instant::now();
-        standing.wanted_until = Some(now + WANTED);
+        lock(&self.standing).wanted_until = Some(Instant::now() + WANTED);
         self.wanted.notify_one();
+        self.standing()
+    }
+
+    /// The same, and nothing is tried.
+    pub fn standing(&self) -> Result<String, String> {
+        let standing = lock(&self.standing);
         match standing.renewed {
-            Some(renewed) if now.duration_since(renewed) < RELY => {
-                Ok(format!("this guard holds the Lease {}", self.name))
-            }
+            Some(renewed) if renewed.elapsed() < RELY => Ok(format!("this guard holds the Lease {}", self.name)),
             Some(_) => Err(format!("the Lease {} was not renewed in time: {}", self.name, standing.told)),
             None => Err(standing.told.clone()),
         }

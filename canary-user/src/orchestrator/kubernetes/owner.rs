@@ -27,6 +27,16 @@ const WRITERS: [(&str, &str); 4] = [
 const FLUX_OFF: (&str, &str) = ("kustomize.toolkit.fluxcd.io/reconcile", "disabled");
 const HELM_RELEASE: &str = "meta.helm.sh/release-name";
 
+/// With this annotation on a Deployment or a Rollout its owner keeps the guard from acting; "false" is as good as none.
+const PAUSE: &str = "canary-guard/pause";
+
+/// Why nothing is done about a workload: its owner said so on it.
+pub fn paused(what: &Object, object: &DynamicObject) -> Option<String> {
+    let reason = object.annotations().get(PAUSE).filter(|value| *value != "false")?;
+    let reason = if reason.is_empty() || reason == "true" { String::new() } else { format!(" ({reason})") };
+    Some(format!("paused: {what} has the annotation {PAUSE}{reason}; `kubectl annotate` with {PAUSE}- removes it"))
+}
+
 /// Why nothing of an object is changed: it is one of the system's own.
 pub fn of_the_system(what: &Object) -> Option<String> {
     let is_so = what.namespace.starts_with("kube-");

@@ -42,10 +42,12 @@ impl Kubernetes {
             Action::Promote => return Err(Error::refused("promoting is left to who began the rollout")),
         }
         let canary = Side::of(api, &decision.canary).await?;
+        not_paused(&canary)?;
         if decision.action == Action::Hold {
             return Ok(Work { changes: vec![hold(&canary)?], takes_seconds: 0, background: None });
         }
         let stable = self.stable(api, decision).await?;
+        not_paused(&stable)?;
         let changes = match (canary.kind, canary.is_same_workload(&stable)) {
             (Kind::Rollout, true) => vec![abort(&canary, &stable)?],
             (Kind::Deployment, true) if decision.action == Action::Rollback => vec![template_back(&canary, &stable)?],
@@ -165,6 +167,10 @@ async fn scale_to_0(api: &Api, canary: &Side) -> Result<Option<Change>, Error> {
     let notes: Vec<String> = scaler.into_iter().chain(owner::note(&canary.workload)).collect();
     let note = Some(notes.join(", ")).filter(|note| !note.is_empty());
     Ok(Some(Change::Scale { deployment, from, to: 0, note }))
+}
+
+fn not_paused(side: &Side) -> Result<(), Error> {
+    owner::paused(&side.object(), &side.workload).map_or(Ok(()), |why| Err(Error::Refused(why)))
 }
 
 fn may_change(object: &Object, found: &DynamicObject) -> Result<(), Error> {

@@ -113,6 +113,7 @@ fn decision(action: Action, canary: Vec<Target>, stable: Vec<Target>) -> Decisio
         window: 0,
         action,
         reason: String::new(),
+        recommendation: None,
         gates: Vec::new(),
         canary,
         stable,

@@ -110,6 +110,7 @@ fn decision() -> Decision {
         window: 7,
         action: Action::Rollback,
         reason: "CPU per turnaround +31 %".into(),
+        recommendation: None,
         gates: Vec::new(),
         canary: Vec::new(),
         stable: Vec::new(),

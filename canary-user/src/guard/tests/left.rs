@@ -1,0 +1,183 @@
+//! What the guard leaves alone: canaries that somebody brought back, whatever becomes of them, and what is not its to decide.
+
+use super::{busy, rig::Rig, stopped, target};
+use crate::{
+    control::Command,
+    guard::{Action, Stage},
+    judge::{HardFact, Outcome},
+    orchestrator::State,
+    targets::{Identity, Role, Target},
+    telemetry::Sample,
+};
+
+fn with_canary(canary: Sample) -> Vec<Sample> {
+    vec![busy(target(Role::Stable, 1)), canary]
+}
+
+fn serving(incarnation: u64) -> Vec<Sample> {
+    with_canary(busy(target(Role::Canary, incarnation)))
+}
+
+/// A run of a unit that its manager has started again by itself so many times.
+fn run(incarnation: u64, run: &str, restarts: u64) -> Target {
+    let identity = Identity { name: "checkout.service".into(), run: run.into(), restarts: Some(restarts) };
+    Target { identity: Some(identity), ..target(Role::Canary, incarnation) }
+}
+
+async fn ticks(rig: &mut Rig, n: usize, samples: Vec<Sample>) {
+    for _ in 0..n {
+        rig.tick(samples.clone()).await;
+    }
+}
+
+/// A crash loop that was rolled back and that somebody then started again as incarnation 3.
+async fn brought_back(rig: &mut Rig) {
+    rig.says(Outcome::Regressed, Some(HardFact::CrashLoop));
+    ticks(rig, 2, serving(2)).await;
+    ticks(rig, 5, with_canary(stopped(target(Role::Canary, 2)))).await;
+    assert_eq!((rig.applies(), rig.stages()[0].last()), (1, Some(&Stage::Verified)));
+    ticks(rig, 2, serving(3)).await;
+    assert_eq!(rig.stages()[0].last(), Some(&Stage::Reverted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_that_somebody_brought_back_is_theirs_through_all_its_restarts() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    brought_back(&mut rig).await;
+    for incarnation in 4..10 {
+        ticks(&mut rig, 3, serving(incarnation)).await;
+    }
+    assert_eq!((rig.applies(), rig.stages().len()), (1, 1), "{:?}", rig.stages());
+    // The journal knows the latest of them, too.
+    let canary = [target(Role::Canary, 9)];
+    assert!(rig.journal().acted_on("checkout", &canary).expect("to read").is_some());
+    rig.kill().await;
+    rig.says(Outcome::Regressed, Some(HardFact::CrashLoop));
+    for incarnation in 10..13 {
+        ticks(&mut rig, 3, serving(incarnation)).await;
+    }
+    assert_eq!(rig.applies(), 1, "nor after a restart of the guard: {:?}", rig.stages());
+}
+
+#[test]
+fn a_run_that_the_manager_began_by_itself_is_the_same_and_one_begun_by_hand_is_not() {
+    let first = run(2, "a", 0);
+    assert!(first.came_back_as(&run(3, "b", 1), false), "started again by its manager");
+    assert!(!run(2, "a", 4).came_back_as(&run(3, "b", 0), true), "started by hand: the count begins anew");
+    assert!(!first.came_back_as(&first, true), "it is there all along");
+    let other = Target { version: "v3".into(), ..run(3, "b", 1) };
+    assert!(!first.came_back_as(&other, true), "another version");
+    // A container of a pod has another cgroup after each start.
+    let moved = Target { cgroup: "/pod/b".into(), ..run(3, "b", 1) };
+    assert!(first.came_back_as(&moved, false));
+    let by_cgroup = |incarnation| target(Role::Canary, incarnation);
+    assert!(by_cgroup(2).came_back_as(&by_cgroup(3), true), "nobody tells, and it dies again and again");
+    assert!(!by_cgroup(2).came_back_as(&by_cgroup(3), false), "nobody tells, and it does not: another rollout");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_rollout_in_its_place_is_judged_by_itself() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    brought_back(&mut rig).await;
+    rig.says(Outcome::Healthy, None);
+    ticks(&mut rig, 3, serving(4)).await;
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, serving(4)).await;
+    assert_eq!(rig.applies(), 2, "{:?}", rig.stages());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_can_be_approved_although_it_restarts_meanwhile() {
+    let mut rig = Rig::with_keys("rollback", &["checkout"], "approval = \"required\"\napproval_timeout = \"1m\"");
+    rig.says(Outcome::Regressed, Some(HardFact::CrashLoop));
+    for incarnation in 2..6 {
+        ticks(&mut rig, 2, serving(incarnation)).await;
+    }
+    assert_eq!(rig.stages(), [[Stage::Planned]], "one decision waits");
+    let id = rig.journal().history(1).expect("to read").remove(0).decision.id;
+    rig.ask(Command::Approve { id }).await.expect("it is granted");
+    ticks(&mut rig, 1, serving(5)).await;
+    let acted_on: Vec<u64> =
+        rig.fake.applied.lock().expect("no panic").iter().flatten().map(|t| t.incarnation).collect();
+    assert_eq!(acted_on, [5], "on the one that runs");
+    assert!(rig.journal().acted_on("checkout", &[target(Role::Canary, 5)]).expect("to read").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_that_nobody_approved_is_not_asked_about_again() {
+    let mut rig = Rig::with_keys("rollback", &["checkout"], "approval = \"required\"\napproval_timeout = \"10s\"");
+    rig.says(Outcome::Regressed, Some(HardFact::CrashLoop));
+    for incarnation in 2..20 {
+        ticks(&mut rig, 2, serving(incarnation)).await;
+    }
+    assert_eq!(rig.stages(), [[Stage::Planned, Stage::Declined]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_asks_for_more_than_the_quarantine_that_was_done_is_told_once() {
+    let mut rig = Rig::with_keys("rollback", &["checkout"], "policy = { cpu_per_work = \"quarantine\" }");
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 5, serving(2)).await;
+    assert_eq!(rig.applies(), 1);
+    rig.says(Outcome::Regressed, Some(HardFact::OomKill));
+    ticks(&mut rig, 5, serving(2)).await;
+    let history = rig.journal().history(10).expect("to read");
+    assert_eq!((history.len(), rig.applies()), (2, 1), "{:?}", rig.stages());
+    assert_eq!(history[0].decision.action, Action::Rollback);
+    let gate = history[0].decision.blocked_by().expect("it is held back");
+    assert!(gate.gate == "budget" && gate.reason.ends_with("one per rollout"), "{gate:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_looks_takes_the_lead_from_nobody() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.says(Outcome::Healthy, None);
+    ticks(&mut rig, 3, serving(2)).await;
+    rig.ask(Command::Status).await.expect("it answers");
+    assert_eq!(*rig.fake.asked_lead.lock().expect("no panic"), 0);
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 3, serving(2)).await;
+    assert!(*rig.fake.asked_lead.lock().expect("no panic") > 0, "who acts does ask");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_breaker_remembers_over_a_restart_who_was_condemned() {
+    let mut rig = Rig::new("rollback", &["checkout", "cart"]);
+    let both = || {
+        let mut samples = serving(2);
+        let cart = |role, incarnation, cgroup: &str| Target {
+            deployment: "cart".into(),
+            cgroup: cgroup.into(),
+            ..target(role, incarnation)
+        };
+        samples.extend([busy(cart(Role::Stable, 11, "/cart/v1")), busy(cart(Role::Canary, 12, "/cart/v2"))]);
+        samples
+    };
+    rig.says.lock().expect("no panic")[0] = (Outcome::Regressed, None);
+    ticks(&mut rig, 4, both()).await;
+    assert_eq!(rig.applies(), 1, "checkout");
+    rig.kill().await;
+    *rig.says.lock().expect("no panic") = vec![(Outcome::Healthy, None), (Outcome::Regressed, None)];
+    ticks(&mut rig, 4, both()).await;
+    assert_eq!(rig.applies(), 1, "not cart as well, minutes later: {:?}", rig.stages());
+    let gate = rig.journal().history(1).expect("to read")[0].decision.blocked_by().cloned().expect("it is held back");
+    assert!(gate.gate == "budget" && gate.reason.contains("checkout condemned within 10m"), "{gate:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_is_wanted_again_where_nobody_counts_is_noticed() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.says(Outcome::Regressed, Some(HardFact::CrashLoop));
+    ticks(&mut rig, 2, serving(2)).await;
+    let gone = || vec![busy(target(Role::Stable, 1))];
+    ticks(&mut rig, 5, gone()).await;
+    assert_eq!(rig.stages()[0].last(), Some(&Stage::Verified));
+    // Once may be a moment in somebody's change.
+    *rig.fake.state.lock().expect("no panic") = State::NotInEffect;
+    ticks(&mut rig, 40, gone()).await;
+    assert!(!rig.stages()[0].contains(&Stage::Reverted));
+    ticks(&mut rig, 40, gone()).await;
+    assert_eq!(rig.stages()[0].last(), Some(&Stage::Reverted), "{:?}", rig.stages());
+    assert!(rig.last_detail().starts_with("somebody wants the canary again: fake finds it not in effect"));
+    assert_eq!(rig.applies(), 1);
+}

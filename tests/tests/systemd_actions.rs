@@ -254,6 +254,22 @@ fn the_canarys_own_socket_goes_first_and_comes_back_with_it() -> anyhow::Result<
 }
 
 #[test]
+fn a_trigger_that_appears_while_work_is_taken_away_keeps_the_canary() -> anyhow::Result<()> {
+    let test = "a_trigger_that_appears_while_work_is_taken_away_keeps_the_canary";
+    let later = format!("[Timer]\nOnActiveSec=1h\nUnit={CANARY}\n");
+    let away = "[Service]\nType=oneshot\nExecStart=/bin/systemctl start later.timer\n";
+    let keys = "drain_unit = \"away.service\"";
+    let Some(bench) = Bench::new(test, &[("later.timer", &later), ("away.service", away)], keys)? else {
+        return Ok(());
+    };
+    let decision = bench.decision(Action::Drain)?;
+    let plan = bench.describe(&decision)?;
+    let failed = bench.apply(&decision, &plan).expect_err("a timer would start it again").to_string();
+    assert!(failed.contains("later.timer would start shop@v2.service again"), "{failed}");
+    bench.is(CANARY, "active")
+}
+
+#[test]
 fn what_needs_the_canary_keeps_it() -> anyhow::Result<()> {
     let test = "what_needs_the_canary_keeps_it";
     let needs = format!("[Unit]\nRequires={CANARY}\n[Service]\nExecStart=/bin/sleep infinity\n");

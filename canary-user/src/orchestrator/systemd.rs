@@ -91,13 +91,13 @@ impl Systemd {
             if let Some(drain) = self.drain_unit.as_deref().filter(|_| decision.action == Action::Drain) {
                 steps.push(Step::Drain { unit: drain.replace("%i", instance(name)), limit: self.grace });
             }
-            for socket in sockets {
+            for socket in &sockets {
                 undo.start.push(socket.clone());
-                steps.push(Step::StopSocket { unit: socket, limit: UNLIMITED });
+                steps.push(Step::StopSocket { unit: socket.clone(), limit: UNLIMITED });
             }
             undo.start.push(name.to_owned());
             let limit = unit.time("TimeoutStopUSec").unwrap_or(self.grace.max(UNLIMITED));
-            steps.push(Step::Stop { decided_on: decided_on.clone(), limit });
+            steps.push(Step::Stop { decided_on: decided_on.clone(), sockets, limit });
         }
         Ok((steps, undo))
     }

@@ -1,6 +1,6 @@
 //! What the orchestrator "systemd" does to units of a real systemd, step by step and in which order.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use canary_e2e::{guard::PATIENCE, machine::Machine, namespace, wait_until};
@@ -152,6 +152,26 @@ fn a_canary_stays_where_stable_does_not_come_up() -> anyhow::Result<()> {
     // A drain starts nothing: it needs a stable unit that runs.
     refused(bench.describe(&bench.decision(Action::Drain)?), "no stable unit of shop is active");
     Ok(())
+}
+
+#[test]
+fn a_pause_that_begins_while_stable_settles_keeps_the_canary() -> anyhow::Result<()> {
+    let test = "a_pause_that_begins_while_stable_settles_keeps_the_canary";
+    let Some(bench) = Bench::new(test, &[], "")? else { return Ok(()) };
+    bench.machine.systemctl(&["stop", STABLE])?;
+    // It is asked for the first time when stable has settled.
+    bench.systemd.heed_pauses(Arc::new(|deployment: &str| Some(format!("{deployment} by a test"))));
+    let decision = bench.decision(Action::Rollback)?;
+    let plan = bench.describe(&decision)?;
+    let failed = bench.apply(&decision, &plan).expect_err("it is paused by then").to_string();
+    assert!(failed.contains("paused: shop by a test") && failed.contains("was not touched"), "{failed}");
+    bench.is(STABLE, "active")?;
+    bench.is(CANARY, "active")?;
+    // Now there is nothing to be done for stable first.
+    let decision = bench.decision(Action::Rollback)?;
+    let plan = bench.describe(&decision)?;
+    refused(bench.apply(&decision, &plan), "paused: shop by a test");
+    bench.is(CANARY, "active")
 }
 
 #[test]

@@ -19,7 +19,10 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use self::{bus::Session, jobs::Verb, quarantine::Limits, step::Step};
-use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
+use super::{
+    BoxFuture, Error, Found, Orchestrator, Plan, State,
+    pause::{LastLook, Paused},
+};
 use crate::{
     config::{DeploymentConfig, QuarantineConfig},
     guard::{Action, Decision},
@@ -40,6 +43,7 @@ pub struct Systemd {
     stable: Option<String>,
     drain_unit: Option<Arc<str>>,
     quarantine: QuarantineConfig,
+    last_look: LastLook,
 }
 
 /// What [`Systemd::undo`] needs.
@@ -63,6 +67,7 @@ impl Systemd {
             stable: deployment.stable.units().and_then(|p| p.only()).map(str::to_owned),
             drain_unit: deployment.drain_unit.clone(),
             quarantine: deployment.quarantine.clone(),
+            last_look: LastLook::default(),
         }
     }
 
@@ -200,8 +205,11 @@ impl Systemd {
                 now.join("; ")
             )));
         }
-        let mut begun = false;
+        let (mut begun, mut taken) = (false, false);
         for step in &steps {
+            if step.takes_away() && !std::mem::replace(&mut taken, true) {
+                self.last_look.ask(&decision.deployment, begun)?;
+            }
             step.run(&session, &undo, begun).await?;
             begun = true;
         }
@@ -301,6 +309,10 @@ impl Orchestrator for Systemd {
 
     fn knows_runs(&self) -> bool {
         true
+    }
+
+    fn heed_pauses(&self, paused: Paused) {
+        self.last_look.heed(paused);
     }
 
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {

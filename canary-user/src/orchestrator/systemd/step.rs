@@ -63,6 +63,14 @@ impl Step {
         }
     }
 
+    /// Whether it takes anything from the canary, be it new connections only.
+    pub fn takes_away(&self) -> bool {
+        match self {
+            Step::Start { .. } | Step::Settle { .. } => false,
+            Step::Drain { .. } | Step::StopSocket { .. } | Step::Stop { .. } | Step::Limit { .. } => true,
+        }
+    }
+
     /// `begun`: something was changed by an earlier step, so that a refusal is not one any more.
     pub async fn run(&self, session: &Session, undo: &Undo, begun: bool) -> Result<(), Error> {
         let end = match self {

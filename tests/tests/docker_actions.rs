@@ -1,5 +1,7 @@
 //! What the orchestrator "docker" does to containers of a real Docker, step by step and in which order.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use canary_e2e::machine::{Engine, Machine};
 use canary_user::{
@@ -113,6 +115,22 @@ fn a_stable_container_that_is_down_comes_up_before_the_canary_goes() -> anyhow::
     assert!(started < finished, "stable started at {started}, the canary ended at {finished}");
 
     bench.runtime.block_on(bench.docker.undo(&decision, &plan))?;
+    assert_eq!(bench.inspect(CANARY, "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}")?, "true unless-stopped");
+    Ok(())
+}
+
+#[test]
+fn a_pause_that_begins_while_the_stable_container_settles_keeps_the_canary() -> anyhow::Result<()> {
+    let test = "a_pause_that_begins_while_the_stable_container_settles_keeps_the_canary";
+    let Some(bench) = Bench::new(test, &[], &["--restart", "unless-stopped"])? else { return Ok(()) };
+    bench.machine.docker(&["stop", STABLE])?;
+    // It is asked for the first time when stable has settled.
+    bench.docker.heed_pauses(Arc::new(|deployment: &str| Some(format!("{deployment} by a test"))));
+    let decision = bench.decision(Action::Rollback)?;
+    let plan = bench.describe(&decision)?;
+    let failed = bench.apply(&decision, &plan).expect_err("it is paused by then").to_string();
+    assert!(failed.contains("paused: shop by a test") && failed.contains("was not touched"), "{failed}");
+    assert_eq!(bench.inspect(STABLE, "{{.State.Running}}")?, "true");
     assert_eq!(bench.inspect(CANARY, "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}")?, "true unless-stopped");
     Ok(())
 }

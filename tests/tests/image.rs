@@ -130,7 +130,7 @@ fn run_as_the_page_says_it_watches_other_containers() -> anyhow::Result<()> {
     }
     // The receiver is never sent to; with it TLS is set up.
     let configuration = format!(
-        "window = \"100ms\"\nlisten = \"{}\"\n[[notify]]\nkind = \"webhook\"\nurl = \"https://localhost:1/\"\n\
+        "window = \"100ms\"\nlisten = \"{}\"\n[api]\ngroup = \"4242\"\n[[notify]]\nkind = \"webhook\"\nurl = \"https://localhost:1/\"\n\
          [[deployment]]\nname = \"shop\"\nstable = {{ container = \"shop-v1*\" }}\ncanary = {{ container = \"shop-v2*\" }}\n",
         SocketAddr::from(LISTEN)
     );
@@ -151,6 +151,8 @@ fn run_as_the_page_says_it_watches_other_containers() -> anyhow::Result<()> {
     let status: Value = serde_json::from_str(&status).with_context(|| status.clone())?;
     assert_eq!(status["deployments"][0]["name"], "shop", "{status:#}");
     assert!(machine.run_dir().join("canary/canary.sock").exists(), "the host's verbs reach it, too");
+    let group = machine.inside("stat", &["--format", "%g", "/run/canary/canary.sock"])?;
+    assert_eq!(group.trim(), "4242", "it is given to the group of the configuration");
     assert!(!said().contains("certificate authorities"), "{}", said());
 
     machine.docker(&["stop", "canary-guard"])?;

@@ -67,8 +67,12 @@ fn the_package_installs_watches_as_configured_and_leaves_nothing_after_a_purge()
     assert_eq!(machine.property(UNIT, "UnitFileState")?, "disabled");
     machine.inside("canary", &["config", "--config", "/etc/canary/canary.toml"])?;
 
+    // Its group is one that nobody has to have a name for.
+    machine.inside("sed", &["-i", "s/^# group = .*/group = \"4242\"/", "/etc/canary/canary.toml"])?;
     machine.systemctl(&["enable", "--now", UNIT])?;
     watches(&machine)?;
+    let socket = machine.inside("stat", &["--format", "%g %a", "/run/canary/canary.sock"])?;
+    assert_eq!(socket.trim(), "4242 660", "the unit lets the guard give its socket to the group");
     assert_eq!(machine.property(UNIT, "ActiveState")?, "active");
     let status = machine.inside("canary", &["status", "--output", "json"])?;
     let status: Value = serde_json::from_str(&status).with_context(|| status.clone())?;

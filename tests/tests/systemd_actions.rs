@@ -1,6 +1,6 @@
 //! What the orchestrator "systemd" does to units of a real systemd, step by step and in which order.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use canary_e2e::{guard::PATIENCE, machine::Machine, namespace, wait_until};
@@ -156,6 +156,26 @@ fn a_canary_stays_where_stable_does_not_come_up() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_pause_that_begins_while_stable_settles_keeps_the_canary() -> anyhow::Result<()> {
+    let test = "a_pause_that_begins_while_stable_settles_keeps_the_canary";
+    let Some(bench) = Bench::new(test, &[], "")? else { return Ok(()) };
+    bench.machine.systemctl(&["stop", STABLE])?;
+    // It is asked for the first time when stable has settled.
+    bench.systemd.heed_pauses(Arc::new(|deployment: &str| Some(format!("{deployment} by a test"))));
+    let decision = bench.decision(Action::Rollback)?;
+    let plan = bench.describe(&decision)?;
+    let failed = bench.apply(&decision, &plan).expect_err("it is paused by then").to_string();
+    assert!(failed.contains("paused: shop by a test") && failed.contains("was not touched"), "{failed}");
+    bench.is(STABLE, "active")?;
+    bench.is(CANARY, "active")?;
+    // Now there is nothing to be done for stable first.
+    let decision = bench.decision(Action::Rollback)?;
+    let plan = bench.describe(&decision)?;
+    refused(bench.apply(&decision, &plan), "paused: shop by a test");
+    bench.is(CANARY, "active")
+}
+
+#[test]
 fn a_unit_that_was_restarted_since_the_decision_is_not_touched() -> anyhow::Result<()> {
     let test = "a_unit_that_was_restarted_since_the_decision_is_not_touched";
     let Some(bench) = Bench::new(test, &[], "")? else { return Ok(()) };
@@ -255,6 +275,22 @@ fn the_canarys_own_socket_goes_first_and_comes_back_with_it() -> anyhow::Result<
 }
 
 #[test]
+fn a_trigger_that_appears_while_work_is_taken_away_keeps_the_canary() -> anyhow::Result<()> {
+    let test = "a_trigger_that_appears_while_work_is_taken_away_keeps_the_canary";
+    let later = format!("[Timer]\nOnActiveSec=1h\nUnit={CANARY}\n");
+    let away = "[Service]\nType=oneshot\nExecStart=/bin/systemctl start later.timer\n";
+    let keys = "drain_unit = \"away.service\"";
+    let Some(bench) = Bench::new(test, &[("later.timer", &later), ("away.service", away)], keys)? else {
+        return Ok(());
+    };
+    let decision = bench.decision(Action::Drain)?;
+    let plan = bench.describe(&decision)?;
+    let failed = bench.apply(&decision, &plan).expect_err("a timer would start it again").to_string();
+    assert!(failed.contains("later.timer would start shop@v2.service again"), "{failed}");
+    bench.is(CANARY, "active")
+}
+
+#[test]
 fn what_needs_the_canary_keeps_it() -> anyhow::Result<()> {
     let test = "what_needs_the_canary_keeps_it";
     let needs = format!("[Unit]\nRequires={CANARY}\n[Service]\nExecStart=/bin/sleep infinity\n");
@@ -270,26 +306,43 @@ fn what_needs_the_canary_keeps_it() -> anyhow::Result<()> {
     bench.is(CANARY, "active")
 }
 
+/// Tries `what` on a canary that is quarantined for so long, where it is; it is told whether the kernel limits.
+///
 /// Without cgroup v2's cpu controller the kernel limits nothing: then its word that there is one is made up, so that all else
 /// can be tried.
-#[test]
-fn a_quarantine_ends_by_a_timer_of_systemd() -> anyhow::Result<()> {
-    let test = "a_quarantine_ends_by_a_timer_of_systemd";
+fn with_quarantine(
+    test: &str,
+    lasts: &str,
+    what: impl FnOnce(&Bench, bool) -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<()> {
     let limited = format!("{TEMPLATE}CPUWeight=50\n");
-    let keys = "quarantine = { lasts = \"10s\", cpu_weight = 5, cpu_percent = 20 }";
-    let Some(bench) = Bench::new(test, &[(CANARY, &limited)], keys)? else { return Ok(()) };
+    let keys = format!("quarantine = {{ lasts = \"{lasts}\", cpu_weight = 5, cpu_percent = 20 }}");
+    let Some(bench) = Bench::new(test, &[(CANARY, &limited)], &keys)? else { return Ok(()) };
     let controllers = bench.root.dir(&bench.machine.cgroup("")).join("cgroup.controllers");
     if std::fs::read_to_string(&controllers)?.split_whitespace().any(|c| c == "cpu") {
-        return quarantine(&bench, true);
+        return what(&bench, true);
     }
     refused(bench.describe(&bench.decision(Action::Quarantine)?), "there is no cpu controller in cgroup v2 here");
-    namespace::with_other_text(&controllers, "cpu memory\n", move || quarantine(&bench, false))
+    namespace::with_other_text(&controllers, "cpu memory\n", move || what(&bench, false))
 }
 
-fn quarantine(bench: &Bench, kernel_limits: bool) -> anyhow::Result<()> {
-    let limits = || -> anyhow::Result<(String, String)> {
-        Ok((bench.machine.property(CANARY, "CPUWeight")?, bench.machine.property(CANARY, "CPUQuotaPerSecUSec")?))
-    };
+/// CPUWeight and CPUQuotaPerSecUSec of the canary.
+fn limits(bench: &Bench) -> anyhow::Result<(String, String)> {
+    Ok((bench.machine.property(CANARY, "CPUWeight")?, bench.machine.property(CANARY, "CPUQuotaPerSecUSec")?))
+}
+
+/// The same by its unit file.
+fn own_limits() -> (String, String) {
+    ("50".into(), "infinity".into())
+}
+
+#[test]
+fn a_quarantine_ends_by_a_timer_of_systemd() -> anyhow::Result<()> {
+    with_quarantine("a_quarantine_ends_by_a_timer_of_systemd", "10s", ends_by_a_timer)
+}
+
+fn ends_by_a_timer(bench: &Bench, kernel_limits: bool) -> anyhow::Result<()> {
+    let limits = || limits(bench);
     let in_kernel = |weight: &str, max: &str| -> anyhow::Result<()> {
         if kernel_limits {
             let dir = bench.root.dir(&bench.machine.cgroup(&bench.machine.property(CANARY, "ControlGroup")?));
@@ -298,7 +351,7 @@ fn quarantine(bench: &Bench, kernel_limits: bool) -> anyhow::Result<()> {
         }
         Ok(())
     };
-    let (before, during) = (("50".into(), "infinity".into()), ("5".into(), "200ms".into()));
+    let (before, during) = (own_limits(), ("5".into(), "200ms".into()));
     let decision = bench.decision(Action::Quarantine)?;
     let plan = bench.describe(&decision)?;
     bench.apply(&decision, &plan)?;
@@ -309,6 +362,8 @@ fn quarantine(bench: &Bench, kernel_limits: bool) -> anyhow::Result<()> {
     wait_until("the timer gives back what was taken", PATIENCE, || limits().is_ok_and(|now| now == before))?;
     in_kernel("50", "max 100000")?;
     assert_eq!(bench.state(&decision)?, State::NotInEffect);
+    // Until what gave it back is done, it counts as a quarantine that has not ended.
+    wait_until("the timer is done", PATIENCE, || bench.is("canary-release-shop-1-0.timer", "inactive").is_ok())?;
 
     // The second time a person ends it.
     let decision = Decision { id: "shop-2".into(), ..decision };
@@ -318,6 +373,45 @@ fn quarantine(bench: &Bench, kernel_limits: bool) -> anyhow::Result<()> {
     bench.undo(&decision, &plan)?;
     assert_eq!(limits()?, before);
     bench.is(CANARY, "active")
+}
+
+#[test]
+fn a_quarantine_that_outlives_its_timer_is_in_effect_until_it_is_undone() -> anyhow::Result<()> {
+    with_quarantine("a_quarantine_that_outlives_its_timer_is_in_effect_until_it_is_undone", "10m", |bench, _| {
+        let decision = bench.decision(Action::Quarantine)?;
+        let plan = bench.describe(&decision)?;
+        bench.apply(&decision, &plan)?;
+        bench.machine.systemctl(&["stop", "canary-release-shop-1-0.timer"])?;
+        assert_eq!(bench.state(&decision)?, State::InEffect, "nothing has given back what was taken");
+        bench.machine.systemctl(&["restart", CANARY])?;
+        assert_eq!(bench.state(&decision)?, State::InEffect, "limits stay over a restart");
+        let again = Decision { id: "shop-2".into(), ..bench.decision(Action::Quarantine)? };
+        refused(bench.describe(&again), "a quarantine would take nothing");
+        bench.undo(&decision, &plan)?;
+        assert_eq!(limits(bench)?, own_limits());
+        assert_eq!(bench.state(&decision)?, State::NotInEffect);
+        bench.is(CANARY, "active")
+    })
+}
+
+#[test]
+fn a_canary_that_is_in_quarantine_is_not_quarantined_again() -> anyhow::Result<()> {
+    with_quarantine("a_canary_that_is_in_quarantine_is_not_quarantined_again", "10m", |bench, _| {
+        let first = bench.decision(Action::Quarantine)?;
+        let plan = bench.describe(&first)?;
+        bench.apply(&first, &plan)?;
+        bench.machine.systemctl(&["restart", CANARY])?;
+        let second = Decision { id: "shop-2".into(), ..bench.decision(Action::Quarantine)? };
+        refused(bench.describe(&second), "`systemctl start canary-release-shop-1-0.service` gives back");
+        bench.undo(&first, &plan)?;
+        let plan = bench.describe(&second)?;
+        bench.apply(&second, &plan)?;
+        assert_eq!(bench.state(&first)?, State::NotInEffect, "the limits are those of the second one");
+        assert_eq!(bench.state(&second)?, State::InEffect);
+        bench.undo(&second, &plan)?;
+        assert_eq!(limits(bench)?, own_limits());
+        Ok(())
+    })
 }
 
 #[test]

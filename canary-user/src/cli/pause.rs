@@ -8,7 +8,8 @@ use serde_json::json;
 use super::guard::ToGuard;
 
 pub const PAUSE_NOTES: &str = "\
-A pause survives a restart of the guard, and ends by itself after --for. An action under way is not stopped.
+A pause survives a restart of the guard, and ends by itself after --for. An action that has begun to take
+a canary away is not stopped; one that still waits for stable to settle is.
 Where no guard runs, --pause-file makes a file instead: every guard that reads it begins no action while it exists.
 Exit code: 0 paused, 1 not.
 

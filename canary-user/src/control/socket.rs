@@ -2,8 +2,8 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
-    path::PathBuf,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
@@ -20,14 +20,14 @@ pub struct Socket {
     group: Option<u32>,
 }
 
-/// Takes the socket, in a directory that is made where there is none. A file left by a guard that died is replaced.
+/// Takes the socket, in a directory that is made where there is none. A file left by a guard that died is replaced. Where it
+/// cannot be given to the configured group, it is root's alone, and the log says why.
 ///
 /// # Errors
-/// Another guard answers there, the place cannot be written, something else has it, or there is no such group.
+/// Another guard answers there, the place cannot be written, or something else has it.
 pub async fn bind(api: &ApiConfig) -> anyhow::Result<Socket> {
     let path = api.socket.clone();
     let name = path.display();
-    let group = api.group.as_deref().map(group_id).transpose()?;
     let advice = format!("let the guard write there, or set socket under [api] to another place than {name}");
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).with_context(|| advice.clone())?;
@@ -43,12 +43,15 @@ pub async fn bind(api: &ApiConfig) -> anyhow::Result<Socket> {
     }
     let listener = UnixListener::bind(&path).with_context(|| advice.clone())?;
     // From here on the file is ours to remove.
-    let socket = Socket { listener: Some(listener), path, group };
-    if let Some(group) = group {
-        std::os::unix::fs::chown(&socket.path, None, Some(group))
-            .with_context(|| format!("give {} to group {group}", socket.path.display()))?;
+    let mut socket = Socket { listener: Some(listener), path, group: None };
+    if let Some(group) = &api.group {
+        // Without its group the socket still serves who would pause or roll back as root.
+        match group_id(group).and_then(|id| give(&socket.path, id)) {
+            Ok(id) => socket.group = Some(id),
+            Err(error) => tracing::warn!("only root can use {}: {error:#}", socket.path.display()),
+        }
     }
-    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    let mode = if socket.group.is_some() { 0o660 } else { 0o600 };
     fs::set_permissions(&socket.path, fs::Permissions::from_mode(mode))
         .with_context(|| format!("chmod {mode:o} {}", socket.path.display()))?;
     Ok(socket)
@@ -118,8 +121,16 @@ pub(super) fn further_groups(pid: i32) -> Vec<u32> {
     line.split_whitespace().flat_map(str::parse).collect()
 }
 
+/// Gives the socket to a group, and returns that.
+fn give(socket: &Path, group: u32) -> anyhow::Result<u32> {
+    chown(socket, None, Some(group)).with_context(|| {
+        format!("it cannot be given to group {group}: let the guard have CAP_CHOWN, or be a member of that group")
+    })?;
+    Ok(group)
+}
+
 /// A group's number, by number or by its name in /etc/group.
-fn group_id(group: &str) -> anyhow::Result<u32> {
+pub(super) fn group_id(group: &str) -> anyhow::Result<u32> {
     if let Ok(number) = group.parse() {
         return Ok(number);
     }

@@ -138,6 +138,33 @@ async fn who_gets_through_is_still_checked_by_credentials() {
     assert!(body["said"].as_str().is_some_and(|said| said.starts_with("uid 65534: ")), "{body}");
 }
 
+/// As a user that may not give files away, which is what root without CAP_CHOWN may not either.
+#[test]
+fn a_socket_that_cannot_be_given_to_the_group_is_its_owners_alone() {
+    let test = "a_socket_that_cannot_be_given_to_the_group_is_its_owners_alone";
+    if !is_root(test) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let bound = move |group: &'static str| {
+        let api = api(&dir, Some(group));
+        let taken = move || {
+            let (uid, gid) = (rustix::process::Uid::from_raw(65534), rustix::process::Gid::from_raw(65534));
+            set_thread_groups(&[]).expect("root may");
+            set_thread_res_gid(gid, gid, gid).expect("root may");
+            set_thread_res_uid(uid, uid, uid).expect("root may");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let socket = runtime.block_on(bind(&api)).expect("the socket is there all the same");
+            (socket.group(), fs::metadata(&api.socket).unwrap().permissions().mode() & 0o777)
+        };
+        std::thread::spawn(taken).join().expect("no panic")
+    };
+    assert_eq!(bound("4242"), (None, 0o600));
+    assert_eq!(bound("no-such-group"), (None, 0o600));
+    assert_eq!(bound("65534"), (Some(65534), 0o660), "who is in a group may give files to it");
+}
+
 #[test]
 fn the_further_groups_of_a_process_are_found() {
     let test = "the_further_groups_of_a_process_are_found";
@@ -174,7 +201,7 @@ async fn a_socket_is_taken_once_and_one_left_behind_is_replaced() {
     let error = format!("{:#}", bind(&api).await.unwrap_err());
     assert!(error.contains("is there and is no socket"), "{error}");
     assert_eq!(fs::read_to_string(&api.socket).unwrap(), "mine");
-    let error = format!("{:#}", bind(&ApiConfig { group: Some("no-such-group".into()), ..api }).await.unwrap_err());
+    let error = format!("{:#}", socket::group_id("no-such-group").unwrap_err());
     assert!(error.contains("/etc/group has no 'no-such-group'"), "{error}");
 }
 

@@ -73,7 +73,7 @@ fn pause(
     if let Err(why) = desk.ledger.pause(&pause) {
         said += &format!(" It is not on disk ({why}) and ends when the guard does.");
     }
-    desk.pauses.begin(pause);
+    desk.pause(pause);
     Ok(Reply::done(said))
 }
 
@@ -82,7 +82,7 @@ fn resume(lines: &mut [Line], desk: &mut Desk, deployment: Option<&str>) -> Answ
         known(lines, name)?;
     }
     let what = deployment.unwrap_or("all deployments");
-    let ended = desk.pauses.end(deployment);
+    let ended = desk.resume(deployment);
     if ended.is_some()
         && let Err(why) = desk.ledger.end_pause(deployment)
     {

@@ -112,15 +112,16 @@ pub async fn run(mut ticks: mpsc::Receiver<Tick>, setup: Setup, shutdown: impl F
     let (answer_to, mut answers) = mpsc::channel(64);
     let Setup { deployments, journal, snapshots, mut on_tick, on_entry, pause_file, incarnation_now, mut requests } =
         setup;
+    let mut desk = Desk::new(Ledger::new(journal, on_entry), pause_file, incarnation_now);
     let mut lines: Vec<Line> = deployments
         .into_iter()
         .enumerate()
         .map(|(line, watched)| {
             let orchestrator = watched.orchestrator.clone();
+            orchestrator.heed_pauses(desk.for_orchestrators());
             Line::new(watched, Caller { line, orchestrator, answers: answer_to.clone() })
         })
         .collect();
-    let mut desk = Desk::new(Ledger::new(journal, on_entry), pause_file, incarnation_now);
     let mut sequence = 0;
     let mut latest: Option<Tick> = None;
     tokio::pin!(shutdown);

@@ -24,7 +24,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use self::container::{Api, Container};
-use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
+use super::{
+    BoxFuture, Error, Found, Orchestrator, Plan, State,
+    pause::{LastLook, Paused},
+};
 use crate::{
     config::{DeploymentConfig, Selector},
     guard::{Action, Decision},
@@ -43,6 +46,7 @@ pub struct Docker {
     grace: Duration,
     settle: Duration,
     stable: Selector,
+    last_look: LastLook,
 }
 
 /// One thing to do. Containers are named by their ids: a name may come to mean another.
@@ -70,6 +74,7 @@ impl Docker {
             grace: deployment.grace,
             settle: deployment.settle,
             stable: deployment.stable.selector.clone(),
+            last_look: LastLook::default(),
         }
     }
 
@@ -174,7 +179,11 @@ impl Docker {
                 now.join("; ")
             )));
         }
+        let mut taken = false;
         for (done, step) in steps.iter().enumerate() {
+            if step.takes_away() && !std::mem::replace(&mut taken, true) {
+                self.last_look.ask(&decision.deployment, done > 0)?;
+            }
             step.run(&api).await.map_err(|e| match e {
                 Error::Refused(why) if done > 0 => anyhow!("after a part was done: {why}").into(),
                 other => other,
@@ -251,6 +260,14 @@ impl Step {
             Step::Start { .. } | Step::NoRestart { .. } => MARGIN,
             Step::Settle { settle, .. } => *settle + MARGIN,
             Step::Stop { grace, .. } => *grace + MARGIN,
+        }
+    }
+
+    /// Whether it takes anything from the canary, be it the restart after a crash.
+    fn takes_away(&self) -> bool {
+        match self {
+            Step::Start { .. } | Step::Settle { .. } => false,
+            Step::NoRestart { .. } | Step::Stop { .. } => true,
         }
     }
 
@@ -333,6 +350,10 @@ impl Orchestrator for Docker {
 
     fn knows_runs(&self) -> bool {
         true
+    }
+
+    fn heed_pauses(&self, paused: Paused) {
+        self.last_look.heed(paused);
     }
 
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {

@@ -4,6 +4,7 @@ pub mod command;
 pub mod docker;
 pub mod dry_run;
 pub mod kubernetes;
+pub mod pause;
 pub mod process;
 pub mod systemd;
 pub mod webhook;
@@ -13,6 +14,7 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use self::pause::Paused;
 use crate::guard::Decision;
 
 /// What an orchestrator would do, shown in dry run and kept in the journal before anything is done.
@@ -151,6 +153,10 @@ pub trait Orchestrator: Send + Sync {
     fn knows_runs(&self) -> bool {
         false
     }
+
+    /// Told how to ask for pauses, by the guard that takes it. One that does something for stable first, and waits, asks again
+    /// right before it takes anything from the canary ([`pause::LastLook`]).
+    fn heed_pauses(&self, _paused: Paused) {}
 
     /// Exactly what [`Orchestrator::apply`] would do, and the way back. Asks and changes nothing.
     ///

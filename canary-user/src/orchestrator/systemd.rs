@@ -19,7 +19,10 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use self::{bus::Session, jobs::Verb, quarantine::Limits, step::Step};
-use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
+use super::{
+    BoxFuture, Error, Found, Orchestrator, Plan, State,
+    pause::{LastLook, Paused},
+};
 use crate::{
     config::{DeploymentConfig, QuarantineConfig},
     guard::{Action, Decision},
@@ -40,6 +43,7 @@ pub struct Systemd {
     stable: Option<String>,
     drain_unit: Option<Arc<str>>,
     quarantine: QuarantineConfig,
+    last_look: LastLook,
 }
 
 /// What [`Systemd::undo`] needs.
@@ -63,6 +67,7 @@ impl Systemd {
             stable: deployment.stable.units().and_then(|p| p.only()).map(str::to_owned),
             drain_unit: deployment.drain_unit.clone(),
             quarantine: deployment.quarantine.clone(),
+            last_look: LastLook::default(),
         }
     }
 
@@ -91,13 +96,13 @@ impl Systemd {
             if let Some(drain) = self.drain_unit.as_deref().filter(|_| decision.action == Action::Drain) {
                 steps.push(Step::Drain { unit: drain.replace("%i", instance(name)), limit: self.grace });
             }
-            for socket in sockets {
+            for socket in &sockets {
                 undo.start.push(socket.clone());
-                steps.push(Step::StopSocket { unit: socket, limit: UNLIMITED });
+                steps.push(Step::StopSocket { unit: socket.clone(), limit: UNLIMITED });
             }
             undo.start.push(name.to_owned());
             let limit = unit.time("TimeoutStopUSec").unwrap_or(self.grace.max(UNLIMITED));
-            steps.push(Step::Stop { decided_on: decided_on.clone(), limit });
+            steps.push(Step::Stop { decided_on: decided_on.clone(), sockets, limit });
         }
         Ok((steps, undo))
     }
@@ -149,8 +154,13 @@ impl Systemd {
             if unit.invocation() != **run {
                 return Err(Error::refused(format!("{name} was started again since the decision: it is not touched")));
             }
+            let before = limits.those_of(&unit);
+            let releases = quarantine::releases(session, name).await.map_err(Error::refused)?;
+            if let Some(why) = quarantine::obstacle(name, &before, &limits, &releases) {
+                return Err(Error::Refused(why));
+            }
             let timer = quarantine::timer(&decision.id, number);
-            undo.limits.push((name.to_string(), limits.those_of(&unit)));
+            undo.limits.push((name.to_string(), before));
             undo.stop.push(timer.clone());
             let lasts = self.quarantine.lasts;
             steps.push(Step::Limit {
@@ -195,8 +205,11 @@ impl Systemd {
                 now.join("; ")
             )));
         }
-        let mut begun = false;
+        let (mut begun, mut taken) = (false, false);
         for step in &steps {
+            if step.takes_away() && !std::mem::replace(&mut taken, true) {
+                self.last_look.ask(&decision.deployment, begun)?;
+            }
             step.run(&session, &undo, begun).await?;
             begun = true;
         }
@@ -229,20 +242,27 @@ impl Systemd {
         Ok(Found { state, detail: said.join(", ") })
     }
 
+    /// By the limits, and not by the timer: that may be stopped, and what it starts may fail. They stay with a unit that was
+    /// restarted or is down; one whose file is gone has none.
     async fn found_limited(&self, session: &Session, decision: &Decision) -> anyhow::Result<Found> {
         let wanted = Limits::wanted(&self.quarantine);
-        let mut said = Vec::new();
+        let (mut said, mut all, mut outlived) = (Vec::new(), true, false);
         for (number, target) in decision.canary.iter().enumerate() {
             let Identity { name, .. } = named(target)?;
             let unit = session.unit(name).await?;
             let timer = session.unit(&quarantine::timer(&decision.id, number)).await?;
-            if wanted.those_of(&unit) != wanted || !timer.is_active() {
-                let detail = format!("{name} has {}; {timer}", wanted.those_of(&unit));
-                return Ok(Found { state: State::NotInEffect, detail });
-            }
-            said.push(format!("{name} has {wanted}"));
+            let has = wanted.those_of(&unit);
+            // Where another decision's release is there, the limits are that decision's.
+            let own = [timer.name.clone(), quarantine::service(&timer.name)];
+            let is_own = quarantine::releases(session, name).await?.iter().all(|release| own.contains(release));
+            let limited = has == wanted && is_own;
+            all &= limited;
+            outlived |= limited && !timer.is_active();
+            said.push(format!("{name} has {has}; {timer}"));
         }
-        Ok(Found { state: State::InEffect, detail: said.join(", ") })
+        // One unit whose limits nothing else will end is enough for the guard to end them.
+        let state = if all || outlived { State::InEffect } else { State::NotInEffect };
+        Ok(Found { state, detail: said.join(", ") })
     }
 
     async fn go_back(&self, plan: &Plan) -> Result<(), Error> {
@@ -253,7 +273,12 @@ impl Systemd {
             limits.set(&session, unit).await?;
         }
         for timer in &undo.stop {
-            jobs::run(&session, Verb::Stop, timer, UNLIMITED).await?;
+            // It may have elapsed, or somebody stopped it.
+            if !session.unit(timer).await?.is_down() {
+                jobs::run(&session, Verb::Stop, timer, UNLIMITED).await?;
+            }
+            // One that failed would be taken for a quarantine that goes on. Errs where it did not.
+            let _ = session.manager.reset_failed_unit(&quarantine::service(timer)).await;
         }
         for unit in &undo.start {
             jobs::run(&session, Verb::Start, unit, UNLIMITED).await?;
@@ -284,6 +309,10 @@ impl Orchestrator for Systemd {
 
     fn knows_runs(&self) -> bool {
         true
+    }
+
+    fn heed_pauses(&self, paused: Paused) {
+        self.last_look.heed(paused);
     }
 
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {

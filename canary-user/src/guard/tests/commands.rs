@@ -60,6 +60,32 @@ async fn a_pause_ends_by_itself_when_its_time_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_orchestrator_sees_every_pause_at_once_and_its_end() {
+    let mut rig = Rig::new("rollback", &["checkout", "cart"]);
+    ticks(&mut rig, 1).await;
+    let asks = |rig: &Rig| rig.fake.asks_for_pauses.lock().unwrap().clone().expect("the guard has told it");
+    let paused = asks(&rig);
+    assert_eq!(paused("checkout"), None);
+    said(&rig, pause(Some("checkout"), Some(20))).await;
+    assert!(paused("checkout").is_some_and(|why| why.contains("incident 12; `canary resume checkout` ends it")));
+    assert_eq!(paused("cart"), None);
+    ticks(&mut rig, 21).await;
+    assert_eq!(paused("checkout"), None, "its time is over");
+    rig.pause(true);
+    assert!(paused("cart").is_some_and(|why| why.contains("/pause exists; ")));
+    rig.pause(false);
+    assert_eq!(paused("cart"), None);
+    said(&rig, pause(None, None)).await;
+    assert!(paused("cart").is_some());
+    rig.kill().await;
+    ticks(&mut rig, 1).await;
+    let paused = asks(&rig);
+    assert!(paused("cart").is_some(), "the next guard remembers it");
+    said(&rig, Command::Resume { deployment: None }).await;
+    assert_eq!(paused("cart"), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_survives_a_kill_and_holds_one_deployment_only() {
     let mut rig = Rig::new("rollback", &["checkout", "cart"]);
     let both = || {

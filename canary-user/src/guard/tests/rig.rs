@@ -20,7 +20,7 @@ use crate::{
     guard::{Action, Decision, Judging, Setup, Stage, Summary, Watched, run},
     journal::Journal,
     judge::{HardFact, Learned, Outcome, Verdict},
-    orchestrator::{BoxFuture, Error, Found, Orchestrator, Plan, State},
+    orchestrator::{BoxFuture, Error, Found, Orchestrator, Plan, State, pause::Paused},
     targets::{Role, Target},
     telemetry::Sample,
     watch::{DecisionView, Snapshot},
@@ -75,6 +75,8 @@ pub struct Fake {
     pub asked_lead: Mutex<u32>,
     /// Why it will not do anything, said when it is asked for its plan.
     pub will_not: Mutex<Option<String>>,
+    /// How it was told to ask for pauses.
+    pub asks_for_pauses: Mutex<Option<Paused>>,
     pause_file: PathBuf,
     journal: PathBuf,
 }
@@ -184,6 +186,10 @@ impl Orchestrator for Fake {
         let leads = *self.leads.lock().unwrap();
         if leads { Ok("it holds the lease".into()) } else { Err("another one holds the lease".into()) }
     }
+
+    fn heed_pauses(&self, paused: Paused) {
+        *self.asks_for_pauses.lock().unwrap() = Some(paused);
+    }
 }
 
 struct Running {
@@ -278,6 +284,7 @@ impl Rig {
             journal: dir.path().join("journal.db"),
             pauses_in_plan: Mutex::default(),
             will_not: Mutex::default(),
+            asks_for_pauses: Mutex::default(),
             undone: Mutex::default(),
             undo_fails: Mutex::default(),
             can_undo: Mutex::default(),

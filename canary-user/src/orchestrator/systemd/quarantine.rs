@@ -2,6 +2,7 @@
 
 use std::{fmt, fs, path::Path, time::Duration};
 
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use zbus::Variant;
 
@@ -78,11 +79,54 @@ impl fmt::Display for Limits {
     }
 }
 
+/// How the names of the units begin that end quarantines.
+const RELEASE: &str = "canary-release-";
+
 /// Name of the timer that ends the quarantine of a decision's canary by its number.
 pub fn timer(decision: &str, number: usize) -> String {
     let plain: String =
         decision.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
-    format!("canary-release-{plain}-{number}.timer")
+    format!("{RELEASE}{plain}-{number}.timer")
+}
+
+/// Name of the service that the timer starts.
+pub fn service(timer: &str) -> String {
+    format!("{}.service", timer.strip_suffix(".timer").unwrap_or(timer))
+}
+
+/// What the units that end a quarantine say of themselves; they are found by it again.
+fn words(unit: &str) -> String {
+    format!("End the canary guard's quarantine of {unit}")
+}
+
+/// The timers and services that have yet to end a quarantine of this unit, or failed to.
+pub async fn releases(session: &Session, unit: &str) -> anyhow::Result<Vec<String>> {
+    let pattern = format!("{RELEASE}*");
+    let listed = session.manager.list_units_by_patterns(&[], &[pattern.as_str()]).await;
+    let listed = listed.with_context(|| format!("ask systemd for earlier quarantines of {unit}"))?;
+    let words = words(unit);
+    // One that is done is forgotten, or inactive until it is.
+    let pending = listed.into_iter().filter(|(_, said, _, active, ..)| *said == words && active != "inactive");
+    Ok(pending.map(|(name, ..)| name).collect())
+}
+
+/// Why a unit that has the limits `before` is not limited again, in words; `releases` are its [`releases`].
+///
+/// Runtime properties stay over restarts of the unit: what it has while it is limited is not its own, and would be given back
+/// for good.
+pub fn obstacle(unit: &str, before: &Limits, wanted: &Limits, releases: &[String]) -> Option<String> {
+    if let Some((stem, _)) = releases.first().and_then(|name| name.rsplit_once('.')) {
+        return Some(format!(
+            "an earlier quarantine of {unit} has not ended: undo that decision, or `systemctl start {stem}.service` gives back \
+             what was taken, and then `systemctl stop {stem}.timer`"
+        ));
+    }
+    (before == wanted).then(|| {
+        format!(
+            "{unit} has {before} already, and a quarantine would take nothing: set less under quarantine; where an earlier one \
+             left that, `systemctl set-property --runtime {unit}` with the unit's own values gives them back"
+        )
+    })
 }
 
 /// First the timer that gives back, then the limits: a quarantine always ends.
@@ -94,8 +138,7 @@ pub async fn impose(
     lasts: Duration,
     timer: &str,
 ) -> Result<(), Error> {
-    let service = timer.replace(".timer", ".service");
-    let words = format!("End the canary guard's quarantine of {unit}");
+    let (service, words) = (service(timer), words(unit));
     let mut command = vec!["/bin/systemctl".to_owned(), "set-property".into(), "--runtime".into(), unit.into()];
     command.extend(before.arguments());
     let elapses = vec![("OnActiveSec".to_owned(), lasts.as_micros() as u64)];

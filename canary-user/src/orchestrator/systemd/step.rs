@@ -39,6 +39,8 @@ pub enum Step {
     },
     Stop {
         decided_on: Identity,
+        /// The plan's own, stopped before it.
+        sockets: Vec<String>,
         limit: Duration,
     },
     Limit {
@@ -61,6 +63,14 @@ impl Step {
         }
     }
 
+    /// Whether it takes anything from the canary, be it new connections only.
+    pub fn takes_away(&self) -> bool {
+        match self {
+            Step::Start { .. } | Step::Settle { .. } => false,
+            Step::Drain { .. } | Step::StopSocket { .. } | Step::Stop { .. } | Step::Limit { .. } => true,
+        }
+    }
+
     /// `begun`: something was changed by an earlier step, so that a refusal is not one any more.
     pub async fn run(&self, session: &Session, undo: &Undo, begun: bool) -> Result<(), Error> {
         let end = match self {
@@ -72,10 +82,10 @@ impl Step {
             Step::Settle { unit, settle } => settled(session, unit, *settle).await,
             Step::Drain { unit, limit } => jobs::run(session, Verb::Start, unit, *limit).await,
             Step::StopSocket { unit, limit } => jobs::run(session, Verb::Stop, unit, *limit).await,
-            Step::Stop { decided_on, limit } => {
+            Step::Stop { decided_on, sockets, limit } => {
                 let now = check::settled_from_restart(session, decided_on).await?;
-                // The sockets were stopped a moment ago.
-                match check::obstacle(&now, decided_on, &now.names("TriggeredBy")) {
+                // Those sockets were stopped a moment ago; another trigger may have come since the plan.
+                match check::obstacle(&now, decided_on, sockets) {
                     Some(why) => Err(Error::Refused(why)),
                     None => jobs::run(session, Verb::Stop, &now.name, *limit + Duration::from_secs(10)).await,
                 }
@@ -125,7 +135,7 @@ impl fmt::Display for Step {
             }
             Step::Drain { unit, .. } => write!(f, "start the drain unit {unit} and wait until it is done"),
             Step::StopSocket { unit, .. } => write!(f, "stop {unit}, so that no new connection comes"),
-            Step::Stop { decided_on: Identity { name, run, .. }, limit } => write!(
+            Step::Stop { decided_on: Identity { name, run, .. }, limit, .. } => write!(
                 f,
                 "stop {name}, if it is still invocation {run} or what Restart= made of it; systemd kills what is left of it \
                  after {}",

@@ -25,7 +25,8 @@ fn story_of() -> (Arc<DecisionLife>, Evidence) {
     let plan =
         Plan { orchestrator: "fake".into(), steps, inverse: Some("systemctl start it".into()), ..Plan::default() };
     let windows = board.windows(DEPLOYMENT, 0, usize::MAX).expect("known");
-    let deployment = deployments.into_iter().next().expect("one");
+    let mut deployment = deployments.into_iter().next().expect("one");
+    deployment.verdict.recommendations = story::recommendations();
     let life = Arc::new(DecisionLife { decision, plan, stages: stages.to_vec() });
     (life, Evidence { deployment, span_ns, quality, machine, own, windows })
 }
@@ -49,6 +50,9 @@ fn a_report_is_whole_and_needs_nothing_else() {
         "Not compared: memory stall",
         "mode passed",
         "canary: CPU per turnaround +31 % since window 60 (so far: step)",
+        "<strong>Roll back</strong> (risk medium, confidence high)",
+        "<pre>systemctl stop 'checkout-canary-1.service'</pre>",
+        "What would change this advice: the rise is meant and paid for.",
     ] {
         assert!(text.contains(part), "'{part}' is missing in\n{text}");
     }
@@ -71,6 +75,9 @@ fn markdown_has_the_same_facts() {
         "**verified**",
         "Way back: systemctl start it",
         "- canary: CPU per turnaround +31 % since window 60 (so far: step)",
+        "### Recommendations\n\n1. **roll back** (risk medium, confidence high): more work per request",
+        "   - command: `systemctl stop 'checkout-canary-1.service'`\n   - undo: deploy the canary again\n",
+        "   - what would change this advice: the rise is meant and paid for\n2. **throttle**",
     ] {
         assert!(text.contains(part), "'{part}' is missing in\n{text}");
     }

@@ -24,7 +24,7 @@ use crate::{
     watch::{
         Board, Snapshot,
         metrics::Metrics,
-        notify::{Deliveries, Notifier},
+        notify::{Deliveries, Notifier, Waits},
         report::Reporter,
         server,
     },
@@ -95,7 +95,8 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     let board = Board::remembering(&journal)?;
     let deliveries = Deliveries::default();
     metrics.tell_of(deliveries.clone());
-    let notifier = Notifier::start(&config.notify, &board, &deliveries)?;
+    let waits: Waits = config.deployments.iter().map(|d| (d.name.clone(), d.approval_timeout)).collect();
+    let notifier = Notifier::start(&config.notify, &waits, &board, &deliveries)?;
     // A journal in memory belongs to a demo, of which nothing is left.
     let archive = journal.path().map(|path| Archive::open(&path)).transpose()?;
     let (snapshots, watchers) = watch::channel(Arc::new(Snapshot::default()));

@@ -43,8 +43,11 @@ pub enum Occasion {
     Verdict,
     Blocked,
     Planned,
+    Declined,
     Applied,
     Verified,
+    Recovered,
+    NotRecovered,
     Reverted,
     Failed,
 }
@@ -64,12 +67,15 @@ impl NotifyKind {
 }
 
 impl Occasion {
-    pub const ALL: [Occasion; 7] = [
+    pub const ALL: [Occasion; 10] = [
         Occasion::Verdict,
         Occasion::Blocked,
         Occasion::Planned,
+        Occasion::Declined,
         Occasion::Applied,
         Occasion::Verified,
+        Occasion::Recovered,
+        Occasion::NotRecovered,
         Occasion::Reverted,
         Occasion::Failed,
     ];
@@ -79,8 +85,11 @@ impl Occasion {
             Occasion::Verdict => "verdict",
             Occasion::Blocked => "blocked",
             Occasion::Planned => "planned",
+            Occasion::Declined => "declined",
             Occasion::Applied => "applied",
             Occasion::Verified => "verified",
+            Occasion::Recovered => "recovered",
+            Occasion::NotRecovered => "not_recovered",
             Occasion::Reverted => "reverted",
             Occasion::Failed => "failed",
         }

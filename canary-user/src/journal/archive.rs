@@ -53,6 +53,20 @@ impl Archive {
         };
         write(&mut self.0).with_context(|| format!("journal: keep the evidence of {decision_id}"))
     }
+
+    /// What was kept of a decision; `None` where it was decided too long ago.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn kept(&self, decision_id: &str) -> anyhow::Result<Option<String>> {
+        kept(&self.0, decision_id)
+    }
+}
+
+fn kept(db: &Connection, decision_id: &str) -> anyhow::Result<Option<String>> {
+    let query = "SELECT evidence FROM evidence WHERE decision_id = ?1";
+    let found = db.query_row(query, [decision_id], |r| r.get(0)).optional();
+    found.with_context(|| format!("journal: read the evidence of {decision_id}"))
 }
 
 impl Journal {
@@ -78,9 +92,7 @@ impl Journal {
         if tables == 0 {
             return Ok(None);
         }
-        let query = "SELECT evidence FROM evidence WHERE decision_id = ?1";
-        let found = self.db.query_row(query, [decision_id], |r| r.get(0)).optional();
-        found.with_context(|| format!("journal: read the evidence of {decision_id}"))
+        kept(&self.db, decision_id)
     }
 }
 

@@ -29,6 +29,9 @@ const WAITING: usize = 64;
 /// What is still undelivered when the guard ends gets this long.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// How long a decision of each deployment waits for a person's word.
+pub type Waits = BTreeMap<Arc<str>, Duration>;
+
 /// How deliveries ended, by kind of receiver and result: sent, failed, dropped. Clones share the counts.
 #[derive(Clone, Debug, Default)]
 pub struct Deliveries(Arc<Mutex<BTreeMap<(&'static str, &'static str), u64>>>);
@@ -57,13 +60,18 @@ impl Notifier {
     ///
     /// # Errors
     /// An address that cannot be read.
-    pub fn start(receivers: &[NotifyConfig], board: &Board, deliveries: &Deliveries) -> anyhow::Result<Self> {
+    pub fn start(
+        receivers: &[NotifyConfig],
+        waits: &Waits,
+        board: &Board,
+        deliveries: &Deliveries,
+    ) -> anyhow::Result<Self> {
         let (end, ended) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for config in receivers {
             let receiver = Receiver::new(config)?;
             let (send, queue) = mpsc::channel(WAITING);
-            tasks.spawn(listen(config.clone(), board.listen(), send, deliveries.clone(), ended.clone()));
+            tasks.spawn(listen(config.clone(), waits.clone(), board.listen(), send, deliveries.clone(), ended.clone()));
             tasks.spawn(deliver::run(receiver, queue, deliveries.clone(), ended.clone()));
         }
         Ok(Self { tasks, end })
@@ -82,6 +90,7 @@ impl Notifier {
 /// Picks what this receiver wants to hear of. Its queue closes when it returns.
 async fn listen(
     config: NotifyConfig,
+    waits: Waits,
     mut news: tokio::sync::broadcast::Receiver<News>,
     send: mpsc::Sender<Arc<Message>>,
     deliveries: Deliveries,
@@ -89,7 +98,7 @@ async fn listen(
 ) {
     let kind = config.kind.name();
     let pass = |news: &News| {
-        let Some(message) = Message::of(news).filter(|m| config.on.contains(&m.occasion)) else { return };
+        let Some(message) = Message::of(news, &waits).filter(|m| config.on.contains(&m.occasion)) else { return };
         if send.try_send(Arc::new(message)).is_err() {
             tracing::warn!("a notification to {kind} was dropped: {WAITING} wait already");
             deliveries.count(kind, "dropped");

@@ -92,6 +92,9 @@ pub fn now(snapshot: &Snapshot, board: &Board, chosen: Option<&str>, width: u32)
         (blocks::answers::answers(&view))
         (blocks::section("course", "Over time", course(&view, width)))
         (blocks::section("causes", "Likely causes", blocks::causes(&deployment.verdict)))
+        @if !deployment.verdict.recommendations.is_empty() {
+            (blocks::section("advice", blocks::ADVICE, blocks::advice(&deployment.verdict)))
+        }
         (blocks::section("indicators", "What was compared", blocks::indicators(&view, width)))
         (blocks::section("log", "What happened", blocks::history::timeline(&view, Some(REPORT))))
         (blocks::section("events", "Counts", blocks::events(&deployment.verdict)))

@@ -99,6 +99,9 @@ fn measured(evidence: &Evidence, life: &Arc<DecisionLife>) -> Markup {
             }))
         }
         (blocks::section("causes", "Likely causes", blocks::causes(&deployment.verdict)))
+        @if !deployment.verdict.recommendations.is_empty() {
+            (blocks::section("advice", blocks::ADVICE, blocks::advice(&deployment.verdict)))
+        }
         (blocks::section("indicators", "What was compared", blocks::indicators(&view, WIDTH)))
         (blocks::section("events", "Counts", blocks::events(&deployment.verdict)))
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     guard::{Action, Advice, Decision, GateResult, Mode, Stage},
-    judge::{Cause, EventState, IndicatorState, Outcome, Stretch, StretchShape, Verdict},
+    judge::{Cause, EventState, Grade, IndicatorState, Outcome, Recommendation, Step, Stretch, StretchShape, Verdict},
     targets::{Role, Target},
     telemetry::{
         BlockIo, Connections, Cpu, Dependency, Histogram, HookCost, Http, Lifecycle, ListenQueue, Machine, Memory,
@@ -259,6 +259,32 @@ fn verdict(index: u64) -> Verdict {
         baseline_windows: index.min(60),
         judged_windows: index.saturating_sub(20),
     }
+}
+
+/// What a judge recommends of such a canary; the verdicts of the story have none.
+pub fn recommendations() -> Vec<Recommendation> {
+    let roll_back = Recommendation {
+        priority: 1,
+        step: Step::RollBack,
+        because: "more work per request: CPU per turnaround +31 % (27 to 36 %), evidence 1 240, margin 4.1 %"
+            .to_owned(),
+        risk: Grade::Medium,
+        undo: "deploy the canary again".to_owned(),
+        confidence: Grade::High,
+        command: Some("systemctl stop 'checkout-canary-1.service'".to_owned()),
+        would_change: "the rise is meant and paid for".to_owned(),
+    };
+    let throttle = Recommendation {
+        priority: 2,
+        step: Step::Throttle,
+        because: "keeps its extra work from others".to_owned(),
+        undo: "lift the limit again".to_owned(),
+        confidence: Grade::Medium,
+        command: Some("systemctl set-property --runtime 'checkout-canary-1.service' CPUQuota=50%".to_owned()),
+        would_change: "its users notice".to_owned(),
+        ..roll_back.clone()
+    };
+    vec![roll_back, throttle]
 }
 
 /// The canary leaves its own usual band.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use canary_user::{
-    config::{Config, Mistake},
+    config::{Config, Mistake, Occasion},
     guard::gates::GATES,
     judge::{
         Parameters,
@@ -111,6 +111,18 @@ fn the_page_and_the_example_have_every_key() {
         let last = key.rsplit('.').next().expect("a name");
         assert!(example.contains(&format!("{last} = ")), "deploy/canary.example.toml does not show {key}");
     }
+}
+
+#[test]
+fn the_page_and_the_example_have_every_occasion() {
+    let names = Occasion::ALL.map(Occasion::name);
+    let page = markdown::read("docs/operations.md");
+    let rows = markdown::rows(markdown::section(&page, "## Configuration"));
+    let row = rows.iter().find(|row| row[0] == "`notify.on`").expect("a row of notify.on");
+    assert_eq!(row[2], format!("occasions that it is told of: {}", names.join(", ")), "docs/operations.md: notify.on");
+    let quoted = names.map(|name| format!("\"{name}\"")).join(", ");
+    let example = markdown::read("deploy/canary.example.toml");
+    assert!(example.contains(&format!("# on = [{quoted}]\n")), "deploy/canary.example.toml does not show {quoted}");
 }
 
 #[test]

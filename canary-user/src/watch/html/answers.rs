@@ -255,7 +255,8 @@ pub fn counted(n: usize, what: &str) -> String {
     format!("{} {what}{}", units::count(n as u64), if n == 1 { "" } else { "s" })
 }
 
-fn capital(text: &str) -> String {
+/// With a capital at its beginning.
+pub fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }

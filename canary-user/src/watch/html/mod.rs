@@ -2,6 +2,7 @@
 //!
 //! Goes in: what the API says. Comes out: markup. Pure: no clock, no I/O. What is missing is said, never drawn as zero.
 
+mod advice;
 pub mod answers;
 pub mod figures;
 pub mod history;
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::judge::{Outcome, Verdict};
 
+pub use advice::{ADVICE, advice};
 pub use indicators::{events, indicators};
 
 /// The stylesheet of the page and of the report.

@@ -10,7 +10,7 @@ use crate::{
     guard::{GateResult, Stage},
     orchestrator::Plan,
     watch::{
-        Board, api,
+        Board, api, page,
         story::{self, DEPLOYMENT},
     },
 };
@@ -61,6 +61,29 @@ fn what_left_its_own_usual_band_is_told_and_nothing_else_is() {
     let told = |index: u64| stretches(&seen(index).state.deployments[0].verdict).into_string();
     assert_eq!(told(story::ONSET), "");
     assert!(told(story::DECIDED).contains("<li>canary: CPU per turnaround +31 % since window 60 (so far: step)</li>"));
+}
+
+#[test]
+fn the_page_has_each_recommendation_with_its_command_as_it_is_typed() {
+    let mut snapshot = story::snapshot(story::DECIDED);
+    let board = Board::default();
+    board.record(&snapshot);
+    let without = page::now(&snapshot, &board, None, 900).into_string();
+    assert!(!without.contains(ADVICE), "there are none: {without}");
+    let verdict = &mut snapshot.deployments.get_mut(DEPLOYMENT).expect("the story's deployment").verdict;
+    verdict.recommendations = story::recommendations();
+    verdict.recommendations[1].command = Some("echo max >'/sys/fs/cgroup/shop/cpu.max'".to_owned());
+    let text = page::now(&snapshot, &board, None, 900).into_string();
+    for part in [
+        "Recommendations",
+        "<strong>Roll back</strong> (risk medium, confidence high)<br>more work per request: CPU per turnaround +31 %",
+        "<pre>systemctl stop 'checkout-canary-1.service'</pre>",
+        "Undo: deploy the canary again. What would change this advice: the rise is meant and paid for.",
+        "<strong>Throttle</strong> (risk medium, confidence medium)<br>keeps its extra work from others",
+        "<pre>echo max &gt;'/sys/fs/cgroup/shop/cpu.max'</pre>",
+    ] {
+        assert!(text.contains(part), "'{part}' is missing in {text}");
+    }
 }
 
 #[test]

@@ -244,6 +244,48 @@ fn labels_are_bounded_and_counters_forget_what_is_long_gone() {
     assert!(text.contains(STABLE) && !text.contains(CANARY), "the version gone for an hour is dropped");
 }
 
+/// The story at a window, with all that can be measured.
+fn all_measured(index: u64) -> Snapshot {
+    let mut snapshot = story::snapshot(index);
+    view_with_throttling(&mut snapshot);
+    let samples = snapshot.deployments.values_mut().flat_map(|view| &mut view.samples);
+    samples.for_each(story::measure_all);
+    snapshot
+}
+
+#[test]
+fn a_version_and_a_deployment_have_no_more_series_than_operations_says() {
+    let mut snapshot = all_measured(story::DECIDED);
+    let verdict = &mut snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment").verdict;
+    let read = verdict.indicators[0].clone();
+    for state in &mut verdict.indicators {
+        *state = crate::judge::IndicatorState { indicator: state.indicator, ..read.clone() };
+    }
+    let page = page(|m| m.record(&snapshot));
+    let operations = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md"));
+    let operations = operations.expect("docs/operations.md");
+
+    // Exit codes are told by themselves: how many there are is up to the service.
+    let counted = |series: &&String| series.contains(CANARY) && !series.starts_with("canary_process_exit_codes_total");
+    let version = page.values.keys().filter(counted).count();
+    let families = describe();
+    let own: Vec<&Description> = families.iter().filter(|d| d.labels == ["deployment", "role", "version"]).collect();
+    let histograms = own.iter().filter(|d| d.kind == "histogram").count();
+    let plain = own.len() - histograms;
+    let labelled = version - plain - 26 * histograms;
+    let said = format!(
+        "A version has at most {version} series: {plain} plain ones, {labelled} with one label more, and {histograms} histograms of 26"
+    );
+    assert!(operations.contains(&said), "docs/operations.md, Metrics, does not say: {said}");
+
+    // A gate has a series once it held something back.
+    let gates = crate::guard::gates::GATES.len();
+    let besides = |series: &&String| series.contains("deployment=") && !series.contains("version=");
+    let deployment = page.values.keys().filter(besides).count() + gates;
+    assert!(deployment <= 100, "{deployment} series of a deployment");
+    assert!(operations.contains("A deployment has at most 100 besides"), "docs/operations.md, Metrics");
+}
+
 #[test]
 fn the_description_has_a_unit_and_a_sentence_for_every_series() {
     let described = describe();
@@ -252,10 +294,7 @@ fn the_description_has_a_unit_and_a_sentence_for_every_series() {
         assert!(unit.is_empty() || name.trim_end_matches("_total").ends_with(&format!("_{unit}")), "{name} in {unit}");
         assert!(name.starts_with("canary_") && described.iter().filter(|d| d.name == *name).count() == 1, "{name}");
     }
-    let mut snapshot = story::snapshot(story::DECIDED + 8);
-    view_with_throttling(&mut snapshot);
-    let samples = snapshot.deployments.values_mut().flat_map(|view| &mut view.samples);
-    samples.for_each(story::measure_all);
+    let snapshot = all_measured(story::DECIDED + 8);
     let mut blocked = snapshot.clone();
     let decision = blocked.deployments.get_mut(story::DEPLOYMENT).and_then(|d| d.decision.as_mut()).expect("decided");
     decision.decision.id = "another".to_owned();

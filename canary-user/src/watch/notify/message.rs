@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
+use super::Waits;
 use crate::{
     config::{NotifyKind, Occasion},
-    guard::Stage,
+    guard::{Stage, gates},
     judge::Outcome,
-    watch::{News, units},
+    orchestrator::dry_run,
+    watch::{News, api::DecisionLife, units},
 };
 
 /// How long an alert stands that nothing ends: one that needs a person, and one that only tells.
@@ -28,6 +30,8 @@ pub struct Message {
     pub decision: Option<String>,
     /// Whether it ends the alert that an earlier message of this occasion raised.
     pub is_over: bool,
+    /// Until when a person's word is waited for; `None` where none is.
+    waits_until_ms: Option<u64>,
     /// The object of the API that it is about.
     data: Value,
 }
@@ -60,7 +64,7 @@ impl Severity {
 
 impl Message {
     /// `None` for what nobody is told of: the first verdict after a start, and steps between two stages.
-    pub fn of(news: &News) -> Option<Self> {
+    pub fn of(news: &News, waits: &Waits) -> Option<Self> {
         match news {
             News::Verdict(change) => {
                 let (before, verdict) = (change.before?, &change.verdict);
@@ -75,31 +79,40 @@ impl Message {
                     severity: if regressed { Severity::Critical } else { Severity::Info },
                     decision: None,
                     is_over: before == Outcome::Regressed,
+                    waits_until_ms: None,
                     data: json!({ "verdict": &**change }),
                 })
             }
             News::Decision(life) => {
                 let last = life.stages.last()?;
+                let waits_until_ms = waits_until_ms(life, waits);
                 let (occasion, severity) = match last.stage {
                     Stage::Blocked => (Occasion::Blocked, Severity::Warning),
+                    // A person has to answer, and in time.
+                    Stage::Planned if waits_until_ms.is_some() => (Occasion::Planned, Severity::Critical),
                     Stage::Planned => (Occasion::Planned, Severity::Warning),
+                    Stage::Declined => (Occasion::Declined, Severity::Warning),
                     Stage::Applied => (Occasion::Applied, Severity::Warning),
                     Stage::Verified => (Occasion::Verified, Severity::Info),
+                    Stage::Recovered => (Occasion::Recovered, Severity::Info),
+                    Stage::NotRecovered => (Occasion::NotRecovered, Severity::Critical),
                     Stage::Reverted => (Occasion::Reverted, Severity::Critical),
                     Stage::Failed => (Occasion::Failed, Severity::Critical),
                     #[allow(unreachable_patterns)]
                     _ => return None,
                 };
                 let decision = &life.decision;
+                let (what, then) = in_words(life, last.stage, waits_until_ms);
                 Some(Self {
                     occasion,
                     deployment: decision.deployment.to_string(),
                     unix_ms: last.unix_ms,
-                    title: format!("{}: {} {}", decision.deployment, decision.action, last.stage.name()),
-                    text: format!("{}. {}", decision.reason, last.detail),
+                    title: format!("{}: {what}", decision.deployment),
+                    text: format!("{}. {}{then}", decision.reason, last.detail),
                     severity,
                     decision: Some(decision.id.clone()),
                     is_over: false,
+                    waits_until_ms,
                     data: json!({ "decision": &**life }),
                 })
             }
@@ -128,11 +141,15 @@ impl Message {
     fn alert(&self) -> Value {
         let name = match self.occasion {
             Occasion::Verdict => "CanaryRegressed".to_owned(),
-            other => format!("CanaryAction{}", capital(other.name())),
+            other => format!("CanaryAction{}", camel(other.name())),
         };
         let is_alert = self.occasion != Occasion::Verdict || self.severity == Severity::Critical;
         let stands = if self.severity == Severity::Critical { STANDS_MS } else { TELLS_MS };
-        let ends = if is_alert { self.unix_ms + stands } else { self.unix_ms };
+        let ends = match self.waits_until_ms {
+            Some(until_ms) => until_ms,
+            None if is_alert => self.unix_ms + stands,
+            None => self.unix_ms,
+        };
         // What ends an alert has to carry the labels of what raised it.
         let severity = if self.occasion == Occasion::Verdict { Severity::Critical } else { self.severity };
         json!({
@@ -155,9 +172,47 @@ impl Message {
     }
 }
 
-fn capital(word: &str) -> String {
-    let (first, rest) = word.split_at(1);
-    first.to_uppercase() + rest
+/// When a planned decision that needs a person's word is taken for declined; `None` for any other. That may be seconds before
+/// the guard's own deadline, which counts from when the orchestrator had said what it would do.
+fn waits_until_ms(life: &DecisionLife, waits: &Waits) -> Option<u64> {
+    let decision = &life.decision;
+    // A dry run is over as soon as it is planned.
+    let waits_for_word = life.stage() == Some(Stage::Planned)
+        && life.plan.orchestrator != dry_run::NAME
+        && decision.blocked_by().is_some_and(|gate| gate.gate == gates::APPROVAL);
+    let wait = waits.get(&decision.deployment).filter(|_| waits_for_word)?;
+    Some(decision.unix_ms.saturating_add(wait.as_millis() as u64))
+}
+
+/// What happened, for the title, and what a person can do about it, to follow the detail of the stage.
+fn in_words(life: &DecisionLife, stage: Stage, waits_until_ms: Option<u64>) -> (String, String) {
+    let (id, action) = (&life.decision.id, life.decision.action);
+    match (stage, waits_until_ms) {
+        (Stage::Planned, Some(until_ms)) => {
+            let until = units::when(until_ms);
+            let then = format!(". It waits for `canary approve {id}` until {until}; no answer is a no");
+            (format!("{action} waits for approval"), then)
+        }
+        (Stage::Declined, _) => {
+            let then = ". The guard leaves this canary alone from now on: take it back by hand";
+            (format!("nobody approved the {action}"), then.to_owned())
+        }
+        (Stage::Recovered, _) => (format!("{action} done, and the service is back"), String::new()),
+        (Stage::NotRecovered, _) => {
+            let then = format!(". Look elsewhere; `canary undo {id}` brings the canary back");
+            (format!("{action} done, and it did not help"), then)
+        }
+        (stage, _) => (format!("{action} {}", stage.name()), String::new()),
+    }
+}
+
+/// "not_recovered" as "NotRecovered".
+fn camel(name: &str) -> String {
+    let capital = |word: &str| {
+        let (first, rest) = word.split_at(1);
+        first.to_uppercase() + rest
+    };
+    name.split('_').map(capital).collect()
 }
 
 /// Slack's three control characters.

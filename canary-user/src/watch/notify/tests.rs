@@ -9,12 +9,16 @@ use std::{
 use axum::{Router, extract::State, http::StatusCode, routing::any};
 use serde_json::Value;
 
-use super::*;
+use super::{message::Severity, *};
 use crate::{
     config::{NotifyKind, Occasion, Url},
-    guard::{Entry, Stage},
+    guard::{Entry, GateResult, Stage},
+    journal::StageEntry,
     orchestrator::Plan,
-    watch::story::{self, DEPLOYMENT},
+    watch::{
+        api::DecisionLife,
+        story::{self, DEPLOYMENT},
+    },
 };
 
 /// A receiver that answers by the list, and with 200 after it.
@@ -76,7 +80,7 @@ async fn every_occasion_reaches_each_kind_of_receiver_in_order() {
     let deliveries = Deliveries::default();
     let kinds = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Alertmanager];
     let receivers = kinds.map(|kind| config(kind, addr, &Occasion::ALL));
-    let notifier = Notifier::start(&receivers, &board, &deliveries).expect("valid");
+    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &deliveries).expect("valid");
     story_of(&board);
     notifier.finish().await;
     let got = inbox.got.lock().expect("no panic").clone();
@@ -100,12 +104,60 @@ async fn every_occasion_reaches_each_kind_of_receiver_in_order() {
     assert!(counts.contains(&("webhook", "sent", 4)) && counts.contains(&("alertmanager", "sent", 4)), "{counts:?}");
 }
 
+/// What is told of a decision that a person has to approve within 15 minutes, at a stage of it.
+fn told(stage: Stage, orchestrator: &str) -> Message {
+    let view = story::snapshot(story::DECIDED).deployments[DEPLOYMENT].clone();
+    let mut decision = view.decision.expect("decided").decision;
+    let reason = "a person has to approve it within 15m".to_owned();
+    decision.gates.push(GateResult { gate: "approval".to_owned(), passed: false, reason });
+    let plan = Plan { orchestrator: orchestrator.into(), ..Plan::default() };
+    let stages = vec![StageEntry { stage, detail: "stop it".to_owned(), unix_ms: decision.unix_ms }];
+    let waits = Waits::from([(DEPLOYMENT.into(), Duration::from_secs(15 * 60))]);
+    Message::of(&News::Decision(Arc::new(DecisionLife { decision, plan, stages })), &waits).expect("an occasion")
+}
+
+#[test]
+fn whoever_has_to_answer_is_told_how_and_until_when() {
+    let message = told(Stage::Planned, "systemd");
+    assert_eq!(message.title, "checkout: rollback waits for approval");
+    let asked =
+        "stop it. It waits for `canary approve checkout-1800000020-1` until 2027-01-15T08:15:20Z; no answer is a no";
+    assert!(message.text.ends_with(asked), "{}", message.text);
+    let slack = message.body(NotifyKind::Slack);
+    assert!(slack["text"].as_str().is_some_and(|text| text.ends_with(asked)), "{slack}");
+    let alert = message.body(NotifyKind::Alertmanager);
+    assert_eq!(alert[0]["labels"]["alertname"], "CanaryActionPlanned");
+    assert_eq!(alert[0]["labels"]["severity"], "critical");
+    assert_eq!(alert[0]["endsAt"], "2027-01-15T08:15:20Z", "it stands as long as an answer is waited for");
+    let dry = told(Stage::Planned, "dry-run");
+    assert_eq!(dry.title, "checkout: rollback planned", "nothing waits in a dry run");
+    assert_eq!(dry.severity, Severity::Warning);
+}
+
+#[test]
+fn what_became_of_it_is_told_too() {
+    let undo = "`canary undo checkout-1800000020-1` brings the canary back";
+    for (stage, title, alert, severity, text) in [
+        (Stage::Declined, "nobody approved the rollback", "Declined", Severity::Warning, "take it back by hand"),
+        (Stage::Recovered, "rollback done, and the service is back", "Recovered", Severity::Info, "stop it"),
+        (Stage::NotRecovered, "rollback done, and it did not help", "NotRecovered", Severity::Critical, undo),
+    ] {
+        let message = told(stage, "systemd");
+        assert_eq!(message.title, format!("checkout: {title}"));
+        assert_eq!(message.severity, severity);
+        assert_eq!(message.occasion.name(), stage.name());
+        assert!(message.text.ends_with(text), "{}", message.text);
+        let body = message.body(NotifyKind::Alertmanager);
+        assert_eq!(body[0]["labels"]["alertname"], format!("CanaryAction{alert}"));
+    }
+}
+
 #[tokio::test]
 async fn an_alert_ends_with_the_verdict() {
     let (addr, inbox) = inbox(&[]).await;
     let board = Board::default();
     let receivers = [config(NotifyKind::Alertmanager, addr, &[Occasion::Verdict])];
-    let notifier = Notifier::start(&receivers, &board, &Deliveries::default()).expect("valid");
+    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &Deliveries::default()).expect("valid");
     for (index, unix_ms) in [(30, 0), (50, 1_000), (story::DECIDED, 2_000), (10, 3_000)] {
         let verdict = story::snapshot(index).deployments[DEPLOYMENT].verdict.clone();
         board.tell(Entry::Verdict { deployment: DEPLOYMENT.into(), unix_ms, verdict });
@@ -126,7 +178,7 @@ async fn a_failing_receiver_is_tried_again_and_holds_up_nobody() {
     let deliveries = Deliveries::default();
     let planned = [Occasion::Planned];
     let receivers = [config(NotifyKind::Webhook, addr, &planned), config(NotifyKind::Slack, other, &planned)];
-    let notifier = Notifier::start(&receivers, &board, &deliveries).expect("valid");
+    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &deliveries).expect("valid");
     story_of(&board);
     until("the other receiver is told", || quick.got.lock().expect("no panic").len() == 1).await;
     until("the third attempt", || slow.got.lock().expect("no panic").len() == 3).await;
@@ -140,7 +192,7 @@ async fn a_refusal_is_not_tried_again_and_is_counted() {
     let board = Board::default();
     let deliveries = Deliveries::default();
     let receivers = [config(NotifyKind::Webhook, addr, &[Occasion::Planned])];
-    let notifier = Notifier::start(&receivers, &board, &deliveries).expect("valid");
+    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &deliveries).expect("valid");
     story_of(&board);
     notifier.finish().await;
     assert_eq!(inbox.got.lock().expect("no panic").len(), 1);
@@ -155,7 +207,8 @@ fn journald_gets_fields_that_survive_line_breaks() {
     let board = Board::default();
     let mut news = board.listen();
     story_of(&board);
-    let planned = std::iter::from_fn(|| news.try_recv().ok()).filter_map(|n| Message::of(&n)).nth(1).expect("news");
+    let mut told = std::iter::from_fn(|| news.try_recv().ok()).filter_map(|n| Message::of(&n, &Waits::new()));
+    let planned = told.nth(1).expect("news");
     journald::send(&path, &planned).expect("sent");
     let mut datagram = [0; 4096];
     let n = socket.recv(&mut datagram).expect("received");
@@ -211,7 +264,7 @@ async fn a_real_alertmanager_takes_the_alerts() {
     let deliveries = Deliveries::default();
     let url = Some(Url::Written(format!("http://{address}")));
     let receivers = [NotifyConfig { kind: NotifyKind::Alertmanager, url, on: Occasion::ALL.to_vec() }];
-    let notifier = Notifier::start(&receivers, &board, &deliveries).expect("valid");
+    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &deliveries).expect("valid");
     // Alerts of now: what ended in 1970 is not kept.
     let now =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis() as u64;

@@ -1,4 +1,5 @@
-//! Keeps the evidence of each decision when it is made, and writes its report when it has come to an end.
+//! Keeps the evidence of each decision when it is made, and writes its report when it has come to an end; anew when more is
+//! known, such as whether it helped.
 
 use std::{
     collections::BTreeMap,
@@ -87,23 +88,44 @@ impl Reporter {
         wrote.await.expect("writing a report does not panic")
     }
 
+    /// What an earlier life of the guard kept of a decision: the state of now is not the one that it was made on.
+    fn kept(&self, life: &DecisionLife) -> Option<Evidence> {
+        // At its first stage there is nothing to find.
+        let archive = self.archive.as_ref().filter(|_| life.stages.len() > 1)?;
+        let read = || anyhow::Ok(archive.kept(&life.decision.id)?.map(|text| serde_json::from_str(&text)).transpose()?);
+        read().unwrap_or_else(|error| {
+            tracing::warn!("the report of {} tells the state of now: {error:#}", life.decision.id);
+            None
+        })
+    }
+
     /// The state at the decision, with the windows until now.
     fn evidence(&mut self, life: &DecisionLife, snapshot: &Snapshot) -> Option<Evidence> {
         let decision = &life.decision;
         let windows = self.board.windows(&decision.deployment, 0, usize::MAX).unwrap_or_default();
         if !self.made.contains_key(&decision.id) {
-            let state = api::State::from(snapshot);
-            let deployment = state.deployment(&decision.deployment)?.clone();
-            let api::State { span_ns, quality, machine, .. } = state;
-            let own = snapshot.own.clone();
-            let made = Evidence { deployment, span_ns, quality, machine, own, windows: Vec::new() };
+            let made = match self.kept(life) {
+                Some(kept) => kept,
+                None => {
+                    let state = api::State::from(snapshot);
+                    let deployment = state.deployment(&decision.deployment)?.clone();
+                    let api::State { span_ns, quality, machine, .. } = state;
+                    let own = snapshot.own.clone();
+                    Evidence { deployment, span_ns, quality, machine, own, windows: Vec::new() }
+                }
+            };
             if self.made.len() >= OPEN {
                 self.made.pop_first();
             }
             self.made.insert(decision.id.clone(), made);
         }
         let made = self.made.get_mut(&decision.id)?;
-        made.windows = thinned(windows);
+        // After a restart there are none of the decision, and over a watch in which nothing happened those around it would be
+        // thinned out.
+        let reach_back = windows.first().is_some_and(|w| w.unix_ms <= decision.unix_ms);
+        if made.windows.is_empty() || (reach_back && life.stage() != Some(Stage::Closed)) {
+            made.windows = thinned(windows);
+        }
         Some(made.clone())
     }
 
@@ -112,11 +134,21 @@ impl Reporter {
         if let Some(archive) = &mut self.archive {
             archive.keep(id, &serde_json::to_string(evidence).context("write the evidence as JSON")?)?;
         }
-        let ended = matches!(life.stage(), Some(Stage::Blocked | Stage::Verified | Stage::Reverted | Stage::Failed));
         match &self.directory {
-            Some(directory) if ended => write(directory, id, &super::html(&Report { life, evidence: Some(evidence) })),
+            Some(directory) if life.stage().is_some_and(is_told) => {
+                write(directory, id, &super::html(&Report { life, evidence: Some(evidence) }))
+            }
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether the report is written at this stage: nothing more is done, or something new is known of what was.
+fn is_told(stage: Stage) -> bool {
+    match stage {
+        Stage::Planned | Stage::Approved | Stage::Applying | Stage::Applied | Stage::Undoing => false,
+        Stage::Blocked | Stage::Declined | Stage::Failed | Stage::Verified | Stage::Recovered => true,
+        Stage::NotRecovered | Stage::Reverted | Stage::Closed | Stage::Undone => true,
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{GONE, Report, data, ending, outcome, since, sure};
 use crate::watch::{
-    html::{STRETCHES, ruled_out},
+    html::{ADVICE, STRETCHES, ruled_out},
     units,
 };
 
@@ -55,6 +55,20 @@ pub fn markdown(report: &Report) -> String {
             let out = ruled_out(verdict);
             if !out.is_empty() {
                 line(format_args!("\nRuled out, being no worse than allowed: {}.", out.join(", ")));
+            }
+            if !verdict.recommendations.is_empty() {
+                line(format_args!("\n### {ADVICE}\n"));
+            }
+            for (n, step) in verdict.recommendations.iter().enumerate() {
+                let (name, risk, confidence) = (step.step.name(), step.risk.name(), step.confidence.name());
+                line(format_args!("{}. **{name}** (risk {risk}, confidence {confidence}): {}", n + 1, step.because));
+                if let Some(command) = &step.command {
+                    line(format_args!("   - command: `{command}`"));
+                }
+                line(format_args!("   - undo: {}", step.undo));
+                if !step.would_change.is_empty() {
+                    line(format_args!("   - what would change this advice: {}", step.would_change));
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    guard::{Entry, Stage},
     journal::StageEntry,
     orchestrator::Plan,
     watch::{
@@ -25,7 +26,8 @@ fn story_of() -> (Arc<DecisionLife>, Evidence) {
     let plan =
         Plan { orchestrator: "fake".into(), steps, inverse: Some("systemctl start it".into()), ..Plan::default() };
     let windows = board.windows(DEPLOYMENT, 0, usize::MAX).expect("known");
-    let deployment = deployments.into_iter().next().expect("one");
+    let mut deployment = deployments.into_iter().next().expect("one");
+    deployment.verdict.recommendations = story::recommendations();
     let life = Arc::new(DecisionLife { decision, plan, stages: stages.to_vec() });
     (life, Evidence { deployment, span_ns, quality, machine, own, windows })
 }
@@ -49,6 +51,9 @@ fn a_report_is_whole_and_needs_nothing_else() {
         "Not compared: memory stall",
         "mode passed",
         "canary: CPU per turnaround +31 % since window 60 (so far: step)",
+        "<strong>Roll back</strong> (risk medium, confidence high)",
+        "<pre>systemctl stop 'checkout-canary-1.service'</pre>",
+        "What would change this advice: the rise is meant and paid for.",
     ] {
         assert!(text.contains(part), "'{part}' is missing in\n{text}");
     }
@@ -71,6 +76,9 @@ fn markdown_has_the_same_facts() {
         "**verified**",
         "Way back: systemctl start it",
         "- canary: CPU per turnaround +31 % since window 60 (so far: step)",
+        "### Recommendations\n\n1. **roll back** (risk medium, confidence high): more work per request",
+        "   - command: `systemctl stop 'checkout-canary-1.service'`\n   - undo: deploy the canary again\n",
+        "   - what would change this advice: the rise is meant and paid for\n2. **throttle**",
     ] {
         assert!(text.contains(part), "'{part}' is missing in\n{text}");
     }
@@ -95,9 +103,8 @@ fn evidence_comes_back_from_json_as_it_was_and_long_histories_are_thinned() {
     assert_eq!(kept.last().map(|w| w.window), Some(3599));
 }
 
-#[tokio::test]
-async fn the_report_writes_itself_when_an_action_ends() {
-    use crate::guard::{Entry, Stage};
+/// The report that was written after these stages of a decision that was planned, and what was kept of it.
+async fn written_after(stages: &[Stage]) -> (String, Evidence) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("journal.db");
     let mut journal = crate::journal::Journal::open(&path).expect("a new journal");
@@ -117,14 +124,71 @@ async fn the_report_writes_itself_when_an_action_ends() {
         .expect("writable");
     board.tell(Entry::Decided { decision: decision.clone(), plan, stage: Stage::Planned, detail: "planned".into() });
     snapshots.send_replace(Arc::new(snapshot));
-    let end =
-        Entry::Stage { decision_id: decision.id.clone(), stage: Stage::Verified, detail: "quiet".into(), unix_ms: 9 };
-    board.tell(end);
+    for stage in stages {
+        board.tell(Entry::Stage {
+            decision_id: decision.id.clone(),
+            stage: *stage,
+            detail: format!("that it is {}", stage.name()),
+            unix_ms: 9,
+        });
+    }
     drop(snapshots);
     reporter.await.expect("no panic");
 
+    let written: Vec<_> = std::fs::read_dir(&reports).expect("reports").collect();
+    assert_eq!(written.len(), 1, "one file, written anew");
     let written = std::fs::read_to_string(reports.join(format!("{}.html", decision.id))).expect("a report");
-    assert!(written.contains("checkout: rollback verified") && written.contains("REGRESSED"), "{written}");
     let kept = journal.evidence(&decision.id).expect("readable").expect("kept");
-    assert_eq!(serde_json::from_str::<Evidence>(&kept).expect("JSON").windows.len(), 1);
+    (written, serde_json::from_str(&kept).expect("JSON"))
+}
+
+#[tokio::test]
+async fn the_report_writes_itself_when_an_action_ends() {
+    let (written, kept) = written_after(&[Stage::Verified]).await;
+    assert!(written.contains("checkout: rollback verified") && written.contains("REGRESSED"), "{written}");
+    assert_eq!(kept.windows.len(), 1);
+    let (written, _) = written_after(&[Stage::Declined]).await;
+    assert!(written.contains("checkout: rollback declined"), "{written}");
+}
+
+#[tokio::test]
+async fn the_report_is_written_anew_when_more_is_known() {
+    use Stage::*;
+    for last in [Recovered, NotRecovered, Reverted, Closed, Undone] {
+        let (written, _) = written_after(&[Applying, Applied, Verified, last]).await;
+        let heading = format!("checkout: rollback {}", last.name());
+        assert!(written.contains(&heading) && written.contains("REGRESSED"), "{heading}: {written}");
+        assert!(written.contains(&format!("that it is {}", last.name())), "{written}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_restart_the_report_tells_what_was_seen_when_it_was_decided() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("journal.db");
+    let mut journal = crate::journal::Journal::open(&path).expect("a new journal");
+    let mut archive = crate::journal::archive::Archive::open(&path).expect("a journal");
+    let (life, evidence) = story_of();
+    let id = life.decision.id.clone();
+    journal
+        .record_decision(&life.decision, &life.plan, Stage::Planned, "planned", crate::guard::Moment::default())
+        .expect("writable");
+    archive.keep(&id, &serde_json::to_string(&evidence).expect("JSON")).expect("writable");
+    // The guard begins anew: all it sees itself is that there is too little data.
+    let board = Board::remembering(&journal).expect("readable");
+    let mut snapshot = story::snapshot(10);
+    snapshot.unix_ms = life.decision.unix_ms + 60_000;
+    board.record(&snapshot);
+    let (snapshots, receiver) = tokio::sync::watch::channel(Arc::new(snapshot));
+    let reports = dir.path().join("reports");
+    let reporter = tokio::spawn(Reporter::new(board.clone(), receiver, Some(archive), Some(reports.clone())).run());
+    tokio::task::yield_now().await;
+    board.tell(Entry::Stage { decision_id: id.clone(), stage: Stage::Recovered, detail: "back".into(), unix_ms: 9 });
+    drop(snapshots);
+    reporter.await.expect("no panic");
+
+    let written = std::fs::read_to_string(reports.join(format!("{id}.html"))).expect("a report");
+    assert!(written.contains("checkout: rollback recovered") && written.contains("REGRESSED"), "{written}");
+    let kept = journal.evidence(&id).expect("readable").expect("kept");
+    assert_eq!(serde_json::from_str::<Evidence>(&kept).expect("JSON"), evidence);
 }

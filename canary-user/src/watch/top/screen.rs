@@ -14,7 +14,7 @@ use crate::{
     judge::{IndicatorState, Outcome, Stretch, Verdict},
     watch::{
         api::WindowPoint,
-        html::{STRETCHES, ruled_out},
+        html::{ADVICE, STRETCHES, ruled_out},
         terminal::{frame::Frame, table::not_compared},
         text::pad,
         units,
@@ -144,6 +144,7 @@ impl Screen<'_> {
         if !out.is_empty() {
             lines.push(Line::styled(format!("ruled out: {}", out.join(", ")), palette.faint()));
         }
+        lines.extend(self.advice(verdict));
         lines.extend(self.stretches(verdict));
         lines.push(Line::default());
         lines.push(heading("Reasons"));
@@ -172,6 +173,35 @@ impl Screen<'_> {
                 let at = units::clock(stage.unix_ms);
                 lines.push(Line::styled(format!("{at} {}: {}", stage.stage.name(), stage.detail), style));
             }
+        }
+        lines
+    }
+
+    /// What is recommended, each command on a line of its own so that it can be copied. A reason that stands among the causes
+    /// or reasons is not told again. Nothing where nothing is recommended.
+    fn advice(&self, verdict: &Verdict) -> Vec<Line<'static>> {
+        let palette = self.0.palette;
+        let mut lines: Vec<Line<'static>> = Vec::new();
+        for step in &verdict.recommendations {
+            let told = verdict.reasons.contains(&step.because)
+                || verdict.causes.iter().any(|cause| step.because.contains(&cause.text));
+            let because = if told || step.because.is_empty() { String::new() } else { format!(": {}", step.because) };
+            let (risk, confidence) = (step.risk.name(), step.confidence.name());
+            lines.push(Line::from(vec![
+                Span::raw(format!("{}. ", step.priority)),
+                Span::styled(step.step.name(), palette.strong()),
+                Span::raw(format!(" (risk {risk}, confidence {confidence}){because}")),
+            ]));
+            if let Some(command) = &step.command {
+                lines.push(Line::raw(format!("   {command}")));
+            }
+            lines.push(Line::styled(format!("   undo: {}", step.undo), palette.faint()));
+            if !step.would_change.is_empty() {
+                lines.push(Line::styled(format!("   unless {}", step.would_change), palette.faint()));
+            }
+        }
+        if !lines.is_empty() {
+            lines.splice(0..0, [Line::default(), Line::styled(ADVICE, palette.strong())]);
         }
         lines
     }
@@ -232,7 +262,7 @@ fn help() -> Vec<Line<'static>> {
     [
         "q, Esc       quit (Esc closes a pane first)",
         "Tab, ← →     the next or previous deployment; without a choice, the one with most evidence is shown",
-        "Enter, d     causes, what was ruled out, stretches, reasons, gates, plan and the course of each indicator",
+        "Enter, d     causes, recommendations, stretches, reasons, gates, plan and the course of each indicator",
         "l            what happened: changes of verdict and every stage of every decision, newest first",
         "↑ ↓, j k     scroll",
         "p            pause the guard, or resume it (asks first; needs --token-file)",

@@ -123,6 +123,31 @@ async fn what_goes_on_is_listed_before_what_is_over_and_only_the_latest() {
 }
 
 #[tokio::test]
+async fn each_recommendation_has_its_command_on_a_line_of_its_own() {
+    let (address, snapshots, board) = guard().await;
+    play(story::DECIDED, &snapshots, &board);
+    let mut top = Top::new(Client::new(&address, None).expect("valid"), None);
+    top.look().await;
+    top.model.shown.as_mut().expect("a deployment").verdict.recommendations = story::recommendations();
+    press(&mut top, KeyCode::Enter).await;
+    let text = screen(&top, 80, 40);
+    let listed: Vec<&str> = text.lines().skip_while(|line| *line != "Recommendations").collect();
+    // The reason of the first is that of the cause above it.
+    let told = [
+        "1. roll back (risk medium, confidence high)",
+        "   systemctl stop 'checkout-canary-1.service'",
+        "   undo: deploy the canary again",
+        "   unless the rise is meant and paid for",
+        "2. throttle (risk medium, confidence medium): keeps its extra work from others",
+        "   systemctl set-property --runtime 'checkout-canary-1.service' CPUQuota=50%",
+        "   undo: lift the limit again",
+        "   unless its users notice",
+    ];
+    assert!(listed.len() > told.len(), "{text}");
+    assert_eq!(listed[1..=told.len()], told, "{text}");
+}
+
+#[tokio::test]
 async fn commands_are_asked_for_and_what_came_of_them_is_told() {
     let (address, snapshots, board) = guard().await;
     play(50, &snapshots, &board);

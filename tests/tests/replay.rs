@@ -76,7 +76,7 @@ fn what_was_known_of_a_service_beforehand_is_recorded() -> anyhow::Result<()> {
     let sandbox = Sandbox::new()?;
     sandbox.cgroup("stable")?;
     let configuration = Configuration::shop(&sandbox)?;
-    let known = Known { offset_squares: 0.5, freedom: 2.0, wander: 0.25 };
+    let known = Known { offset_squares: 0.5, freedom: 2.0, wander: 0.25, noise: 0.125 };
     let known = Earlier([(Indicator::CpuPerWork, known)].into());
     let learned = Learned { instances: vec![("/shop/v1".into(), 1)], known };
     Journal::open(&configuration.journal())?.record_learned("shop", &learned, 1)?;

@@ -246,7 +246,9 @@ fn what_was_learned_of_a_service_is_kept_by_set_of_instances_the_latest_twenty()
     let mut journal = Journal::in_memory().unwrap();
     let learned = |instance: u64, freedom: f64| Learned {
         instances: vec![("/shop/v1".into(), instance)],
-        known: Earlier([(Indicator::CpuPerWork, Known { offset_squares: 0.0, freedom, wander: 0.0, noise: 0.0 })].into()),
+        known: Earlier(
+            [(Indicator::CpuPerWork, Known { offset_squares: 0.0, freedom, wander: 0.0, noise: 0.0 })].into(),
+        ),
     };
     let freedom = |journal: &Journal| journal.earlier("shop").unwrap().of(Indicator::CpuPerWork).freedom;
     assert!(journal.earlier("shop").unwrap().is_empty());

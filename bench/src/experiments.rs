@@ -8,7 +8,10 @@ use std::{
     thread,
 };
 
-use canary_user::judge::Parameters;
+use canary_user::{
+    judge::{Earlier, Known, Parameters},
+    window::Indicator,
+};
 use indicatif::ProgressBar;
 
 use crate::{
@@ -16,6 +19,9 @@ use crate::{
     service::{Change, Kind, Service, Shape, Size},
     trial::Trial,
 };
+
+/// Earlier rollouts are not the same as later ones of other runs.
+const EARLIER: u64 = 0xea51_1e12;
 
 /// Indicators by their noise, with six: 3 and 5 %, 8 and 12 %, 19 and 30 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +134,7 @@ impl Experiment {
     }
 
     fn judge_up_to(&self, seed: u64, run: usize, change: Option<Change>, horizon: usize, windows: usize) -> Trial {
-        let mut trial = self.trial(horizon);
+        let mut trial = self.trial(horizon).knowing(self.earlier(seed, run));
         let mut service = self.service(seed, run, change);
         let mut readings = vec![0.0; self.size.indicators * service.instances()];
         self.history(&mut trial, &mut service, &mut readings, &mut None);
@@ -150,7 +156,7 @@ impl Experiment {
         compare: bool,
     ) -> (Trial, Option<Detectors>) {
         let Size { indicators, canary, warmup, .. } = self.size;
-        let mut trial = self.trial(horizon);
+        let mut trial = self.trial(horizon).knowing(self.earlier(seed, run));
         let mut others = compare.then(|| Detectors::new(indicators, canary));
         let mut service = self.service(seed, run, change);
         let instances = service.instances();
@@ -177,6 +183,19 @@ impl Experiment {
             ..Parameters::default()
         };
         Trial::new(parameters, self.size.indicators, self.size.canary, self.size.stable)
+    }
+
+    /// What earlier rollouts of this service taught, each with other instances.
+    fn earlier(&self, seed: u64, run: usize) -> Vec<Known> {
+        let sets = (0..self.size.earlier).map(|set| {
+            let mut trial = self.trial(self.size.windows);
+            let mut service = self.service(seed ^ EARLIER, run * self.size.earlier + set, None);
+            let mut readings = vec![0.0; self.size.indicators * service.instances()];
+            self.history(&mut trial, &mut service, &mut readings, &mut None);
+            Earlier(Indicator::ALL.into_iter().zip(trial.known()).collect())
+        });
+        let pooled = Earlier::pooled(&sets.collect::<Vec<_>>());
+        Indicator::ALL.into_iter().take(self.size.indicators).map(|indicator| pooled.of(indicator)).collect()
     }
 
     fn service(&self, seed: u64, run: usize, change: Option<Change>) -> Service {

@@ -24,7 +24,7 @@ pub struct Scale {
 }
 
 pub const FULL: Scale =
-    Scale { equal: 6000, pair: 20_000, harder: 1200, step: 100, counts: 20_000, compared: 100, days: 120 };
+    Scale { equal: 6000, pair: 20_000, harder: 4800, step: 100, counts: 20_000, compared: 100, days: 120 };
 pub const QUICK: Scale = Scale { equal: 240, pair: 80, harder: 40, step: 12, counts: 400, compared: 10, days: 12 };
 
 /// One figure with what it has to be.
@@ -67,6 +67,7 @@ pub fn experiments(scale: Scale) -> Vec<Experiment> {
     let usual = Size::default();
     let pair = Size { stable: 1, ..usual };
     let own = Size { own_past: true, ..usual };
+    let earlier = Size { earlier: 5, ..usual };
     for kind in ORDINARY {
         add(format!("equal {}", kind.name), kind, usual, Effect::Equal, scale.equal / ORDINARY.len(), scale.compared);
         add(format!("pair {}", kind.name), kind, pair, Effect::Equal, scale.pair / ORDINARY.len(), 0);
@@ -74,6 +75,8 @@ pub fn experiments(scale: Scale) -> Vec<Experiment> {
     add("equal bursty".into(), BURSTY, usual, Effect::Equal, scale.harder, scale.compared);
     add("equal tau2".into(), TAU2, usual, Effect::Equal, scale.harder / 2, scale.compared);
     add("own tau2".into(), TAU2, own, Effect::Equal, scale.harder / 2, 0);
+    add("known tau2".into(), TAU2, earlier, Effect::Equal, scale.harder / 2, 0);
+    add("known bursty".into(), BURSTY, earlier, Effect::Equal, scale.harder / 4, 0);
     for kind in [IID, AR3, AR7, AR9, T3, LOGN, DIURNAL] {
         for class in Class::ALL {
             for (percent, size) in [(10, 0.1), (20, 0.2), (50, 0.5), (100, 1.0)] {
@@ -136,6 +139,13 @@ impl Results<'_> {
         rows.push(alarms("2", "equal condemned, one-sided bursts, 900 windows of history", &of("equal bursty"), 0.005));
         rows.push(alarms("2", "equal condemned, spread 2 % never seen before", &of("equal tau2"), 0.02));
         rows.push(alarms("2", "equal condemned, spread 2 %, own past", &of("own tau2"), 0.002));
+        rows.push(alarms("2", "equal condemned, spread 2 %, after 5 earlier rollouts", &of("known tau2"), 0.002));
+        rows.push(alarms(
+            "2",
+            "equal condemned, one-sided bursts, after 5 earlier rollouts",
+            &of("known bursty"),
+            0.005,
+        ));
 
         for (name, limit) in [("+20 quiet iid", 18.0), ("+20 quiet ar0.7", 53.0)] {
             rows.push(self.all_found("4", name));

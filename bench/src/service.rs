@@ -116,11 +116,22 @@ pub struct Size {
     pub warmup: usize,
     /// Whether the canary's instances were there before as stable's version: an upgrade in place.
     pub own_past: bool,
+    /// Earlier rollouts of the service, of which the judge knows how far equal instances were apart and how noisy they were.
+    pub earlier: usize,
 }
 
 impl Default for Size {
     fn default() -> Self {
-        Self { indicators: 6, canary: 1, stable: 3, before: 900, windows: 3660, warmup: 60, own_past: false }
+        Self {
+            indicators: 6,
+            canary: 1,
+            stable: 3,
+            before: 900,
+            windows: 3660,
+            warmup: 60,
+            own_past: false,
+            earlier: 0,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One rollout before the judge's own core, window by window: what `cargo xtask bench judge` and its `--stdin` share.
 
 use canary_user::judge::{
-    Parameters, Tolerance,
+    Known, Parameters, Tolerance,
     pace::{Differences, Frame, OWN, PLACEBOS, Pace, Phase, StableSide},
 };
 
@@ -37,6 +37,16 @@ impl Trial {
             regressed_at: None,
             healthy_at: None,
         }
+    }
+
+    /// The same, with what is known of each indicator from earlier rollouts.
+    pub fn knowing(self, known: impl IntoIterator<Item = Known>) -> Self {
+        Self { pace: self.pace.knowing(known), ..self }
+    }
+
+    /// What this rollout taught of each indicator.
+    pub fn known(&self) -> Vec<Known> {
+        (0..self.indicators).map(|i| self.pace.known(i, self.stable).unwrap_or_default()).collect()
     }
 
     /// A window before the canary: for each indicator the readings of the stable instances, and of the canary's where they

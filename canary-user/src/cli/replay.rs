@@ -193,7 +193,8 @@ fn judge_table(args: &Args, parameters: Parameters) -> anyhow::Result<BTreeMap<A
     let file = std::fs::File::open(path).with_context(|| format!("open table {}", path.display()))?;
     let table = Table::read(std::io::BufReader::new(file), &path.display().to_string())?;
     if let Some(unknown) = args.lower_is_worse.iter().find(|n| !table.indicators.iter().any(|i| **i == **n)) {
-        bail!("--lower-is-worse {unknown}: {} has no such column", path.display());
+        let names: Vec<&str> = table.indicators.iter().map(|name| &**name).collect();
+        bail!("--lower-is-worse {unknown}: {} has no such column; it has {}", path.display(), names.join(", "));
     }
     let columns = table.indicators.iter().zip(table.epsilons()).map(|(name, epsilon)| Column {
         name: name.clone(),

@@ -30,6 +30,8 @@ pub struct Guard {
     /// Those of them that were really acted on, or that somebody wants as they are: what comes back from its own end in their
     /// place is the same.
     left: BTreeSet<Target>,
+    /// The canary that was there last.
+    latest: Vec<Target>,
     /// Those that were let through for a quarantine: what condemns them later and asks for more is told.
     quarantined: BTreeSet<Target>,
     decisions: u64,
@@ -43,6 +45,7 @@ impl Guard {
             condemned: None,
             acted: BTreeSet::new(),
             left: BTreeSet::new(),
+            latest: Vec::new(),
             quarantined: BTreeSet::new(),
             decisions: 0,
         }
@@ -63,6 +66,9 @@ impl Guard {
             }
             _ => Some((canary.to_vec(), 1, verdict.window)),
         };
+        if !canary.is_empty() {
+            self.latest = canary.to_vec();
+        }
         let dies = gates::dies_again(verdict);
         let newcomers = canary.iter().filter(|target| !self.left.contains(target));
         let same = newcomers.filter_map(|target| {
@@ -92,9 +98,11 @@ impl Guard {
     /// The decision about a condemned canary: once, and again only if another gate blocks it or none does any more.
     pub fn decide(&mut self, verdict: &Verdict, facts: &Facts, unix_ms: u64) -> Option<Decision> {
         let action = gates::action_of(facts.mode);
+        // Of one that is gone there is nothing more to say, if that is our doing.
+        let canary = if facts.canary.is_empty() { &self.latest } else { &facts.canary };
         let asks_for_more =
-            action != Action::Quarantine && facts.canary.iter().all(|target| self.quarantined.contains(target));
-        let is_done = facts.canary.iter().any(|target| self.acted.contains(target)) && !asks_for_more;
+            action != Action::Quarantine && canary.iter().all(|target| self.quarantined.contains(target));
+        let is_done = canary.iter().any(|target| self.acted.contains(target)) && !asks_for_more;
         if !self.is_condemned(verdict) || is_done {
             return None;
         }

@@ -36,7 +36,7 @@ async fn until(guard: &Kubernetes, leads: bool) -> String {
     for _ in 0..1_000 {
         match (guard.leader(), leads) {
             (Ok(said), true) => return said,
-            (Err(said), false) if !said.contains("just now") => return said,
+            (Err(said), false) if !said.contains("is asked for once") => return said,
             _ => sleep(Duration::from_millis(50)).await,
         }
     }

@@ -200,7 +200,13 @@ impl Line {
             Step::Applying => Next::Go,
             Step::Awaiting { until } if tick.t_ns >= until.t_ns => {
                 let waited = humantime::format_duration(self.watched.config.approval_timeout);
-                self.guard.leave(&action.decision.canary);
+                let canary = facts::targets(tick, &self.watched.config.name, Role::Canary);
+                let before = &action.decision.canary;
+                let same = self.verdict().is_some_and(|verdict| is_same_canary(verdict, before, &canary));
+                self.guard.leave(before);
+                if same {
+                    self.guard.leave(&canary);
+                }
                 Next::End(Stage::Declined, format!("nobody approved it within {waited}"))
             }
             Step::Awaiting { .. } => {

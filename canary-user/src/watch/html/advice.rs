@@ -26,7 +26,7 @@ pub fn advice(verdict: &Verdict) -> Markup {
                     }
                 }
             }
-            p.note { "What the guard itself does is decided by its mode and gates." }
+            p.note { "What the guard itself does is decided by its mode, policy and gates." }
         }
     }
 }

@@ -250,6 +250,17 @@ fn all_measured(index: u64) -> Snapshot {
     view_with_throttling(&mut snapshot);
     let samples = snapshot.deployments.values_mut().flat_map(|view| &mut view.samples);
     samples.for_each(story::measure_all);
+    for view in snapshot.deployments.values_mut() {
+        view.verdict.promotion = Some(crate::judge::Promotion {
+            since: 10,
+            windows: 20,
+            of_windows: 3600,
+            worse: true,
+            evidence_ln: 7.0,
+            indicators: Vec::new(),
+            text: "stable is worse".to_owned(),
+        });
+    }
     snapshot
 }
 
@@ -307,6 +318,7 @@ fn the_description_has_a_unit_and_a_sentence_for_every_series() {
         m.record(&snapshot);
         m.record(&blocked);
     });
+    assert_eq!(page.get("canary_promotion_worse{deployment=\"checkout\"}"), 1.0);
     assert_eq!(page.get("canary_gate_blocks_total{deployment=\"checkout\",gate=\"pause\"}"), 1.0);
     assert_eq!(page.get("canary_notifications_total{receiver=\"slack\",result=\"sent\"}"), 1.0);
     let counted = page.get(&format!("canary_process_exit_codes_total{{{STABLE},code=\"signal_11\"}}"));

@@ -24,7 +24,7 @@ async fn main() -> anyhow::Result<()> {
     if let Some(address) = std::env::args().nth(2) {
         let address = address.parse().with_context(|| format!("'{address}' is not ADDRESS:PORT"))?;
         let listener = watch::server::bind(address).await?;
-        let commands = control::routes(control::channel().0, control::Access::Nobody);
+        let commands = control::routes(control::channel().0, control::Access::Nobody, None);
         let sources = watch::server::Sources {
             metrics: metrics.clone(),
             snapshots: receiver,

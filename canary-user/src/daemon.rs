@@ -98,7 +98,8 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     let waits: Waits = config.deployments.iter().map(|d| (d.name.clone(), d.approval_timeout)).collect();
     let notifier = Notifier::start(&config.notify, &waits, &board, &deliveries)?;
     // A journal in memory belongs to a demo, of which nothing is left.
-    let archive = journal.path().map(|path| Archive::open(&path)).transpose()?;
+    let journal_path = journal.path();
+    let archive = journal_path.as_ref().map(|path| Archive::open(path)).transpose()?;
     let (snapshots, watchers) = watch::channel(Arc::new(Snapshot::default()));
     let reporter = Reporter::new(board.clone(), watchers.clone(), archive, config.reports.clone());
     let reporter = tokio::spawn(reporter.run());
@@ -114,7 +115,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     if let Some(listener) = listener {
         let takes_commands = token.is_some();
         let access = token.map_or(Access::Nobody, Access::Bearer);
-        let routes = control::routes(commands.clone(), access);
+        let routes = control::routes(commands.clone(), access, None);
         let sources = server::Sources {
             metrics: metrics.clone(),
             snapshots: watchers,
@@ -126,7 +127,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
         servers.push(tokio::spawn(server::serve(listener, sources, stopped())));
     }
     if let Some(socket) = socket {
-        let routes = control::routes(commands, Access::Peer { group: socket.group() });
+        let routes = control::routes(commands, Access::Peer { group: socket.group() }, journal_path);
         servers.push(tokio::spawn(socket.serve(routes, stopped())));
     }
 

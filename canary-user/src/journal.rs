@@ -82,7 +82,7 @@ pub struct StageEntry {
 }
 
 /// A decision with its whole life, oldest stage first.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct HistoryEntry {
     pub decision: Decision,
     pub plan: Plan,

@@ -1,7 +1,7 @@
 //! The verbs against a running guard on real cgroups: a pause over a restart, the status, a rollback that a person wants,
 //! and its story; and the same over HTTP.
 
-use std::process::Command;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, process::Command};
 
 use anyhow::{Context as _, ensure};
 use canary_e2e::{
@@ -134,5 +134,46 @@ fn over_http_the_token_opens_what_a_person_may_do() -> anyhow::Result<()> {
     assert_eq!((code, &refusal["kind"]), (404, &json!("not_found")));
     assert!(canary.try_wait()?.is_none(), "the canary runs on");
     assert!(guard.stop()?.success());
+    Ok(())
+}
+
+/// Who may approve has to know what.
+#[test]
+fn a_member_of_the_group_reads_the_past_from_the_guard() -> anyhow::Result<()> {
+    let test = "a_member_of_the_group_reads_the_past_from_the_guard";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    let guarded = Guarded::new(env!("CARGO_BIN_EXE_victim"), "end")?;
+    let file = guarded.file("canary.toml");
+    std::fs::write(&file, format!("api.group = \"4242\"\n{}", std::fs::read_to_string(&file)?))?;
+    guarded.crash()?;
+    let _life = guarded.start()?;
+    guarded.until(Verified)?;
+    // The socket can be reached, and the journal not be read.
+    let mode = |name: &str, mode: u32| std::fs::set_permissions(guarded.file(name), Permissions::from_mode(mode));
+    mode("", 0o711)?;
+    mode("journal.db", 0o600)?;
+    let id = guarded.history()[0].decision.id.clone();
+    // The build may lie in somebody's home.
+    let copy = guarded.file("canary");
+    ensure!(Command::new("cp").arg(program("canary")?).arg(&copy).status()?.success(), "cp");
+    let as_member = |group: &str, words: &[&str]| -> anyhow::Result<(bool, String)> {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", group, "--clear-groups", "--"]).arg(&copy);
+        command.args(words).arg("--journal").arg(guarded.file("journal.db"));
+        let output = command.env("CANARY_SOCKET", guarded.file("canary.sock")).output().context("start setpriv")?;
+        let both = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        Ok((output.status.success(), both.concat()))
+    };
+    let (told, said) = as_member("4242", &["history"])?;
+    ensure!(told && said.contains(&id) && said.contains("verified: "), "{said}");
+    let (told, said) = as_member("4242", &["explain", &id])?;
+    ensure!(told && said.contains("Gates") && said.contains("crash loop"), "{said}");
+    let (told, said) = as_member("4243", &["history"])?;
+    ensure!(
+        !told && said.contains("this user may not read") && said.contains("may not be used by this user"),
+        "{said}"
+    );
     Ok(())
 }

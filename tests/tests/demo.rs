@@ -103,6 +103,17 @@ fn the_demo_on_docker_stops_the_container_of_a_canary_that_crashes() -> anyhow::
 }
 
 #[test]
+fn the_demo_on_docker_drains_a_canary_that_sends_more() -> anyhow::Result<()> {
+    let test = "the_demo_on_docker_drains_a_canary_that_sends_more";
+    let Some(machine) = Machine::boot_with(Engine::Docker, test)? else { return Ok(()) };
+    let options = ["--orchestrator", "docker", "--scenario", "network", "--severity", "3x", "--mode", "drain"];
+    let summary = demo(&machine, &options)?;
+    assert_eq!((&summary["mode"], &summary["as_expected"]), (&"drain".into(), &true.into()), "{summary:#}");
+    assert!(verified(&summary).contains("docker finds it in effect: canary-demo-v2-1 is exited"), "{summary:#}");
+    nothing_is_left_on_docker(&machine)
+}
+
+#[test]
 fn a_killed_demo_leaves_no_unit_running_and_what_it_left_goes_with_the_next() -> anyhow::Result<()> {
     let test = "a_killed_demo_leaves_no_unit_running_and_what_it_left_goes_with_the_next";
     let Some(machine) = Machine::boot(test)? else { return Ok(()) };

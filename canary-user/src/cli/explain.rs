@@ -1,18 +1,18 @@
 //! `canary explain`: the whole story of one decision, from the journal.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
-use super::{Output, history::when};
+use super::{Output, history::when, past::Past};
 use crate::{
-    control::nearest,
-    journal::{CommandEntry, HistoryEntry, Journal},
+    control::{Record, nearest},
+    journal::{CommandEntry, HistoryEntry},
 };
 
 const NOTES: &str = "\
-Reads the journal; works beside a running guard and without one. IDs are those of `canary history` and `canary status`; the beginning
+Reads the journal, beside a running guard and without one; who may not read it but command the guard gets it from there. IDs are those of `canary history` and `canary status`; the beginning
 of one is enough where only one decision begins so.
 Exit code: 0 told, 1 there is no such decision or no journal.
 
@@ -27,19 +27,17 @@ Examples:
 pub struct Args {
     /// ID of the decision, or its beginning
     pub id: String,
-    /// The guard's journal; the configuration names it as journal
-    #[arg(long, default_value = "/var/lib/canary/journal.db")]
-    pub journal: PathBuf,
+    #[command(flatten)]
+    pub past: Past,
     /// text: for people, times in UTC; json: one object, times in milliseconds since 1970
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let journal = Journal::open_to_read(&args.journal)?;
-    let entry = find(&journal, &args.id)?;
-    let commands: Vec<CommandEntry> =
-        journal.commands(usize::MAX >> 1)?.into_iter().rev().filter(|c| names(c, &entry.decision.id)).collect();
+    let Record { decisions, mut commands } = args.past.read(usize::MAX)?;
+    let entry = find(decisions, &args.id)?;
+    commands.retain(|command| names(command, &entry.decision.id));
     match args.output {
         Output::Json => {
             let whole = json!({
@@ -52,8 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn find(journal: &Journal, id: &str) -> anyhow::Result<HistoryEntry> {
-    let mut all = journal.history(usize::MAX >> 1)?;
+fn find(mut all: Vec<HistoryEntry>, id: &str) -> anyhow::Result<HistoryEntry> {
     let mut found: Vec<usize> = (0..all.len()).filter(|at| all[*at].decision.id.starts_with(id)).collect();
     if let Some(exact) = found.iter().copied().find(|at| all[*at].decision.id == id) {
         found = vec![exact];

@@ -1,15 +1,16 @@
 //! `canary history`: what was decided and done, newest first.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde_json::json;
 
-use super::Output;
-use crate::journal::{HistoryEntry, Journal};
+use super::{Output, past::Past};
+use crate::journal::HistoryEntry;
 
 const NOTES: &str = "\
-The journal may be read while the guard runs. Exit code: 0 also where nothing was decided yet, 1 there is no such journal.
+The journal may be read while the guard runs; who may not read it but command the guard gets it from there. Exit code: 0 also where
+nothing was decided yet, 1 there is no such journal.
 
 Examples:
   canary history
@@ -20,9 +21,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = NOTES)]
 pub struct Args {
-    /// The guard's journal; the configuration names it as journal
-    #[arg(long, default_value = "/var/lib/canary/journal.db")]
-    pub journal: PathBuf,
+    #[command(flatten)]
+    pub past: Past,
     /// Show at most this many decisions
     #[arg(long, default_value_t = 20)]
     pub limit: usize,
@@ -32,9 +32,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    // Opening would make an empty journal, which is not the answer to a mistyped path.
-    ensure!(args.journal.exists(), "there is no journal at {}: name it with --journal", args.journal.display());
-    let entries = Journal::open_to_read(&args.journal)?.history(args.limit)?;
+    let entries = args.past.read(args.limit)?.decisions;
     match args.output {
         Output::Json => {
             let all: Vec<_> = entries.iter().map(object).collect();

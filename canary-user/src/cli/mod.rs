@@ -9,6 +9,7 @@ pub mod explain;
 pub mod guard;
 pub mod history;
 pub mod man;
+mod past;
 pub mod pause;
 pub mod record;
 pub mod replay;

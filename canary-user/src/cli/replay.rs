@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde_json::json;
 
 use super::Output;
@@ -160,7 +161,10 @@ fn judge(
     let mut judged: BTreeMap<Arc<str>, Judged> = BTreeMap::new();
     let reader = Reader::open(&args.file)?;
     let earlier = earlier(&reader, &args.file)?;
-    for tick in reader {
+    // Drawn on a terminal only, and only once it takes a while.
+    let style = ProgressStyle::with_template("{spinner} {pos} ticks judged, {per_sec}")?;
+    let bar = ProgressBar::new_spinner().with_style(style).with_finish(ProgressFinish::AndClear);
+    for tick in bar.wrap_iter(reader) {
         let tick = tick?;
         for sample in &tick.samples {
             let name = &sample.target.deployment;

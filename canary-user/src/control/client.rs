@@ -6,10 +6,11 @@ use anyhow::{Context as _, anyhow};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, body::Bytes, header};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::{Refusal, Reply};
+use super::Refusal;
 
 /// Longer than the guard's own limit, so that its words come first.
 const LIMIT: Duration = Duration::from_secs(100);
@@ -18,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(100);
 ///
 /// # Errors
 /// No guard there, not allowed, or what the guard refuses: in words that say what to do.
-pub fn ask(socket: &Path, path: &str, body: Option<&Value>) -> anyhow::Result<Reply> {
+pub fn ask<T: DeserializeOwned>(socket: &Path, path: &str, body: Option<&Value>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         tokio::time::timeout(LIMIT, exchange(socket, path, body))
@@ -27,7 +28,7 @@ pub fn ask(socket: &Path, path: &str, body: Option<&Value>) -> anyhow::Result<Re
     })
 }
 
-async fn exchange(socket: &Path, path: &str, body: Option<&Value>) -> anyhow::Result<Reply> {
+async fn exchange<T: DeserializeOwned>(socket: &Path, path: &str, body: Option<&Value>) -> anyhow::Result<T> {
     let name = socket.display();
     let stream = UnixStream::connect(socket).await.map_err(|e| match e.kind() {
         ErrorKind::NotFound => anyhow!(

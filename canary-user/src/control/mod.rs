@@ -5,6 +5,7 @@
 //! loop does, between two ticks, so that a command never meets a half-taken step.
 
 pub mod client;
+mod record;
 mod routes;
 mod socket;
 pub mod status;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use utoipa::ToSchema;
 
+pub use record::Record;
 pub use routes::{Access, Document, routes};
 pub use socket::{Socket, bind};
 pub use status::Status;

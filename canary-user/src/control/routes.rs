@@ -1,11 +1,12 @@
 //! The commands as HTTP, on the unix socket and on the guard's port alike; they differ in who may ask.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
+use anyhow::Context as _;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{ConnectInfo, FromRequestParts, Path, State},
+    extract::{ConnectInfo, FromRequestParts, Path, Query, State},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -16,7 +17,8 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{Answer, Command, Control, Done, Refusal, RefusalKind, Reply, Token, socket::Peer};
+use super::{Answer, Command, Control, Done, Record, Refusal, RefusalKind, Reply, Token, socket::Peer};
+use crate::journal::Journal;
 
 /// The commands in the OpenAPI document.
 #[derive(OpenApi)]
@@ -51,10 +53,12 @@ const REFUSED: &str = "Not done: 400 it cannot be understood, 401 the token is m
 struct Desk {
     control: Control,
     access: Access,
+    journal: Option<PathBuf>,
 }
 
-/// The commands. `GET /api/v1/status` is there on the socket only.
-pub fn routes(control: Control, access: Access) -> Router {
+/// The commands. `GET /api/v1/status` and `/api/v1/history` are there on the socket only. `journal`: where the past is read;
+/// `None` = nowhere that it could be.
+pub fn routes(control: Control, access: Access, journal: Option<PathBuf>) -> Router {
     let is_socket = matches!(access, Access::Peer { .. });
     let mut router = Router::new()
         .route("/api/v1/pause", post(pause))
@@ -63,9 +67,9 @@ pub fn routes(control: Control, access: Access) -> Router {
         .route("/api/v1/rollback/{deployment}", post(rollback))
         .route("/api/v1/undo/{id}", post(undo));
     if is_socket {
-        router = router.route("/api/v1/status", get(status));
+        router = router.route("/api/v1/status", get(status)).route("/api/v1/history", get(history));
     }
-    router.with_state(Desk { control, access })
+    router.with_state(Desk { control, access, journal })
 }
 
 /// Somebody who may ask, by name.
@@ -104,6 +108,24 @@ impl FromRequestParts<Desk> for Asker {
 
 async fn status(State(desk): State<Desk>, asker: Asker) -> Response {
     answer(desk.control.ask(Command::Status, asker.0).await)
+}
+
+#[derive(Deserialize)]
+struct Latest {
+    limit: usize,
+}
+
+/// What was decided, done and asked for.
+async fn history(State(desk): State<Desk>, _: Asker, Query(latest): Query<Latest>) -> Response {
+    let Some(journal) = desk.journal else {
+        return Refusal::new(RefusalKind::NotFound, "this guard keeps no journal on disk").into_response();
+    };
+    // Beside the guard's own connection, and off its threads.
+    let read = move || Record::read(&Journal::open_to_read(&journal)?, latest.limit);
+    match tokio::task::spawn_blocking(read).await.context("read the journal").flatten() {
+        Ok(record) => Json(record).into_response(),
+        Err(error) => Refusal::new(RefusalKind::Unavailable, format!("{error:#}")).into_response(),
+    }
 }
 
 #[derive(Default, Deserialize, ToSchema)]

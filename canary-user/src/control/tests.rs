@@ -36,7 +36,7 @@ fn api(dir: &TempDir, group: Option<&str>) -> ApiConfig {
 
 async fn serve_socket(api: &ApiConfig) -> PathBuf {
     let socket = bind(api).await.expect("a free place");
-    let routes = routes(granting(), Access::Peer { group: socket.group() });
+    let routes = routes(granting(), Access::Peer { group: socket.group() }, None);
     tokio::spawn(socket.serve(routes, std::future::pending()));
     api.socket.clone()
 }
@@ -44,7 +44,7 @@ async fn serve_socket(api: &ApiConfig) -> PathBuf {
 async fn serve_http(access: Access) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = Router::new().merge(routes(granting(), access));
+    let router = Router::new().merge(routes(granting(), access, None));
     tokio::spawn(async move { axum::serve(listener, router).await });
     address
 }
@@ -94,7 +94,11 @@ async fn the_verbs_reach_the_guard_over_its_socket() {
     let dir = tempfile::tempdir().unwrap();
     let socket = serve_socket(&api(&dir, None)).await;
     let asked = tokio::task::spawn_blocking(move || {
-        client::ask(&socket, "/api/v1/pause", Some(&json!({ "deployment": "shop", "for": "1h", "reason": "why" })))
+        client::ask::<Reply>(
+            &socket,
+            "/api/v1/pause",
+            Some(&json!({ "deployment": "shop", "for": "1h", "reason": "why" })),
+        )
     });
     let Reply::Done(Done { said }) = asked.await.unwrap().expect("granted") else { panic!("no status was asked for") };
     assert!(said.ends_with(r#"{"command":"pause","deployment":"shop","for_ms":3600000,"reason":"why"}"#), "{said}");
@@ -209,10 +213,10 @@ async fn a_socket_is_taken_once_and_one_left_behind_is_replaced() {
 fn without_a_guard_the_verbs_say_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("canary.sock");
-    let error = client::ask(&socket, "/api/v1/status", None).unwrap_err().to_string();
+    let error = client::ask::<Reply>(&socket, "/api/v1/status", None).unwrap_err().to_string();
     assert!(error.starts_with("no guard listens at ") && error.contains("--socket"), "{error}");
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-    let error = client::ask(&socket, "/api/v1/status", None).unwrap_err().to_string();
+    let error = client::ask::<Reply>(&socket, "/api/v1/status", None).unwrap_err().to_string();
     assert!(error.contains("is gone: start `canary run`"), "{error}");
 }
 

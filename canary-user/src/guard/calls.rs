@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
-    guard::Decision,
+    guard::{Decision, Stage},
     orchestrator::{Error, Found, Orchestrator, Plan, State},
 };
 
@@ -92,6 +92,19 @@ impl Caller {
         tokio::spawn(async move {
             let found = state(&caller.orchestrator, &decision).await;
             caller.answer(&decision, What::State(found)).await;
+        });
+    }
+
+    /// Has the orchestrator note what happened, where it keeps notes.
+    pub fn note(&self, decision: &Decision, stage: Stage, detail: &str) {
+        if !self.orchestrator.keeps_notes() {
+            return;
+        }
+        let (orchestrator, decision, detail) = (self.orchestrator.clone(), decision.clone(), detail.to_owned());
+        tokio::spawn(async move {
+            if timeout(STATE_DEADLINE, orchestrator.note(&decision, stage, &detail)).await.is_err() {
+                tracing::warn!(decision = %decision.id, "{} was not noted in time", stage.name());
+            }
         });
     }
 

@@ -2,6 +2,7 @@
 
 mod life;
 mod looks;
+mod past;
 mod temporary;
 
 use std::{sync::Arc, time::Duration};

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A command that was given to the guard, with what came of it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct CommandEntry {
     pub unix_ms: u64,
     /// Who gave it.

@@ -33,7 +33,7 @@ use self::{api::Api, change::Change, inverse::Inverse, lease::Lease, plan::Work}
 use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
 use crate::{
     config::{DeploymentConfig, HttpRouteConfig, KubernetesConfig},
-    guard::{Action, Decision},
+    guard::{Action, Decision, Stage},
 };
 
 pub use self::workload::template_hash;
@@ -134,7 +134,7 @@ impl Kubernetes {
             Ok(()) => (event::Type::Normal, plan.steps.join("; ")),
             Err(e) => (event::Type::Warning, e.to_string()),
         };
-        self.tell(decision, kind, decision.action.name(), &said).await;
+        self.tell_end(decision, kind, decision.action.name(), &said).await;
         result
     }
 
@@ -158,16 +158,22 @@ impl Kubernetes {
             Ok(()) => (event::Type::Normal, plan.inverse.clone().unwrap_or_default()),
             Err(e) => (event::Type::Warning, e.to_string()),
         };
-        self.tell(decision, kind, "undo", &said).await;
+        self.tell_end(decision, kind, "undo", &said).await;
         result
     }
 
+    /// Tells what came of a call.
+    async fn tell_end(&self, decision: &Decision, kind: event::Type, action: &str, said: &str) {
+        let failed = if kind == event::Type::Warning { "Failed" } else { "" };
+        self.tell(decision, kind, (action, event::reason(action) + failed), said).await;
+    }
+
     /// Writes an Event on the object that people look at. One that cannot be written holds nothing up.
-    async fn tell(&self, decision: &Decision, kind: event::Type, action: &str, said: &str) {
+    async fn tell(&self, decision: &Decision, kind: event::Type, (action, reason): (&str, String), said: &str) {
         let told = async {
             let api = self.open().await?;
             let Some(about) = state::workload(api, decision).await? else { return Ok(()) };
-            let note = event::Note { kind, action, said, node: &self.node };
+            let note = event::Note { kind, action, reason, said, node: &self.node };
             event::write(api, &about, decision, note).await
         };
         if let Err(e) = told.await {
@@ -216,6 +222,24 @@ impl Orchestrator for Kubernetes {
 
     fn knows_runs(&self) -> bool {
         true
+    }
+
+    fn keeps_notes(&self) -> bool {
+        true
+    }
+
+    fn note<'a>(&'a self, decision: &'a Decision, stage: Stage, detail: &'a str) -> BoxFuture<'a, ()> {
+        let kind = match stage {
+            Stage::Planned | Stage::Approved | Stage::Verified | Stage::Recovered | Stage::Closed => {
+                event::Type::Normal
+            }
+            Stage::Blocked | Stage::Declined | Stage::NotRecovered | Stage::Reverted => event::Type::Warning,
+            // Calls tell by themselves what came of them.
+            Stage::Applying | Stage::Applied | Stage::Failed | Stage::Undoing | Stage::Undone => {
+                return Box::pin(async {});
+            }
+        };
+        Box::pin(self.tell(decision, kind, (stage.name(), event::reason(stage.name())), detail))
     }
 
     fn leader(&self) -> Result<String, String> {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use self::pause::Paused;
-use crate::guard::Decision;
+use crate::guard::{Decision, Stage};
 
 /// What an orchestrator would do, shown in dry run and kept in the journal before anything is done.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -152,6 +152,16 @@ pub trait Orchestrator: Send + Sync {
     /// somebody began since the decision. Then a cgroup that was made again is its to judge: its manager may have restarted it.
     fn knows_runs(&self) -> bool {
         false
+    }
+
+    /// Whether it has a place of its own for what happens to a decision.
+    fn keeps_notes(&self) -> bool {
+        false
+    }
+
+    /// Notes there what happened. Nothing waits for it, and one that cannot be written holds nothing up.
+    fn note<'a>(&'a self, _decision: &'a Decision, _stage: Stage, _detail: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
     }
 
     /// Told how to ask for pauses, by the guard that takes it. One that does something for stable first, and waits, asks again

@@ -110,6 +110,7 @@ impl CgroupFiles {
             };
             reading.pressure = memory.map(|(memory_some_usec, memory_full_usec)| Pressure {
                 cpu_some_usec: cpu.map(|(some, _)| some),
+                cpu_full_usec: cpu.map(|(_, full)| full),
                 memory_some_usec,
                 memory_full_usec,
                 io_some_usec: io.map(|(some, _)| some),

@@ -5,6 +5,7 @@ mod btf;
 pub mod capabilities;
 mod cgroupfs;
 mod changes;
+mod clocks;
 mod counted;
 mod counter_memory;
 pub mod hooks;
@@ -26,6 +27,7 @@ mod sensor;
 pub mod table;
 mod tracked;
 
+pub use clocks::monotonic_ns;
 pub use own::{HookCost, OwnCost};
 pub use sample::*;
-pub use sensor::{Options, Sensor, monotonic_ns};
+pub use sensor::{Options, Sensor};

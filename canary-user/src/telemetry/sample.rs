@@ -260,6 +260,8 @@ pub struct Lifecycle {
 pub struct Pressure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_some_usec: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_full_usec: Option<u64>,
     pub memory_some_usec: u64,
     pub memory_full_usec: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -390,6 +392,21 @@ pub struct Quality {
     /// Targets that match the configuration but have no slot.
     #[serde(default)]
     pub targets_without_slot: u64,
+    /// Time that the machine slept in this tick. It is part of no count, and of no span.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub suspended_ns: u64,
+    /// By how much somebody set the wall clock in this tick. Nothing is computed by that clock.
+    #[serde(default, skip_serializing_if = "is_no_step")]
+    pub wall_clock_step_ms: i64,
+}
+
+// As serde asks for it, by reference.
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+fn is_no_step(n: &i64) -> bool {
+    *n == 0
 }
 
 impl Quality {

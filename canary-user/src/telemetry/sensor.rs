@@ -7,7 +7,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
@@ -23,6 +22,7 @@ use super::{
     attachments::Attachments,
     cgroupfs::Reads,
     changes::{Populations, Stalls},
+    clocks::{Clocks, monotonic_ns},
     hooks::{self, Live, Signal},
     kernel::Layout,
     kernel_maps::{self, KernelMaps},
@@ -80,7 +80,8 @@ pub struct Sensor {
     v1_memory: Option<PathBuf>,
     /// Abnormal exits that nobody asked for yet.
     exits: Vec<(Target, Exit)>,
-    last_tick_ns: u64,
+    /// As they were at the last tick.
+    clocks: Clocks,
     started_ns: u64,
     ticks: u64,
 }
@@ -162,7 +163,7 @@ impl Sensor {
             v1_memory: memory_files::v1_root(),
             ticks: 0,
             exits: Vec::new(),
-            last_tick_ns: monotonic_ns(),
+            clocks: Clocks::now(),
             started_ns: monotonic_ns(),
         };
         sensor.flush();
@@ -316,7 +317,8 @@ impl Sensor {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        let t_ns = monotonic_ns();
+        let clocks = Clocks::now();
+        let t_ns = clocks.monotonic_ns;
         let changed = self.populations.changed();
         let memory_pressure = self.stalls.anybody();
         // Files that take longest are read in turns.
@@ -360,22 +362,25 @@ impl Sensor {
         }
         self.tell_exits(exits, &slots, &mut samples);
         self.adopt_main_processes();
+        let before = std::mem::replace(&mut self.clocks, clocks);
+        let course = clocks.since(&before);
         let lost = self.maps.lost().unwrap_or(self.lost_before);
         let tick = Tick {
             t_ns,
-            unix_ms: unix_ms(),
-            span_ns: t_ns.saturating_sub(self.last_tick_ns),
+            unix_ms: clocks.unix_ms(),
+            span_ns: t_ns.saturating_sub(before.monotonic_ns),
             samples,
             quality: Quality {
                 hooks_missing: self.missing(),
                 lost_events: lost.saturating_sub(self.lost_before),
                 targets_without_slot: self.without_slot,
+                suspended_ns: course.suspended_ns,
+                wall_clock_step_ms: course.wall_clock_step_ms,
             },
             machine: self.machine.read(),
             own: Some(OwnCost::read(self.started_ns, self.hook_costs())),
         };
         self.lost_before = lost;
-        self.last_tick_ns = t_ns;
         tick
     }
 
@@ -434,14 +439,4 @@ impl Sensor {
             }
         }
     }
-}
-
-/// CLOCK_MONOTONIC, the clock of `bpf_ktime_get_ns`.
-pub fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

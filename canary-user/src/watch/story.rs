@@ -142,6 +142,7 @@ fn sample(index: u64, role: Role, instance: u64) -> Sample {
         oom_kills: Some(0),
         pressure: Some(Pressure {
             cpu_some_usec: Some(2_000),
+            cpu_full_usec: Some(0),
             memory_some_usec: 100,
             memory_full_usec: 0,
             io_some_usec: Some(0),

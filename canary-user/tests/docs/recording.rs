@@ -88,6 +88,7 @@ fn full() -> Tick {
             oom_kills: Some(1),
             pressure: Some(Pressure {
                 cpu_some_usec: Some(1),
+                cpu_full_usec: Some(1),
                 memory_some_usec: 1,
                 memory_full_usec: 1,
                 io_some_usec: Some(1),
@@ -109,7 +110,13 @@ fn full() -> Tick {
             kernel_cpu_usec: Some(1),
             populated: Some(true),
         }],
-        quality: Quality { hooks_missing: vec!["a".into()], lost_events: 1, targets_without_slot: 1 },
+        quality: Quality {
+            hooks_missing: vec!["a".into()],
+            lost_events: 1,
+            targets_without_slot: 1,
+            suspended_ns: 1,
+            wall_clock_step_ms: 1,
+        },
         machine: Some(Machine {
             cpu_busy: 0.5,
             cpus: 1,

@@ -47,8 +47,9 @@ async fn until(guard: &Kubernetes, leads: bool) -> String {
 async fn a_free_lease_is_taken_when_somebody_asks() {
     let server = server(json!({})).await;
     let guard = guard(&server);
+    assert!(guard.standing().expect_err("it holds nothing").contains("is asked for once something is to be done"));
     sleep(Duration::from_millis(200)).await;
-    assert!(server.store().calls.is_empty(), "nobody wanted to know");
+    assert!(server.store().calls.is_empty(), "nobody wants to act");
     assert!(guard.leader().expect_err("not yet").contains("is asked for once something is to be done"));
     assert_eq!(until(&guard, true).await, "this guard holds the Lease canary-guard-checkout");
     let lease = server.store().get("leases", NAMESPACE, NAME).expect("there").clone();

@@ -1,7 +1,7 @@
 //! Stable and canary as two Deployments: requests are kept from the canary, or it is scaled to 0; and the way back.
 
 use canary_user::{
-    guard::Action,
+    guard::{Action, Stage},
     orchestrator::{Error, Orchestrator as _, State},
 };
 use serde_json::{Value, json};
@@ -206,9 +206,20 @@ async fn an_event_on_the_deployment_tells_what_was_done() {
     k.apply(&decision, &plan).await.expect("done");
     cluster.change("deployments", "checkout-canary", |d| d["spec"]["replicas"] = json!(1));
     k.undo(&decision, &plan).await.expect_err("refused");
+    for (stage, detail) in [
+        (Stage::Applied, "the call has told that"),
+        (Stage::Verified, "no turnaround"),
+        (Stage::NotRecovered, "it did not help"),
+        (Stage::Blocked, "mode: mode is observe"),
+    ] {
+        k.note(&decision, stage, detail).await;
+    }
     let events = cluster.server.store().all("events");
     let reasons: Vec<(&Value, &Value)> = events.iter().map(|e| (&e["type"], &e["reason"])).collect();
-    assert_eq!(reasons.len(), 2, "{events:?}");
+    assert_eq!(reasons.len(), 5, "{events:?}");
+    assert!(reasons.contains(&(&json!("Normal"), &json!("CanaryVerified"))));
+    assert!(reasons.contains(&(&json!("Warning"), &json!("CanaryNotRecovered"))));
+    assert!(reasons.contains(&(&json!("Warning"), &json!("CanaryBlocked"))));
     assert!(reasons.contains(&(&json!("Normal"), &json!("CanaryDrain"))));
     assert!(reasons.contains(&(&json!("Warning"), &json!("CanaryUndoFailed"))));
     for event in &events {

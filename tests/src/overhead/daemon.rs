@@ -83,7 +83,23 @@ pub fn all(plan: &Plan) -> anyhow::Result<Vec<Row>> {
             rows.push(Row::of(read_name, "ms for one whole read", &read, limit(2), String::new()));
         }
     }
+    rows.extend(["cpu", "rss", "read"].into_iter().filter_map(|what| growth(&rows, what)).collect::<Vec<_>>());
     Ok(rows)
+}
+
+/// From 1 000 to 4 000 cgroups, where both were measured: four times as much would be linear.
+fn growth(rows: &[Row], what: &str) -> Option<Row> {
+    let figure =
+        |size: usize| rows.iter().find(|row| row.name == format!("daemon-{size}-{what}")).map(|row| row.figure);
+    let (small, large) = (figure(1000)?, figure(4000)?);
+    let detail = format!("{small:.2} to {large:.2}");
+    Some(Row::of(
+        format!("daemon-growth-{what}"),
+        "times as much with four times the cgroups",
+        &[large / small],
+        Limit::AtMost(4.0),
+        detail,
+    ))
 }
 
 fn of_size(size: usize, rounds: usize) -> anyhow::Result<[Vec<f64>; 3]> {

@@ -3,7 +3,7 @@
 
 use super::{looks::Looks, *};
 use crate::{
-    guard::{Approval, recovery},
+    guard::{Approval, GateResult, recovery},
     orchestrator::Background,
 };
 
@@ -12,7 +12,7 @@ const CALL_MARGIN: Duration = Duration::from_secs(30);
 /// What the counts may take to fall quiet beyond the grace of the canary.
 const SETTLE: Duration = Duration::from_secs(60);
 /// How long a verified action is watched for someone who brings the canary back: longer than any usual reconciler.
-const WATCH: Duration = Duration::from_secs(600);
+pub(super) const WATCH: Duration = Duration::from_secs(600);
 
 /// An action that was begun.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct InHand {
     pub plan: Plan,
     pub step: Step,
     /// The service before it.
-    before: Before,
+    pub before: Before,
 }
 
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Line {
         }
     }
 
-    fn await_approval(&mut self, decision: Decision, plan: Plan, until: Moment) {
+    pub(super) fn await_approval(&mut self, decision: Decision, plan: Plan, until: Moment) {
         let detail =
             format!("waits for `canary approve {}` until {}; no answer is a no", decision.id, until.wall_clock());
         self.show(decision.clone(), Stage::Planned, detail);
@@ -108,19 +108,19 @@ impl Line {
         }
         if let Some(why) = desk.paused_for(&decision.deployment) {
             self.guard.not_carried_out(&decision, "pause");
-            self.stop(decision, format!("pause: {why}"), &mut desk.ledger);
+            self.held_back(decision, "pause", why, &mut desk.ledger);
             return;
         }
         let is_left_to_orchestrator = |t: &Target| t.identity.is_some() && self.caller.orchestrator.knows_runs();
         let mut looked_at = decision.canary.iter().filter(|t| !is_left_to_orchestrator(t));
         if let Some(target) = looked_at.find(|t| (desk.incarnation_now)(t) != Some(t.incarnation)) {
-            let detail = format!("incarnation: {} was replaced or removed just now", target.cgroup);
-            self.stop(decision, detail, &mut desk.ledger);
+            let why = format!("{} was replaced or removed just now", target.cgroup);
+            self.held_back(decision, "incarnation", why, &mut desk.ledger);
             return;
         }
         if let Err(why) = self.caller.orchestrator.leader() {
             self.guard.not_carried_out(&decision, "leadership");
-            self.stop(decision, format!("leadership: {why}"), &mut desk.ledger);
+            self.held_back(decision, "leadership", why, &mut desk.ledger);
             return;
         }
         let calls = format!("{} is called", plan.orchestrator);
@@ -144,11 +144,20 @@ impl Line {
     }
 
     /// In the place of an action that is only watched any more.
-    fn take_in_hand(&mut self, decision: Decision, plan: Plan, step: Step) {
+    pub(super) fn take_in_hand(&mut self, decision: Decision, plan: Plan, step: Step) {
         let verdict = self.current.as_ref().map(|(_, verdict)| verdict);
         let levels = self.levels.means(&verdict.map_or(Vec::new(), facts::condemning_indicators));
         let before = self.memory.before(verdict.and_then(|v| v.p_canary), levels);
         self.in_hand = Some(InHand { decision, plan, step, before });
+    }
+
+    /// A gate that let the decision through blocks it in the last look.
+    fn held_back(&mut self, mut decision: Decision, gate: &str, reason: String, ledger: &mut Ledger) {
+        let detail = format!("{gate}: {reason}");
+        // Whoever counts what gates hold back sees this one, too.
+        decision.gates.retain(|result| result.gate != gate);
+        decision.gates.push(GateResult { gate: gate.into(), passed: false, reason });
+        self.stop(decision, detail, ledger);
     }
 
     /// A planned decision that is not carried out after all.
@@ -366,7 +375,7 @@ impl Line {
         }
     }
 
-    fn verify(&mut self, mut action: InHand) {
+    pub(super) fn verify(&mut self, mut action: InHand) {
         let round = action.plan.background.as_ref().map_or(Duration::ZERO, Background::round);
         let deadline_t_ns = self.now.after(self.watched.config.grace + SETTLE + round).t_ns;
         action.step = match action.decision.action {
@@ -390,82 +399,6 @@ impl Line {
         }
     }
 
-    /// Takes up an action that an earlier run left unfinished, by what the orchestrator finds. Never sends it again.
-    pub async fn reconcile(&mut self, entry: HistoryEntry, ledger: &mut Ledger) {
-        let HistoryEntry { decision, plan, stages } = entry;
-        let Some(last) = stages.last() else { return };
-        let now = self.now;
-        let at = |s: &StageEntry| Moment { unix_ms: s.unix_ms, t_ns: 0 }.rebooted(now);
-        // A clock that was set in between does not make anything last longer than it should have.
-        let until = |from: Moment, span: Duration| from.after(span).t_ns.min(now.after(span).t_ns);
-        let called = stages.iter().find(|s| s.stage == Stage::Applying);
-        if let Some(called) = called {
-            self.guard.leave(&decision.canary);
-            if decision.action == Action::Quarantine && !stages.iter().any(|s| s.stage == Stage::Undone) {
-                self.hold(decision.clone(), plan.clone(), at(called));
-            }
-        }
-        match last.stage {
-            Stage::Verified | Stage::Recovered | Stage::NotRecovered if decision.action != Action::Quarantine => {
-                let verified = stages.iter().find(|s| s.stage == Stage::Verified).unwrap_or(last);
-                let until_t_ns = until(at(verified), WATCH);
-                if until_t_ns <= self.now.t_ns {
-                    let detail = "the guard was not running when its watch over it ended".into();
-                    return self.step(&decision, Stage::Closed, detail, ledger);
-                }
-                let verification = Verification::new(&decision.canary, plan.background.clone(), until_t_ns);
-                let recovery = (last.stage == Stage::Verified).then(|| recovery::Watch::new(Before::default()));
-                let looks = Looks::after(self.now);
-                self.take_in_hand(decision, plan, Step::Watching { verification, until_t_ns, recovery, looks });
-            }
-            Stage::Planned if self.still_waits(&decision) => {
-                let t_ns = until(at(last), self.watched.config.approval_timeout);
-                let until = Moment { t_ns, ..at(last).after(self.watched.config.approval_timeout) };
-                self.await_approval(decision, plan, until);
-            }
-            Stage::Planned | Stage::Approved | Stage::Applying | Stage::Applied => {
-                self.take_up(decision, plan, last.stage, ledger).await;
-            }
-            Stage::Undoing if decision.action != Action::Quarantine => {
-                let found = calls::state(&self.caller.orchestrator, &decision).await;
-                let said = calls::in_words(self.caller.orchestrator.name(), &found);
-                let (stage, detail) = match found.map(|f| f.state) {
-                    Ok(State::NotInEffect) => (Stage::Undone, format!("found after a restart, {said}")),
-                    _ => (Stage::Failed, format!("undo: found unfinished after a restart, {said}; not sent again")),
-                };
-                self.step(&decision, stage, detail, ledger);
-            }
-            _ => {}
-        }
-    }
-
-    /// Whether a planned decision of an earlier run may still be approved.
-    fn still_waits(&self, decision: &Decision) -> bool {
-        let required = self.watched.config.approval == ApprovalMode::Required;
-        required && decision.blocked_by().is_some_and(|gate| gate.gate == gates::APPROVAL)
-    }
-
-    async fn take_up(&mut self, decision: Decision, plan: Plan, was: Stage, ledger: &mut Ledger) {
-        let found = calls::state(&self.caller.orchestrator, &decision).await;
-        let said = calls::in_words(self.caller.orchestrator.name(), &found);
-        let (stage, detail) = match (was, found.map(|f| f.state)) {
-            (Stage::Planned | Stage::Approved, _) => {
-                (Stage::Failed, format!("the guard stopped before it called, nothing was done; {said}"))
-            }
-            (_, Ok(State::InEffect | State::InProgress)) => {
-                (Stage::Applied, format!("found unfinished after a restart, {said}; the canary's counts are watched"))
-            }
-            (_, Ok(State::NotInEffect) | Err(_)) => {
-                (Stage::Failed, format!("found unfinished after a restart, {said}; not sent again"))
-            }
-        };
-        tracing::warn!(decision = %decision.id, "{detail}");
-        self.step(&decision, stage, detail, ledger);
-        if stage == Stage::Applied {
-            self.verify(InHand { decision, plan, step: Step::Applying, before: Before::default() });
-        }
-    }
-
     /// A change of stage, on disk and for the watchers. What happened has happened, recorded or not.
     pub(super) fn step(&mut self, decision: &Decision, stage: Stage, detail: String, ledger: &mut Ledger) {
         let recorded = ledger.stage(&decision.id, stage, &detail, self.now);
@@ -481,6 +414,7 @@ impl Line {
             }
             _ => tracing::info!(decision = %decision.id, action = %decision.action, stage = name, "{detail}"),
         }
+        self.caller.note(&decision, stage, &detail);
         self.view = Some(DecisionView { decision, stage, detail, t_ns: self.now.t_ns });
     }
 }

@@ -1,7 +1,8 @@
 //! The real loop with a real journal, an orchestrator that does its worst, clocks that jump, people who ask for things,
 //! a disk that fails, and a kill between any two steps. Whatever happens in whatever order:
 //! - the orchestrator is called at most once for a decision and for an instance of the canary,
-//! - never while paused, never without the intent and its inverse on disk, never where stable is below its minimum,
+//! - never while paused, never for a canary that was replaced since, never without the intent and its inverse on disk, never
+//!   where stable is below its minimum,
 //! - every quarantine ends (an orchestrator that says that one is gone is believed),
 //! - the journal tells every call, every life in an order that makes sense, and every command.
 
@@ -49,6 +50,8 @@ enum Step {
     Rollback,
     Undo,
     Replace,
+    /// Between the plan and the call, before any tick shows it.
+    ReplacedSince(bool),
     CanaryStops(bool),
     Stable(u8),
     Behaves(Behaviour),
@@ -88,6 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
             Just(Step::Resume),
         ],
         2 => Just(Step::Replace),
+        1 => any::<bool>().prop_map(Step::ReplacedSince),
         2 => any::<bool>().prop_map(Step::CanaryStops),
         2 => (0..3u8).prop_map(Step::Stable),
         2 => prop_oneof![(1..900u64).prop_map(Step::Gap), (-48..48i64).prop_map(Step::WallClock)],
@@ -111,6 +115,7 @@ struct End {
     while_paused: u32,
     unrecorded: u32,
     below_minimum: u32,
+    while_replaced: u32,
     /// Quarantines that are still in effect in the end.
     held: Vec<String>,
     lives: Vec<(String, Vec<Stage>)>,
@@ -182,6 +187,7 @@ impl Play {
                 self.ask(|_| Some(command)).await;
             }
             Step::Replace => self.incarnation += 1,
+            Step::ReplacedSince(replaced) => *fake.found_now.lock().unwrap() = replaced.then_some(9_999),
             Step::CanaryStops(stops) => self.canary_stopped = stops,
             Step::Stable(n) => self.stable = n,
             Step::Behaves(behaviour) => *fake.behaviour.lock().unwrap() = behaviour,
@@ -254,6 +260,7 @@ async fn play(mode: &str, approval: bool, steps: Vec<Step>) -> End {
         while_paused: *fake.while_paused.lock().unwrap(),
         unrecorded: *fake.unrecorded.lock().unwrap(),
         below_minimum: *fake.below_minimum.lock().unwrap(),
+        while_replaced: *fake.while_replaced.lock().unwrap(),
         held,
         lives,
         commands: (play.asked, journal.commands(1000).unwrap().len()),
@@ -291,6 +298,7 @@ fn check(end: &End) -> Result<(), TestCaseError> {
     prop_assert_eq!(end.while_paused, 0, "called while paused");
     prop_assert_eq!(end.unrecorded, 0, "called without the intent on disk");
     prop_assert_eq!(end.below_minimum, 0, "called while stable was below its minimum");
+    prop_assert_eq!(end.while_replaced, 0, "called for a canary that was replaced");
     prop_assert!(end.held.is_empty(), "quarantines without an end: {:?}", end.held);
     for (id, life) in &end.lives {
         prop_assert!(life.windows(2).all(|w| follows(w[0], w[1])), "{}: {:?}", id, life);

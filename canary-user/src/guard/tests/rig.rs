@@ -53,6 +53,8 @@ pub struct Fake {
     /// Calls without their intent on disk, and calls that left too few of stable.
     pub unrecorded: Mutex<u32>,
     pub below_minimum: Mutex<u32>,
+    /// Calls for a canary that was replaced by then.
+    pub while_replaced: Mutex<u32>,
     /// IDs of the decisions that it was called for, and of those that are in effect.
     pub called: Mutex<Vec<String>>,
     pub in_effect: Mutex<BTreeSet<String>>,
@@ -71,6 +73,8 @@ pub struct Fake {
     /// Whether its plans can be taken back by the guard.
     pub can_undo: Mutex<bool>,
     pub leads: Mutex<bool>,
+    /// What a last look finds; `None` = the incarnation that was decided on.
+    pub found_now: Arc<Mutex<Option<u64>>>,
     /// How often somebody who means to act asked whether it leads.
     pub asked_lead: Mutex<u32>,
     /// Why it will not do anything, said when it is asked for its plan.
@@ -118,6 +122,9 @@ impl Orchestrator for Fake {
             let paused = self.pause_file.exists() || second < *self.paused_until.lock().unwrap();
             *self.while_paused.lock().unwrap() += u32::from(paused);
             *self.below_minimum.lock().unwrap() += u32::from(stable == 0);
+            let found = *self.found_now.lock().unwrap();
+            let replaced = found.is_some_and(|now| decision.canary.iter().any(|target| target.incarnation != now));
+            *self.while_replaced.lock().unwrap() += u32::from(replaced);
             let entry = Journal::open_to_read(&self.journal).unwrap().entry(&decision.id).unwrap();
             let recorded =
                 entry.is_some_and(|e| e.stages.iter().any(|s| s.stage == Stage::Applying) && e.plan.inverse.is_some());
@@ -232,8 +239,6 @@ pub struct Rig {
     pub says: Arc<Mutex<Vec<Says>>>,
     /// What it has learned.
     pub learned: Arc<Mutex<Option<Learned>>>,
-    /// What the last look finds; `None` = the incarnation that was decided on.
-    pub found_now: Arc<Mutex<Option<u64>>>,
     running: Option<Running>,
     pub second: u64,
     /// How wrong the wall clock is.
@@ -276,6 +281,8 @@ impl Rig {
             paused_until: Mutex::default(),
             unrecorded: Mutex::default(),
             below_minimum: Mutex::default(),
+            while_replaced: Mutex::default(),
+            found_now: Arc::default(),
             called: Mutex::default(),
             in_effect: Mutex::default(),
             is_honest: Mutex::default(),
@@ -298,7 +305,6 @@ impl Rig {
             orchestrator: None,
             says: Arc::new(Mutex::new(vec![(Outcome::Healthy, None); deployments.len()])),
             learned: Arc::default(),
-            found_now: Arc::default(),
             running: None,
             second: 0,
             wall_clock_off_ms: 0,
@@ -371,7 +377,7 @@ impl Rig {
         let (seen, snapshots) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let (control, requests) = control::channel();
-        let found_now = self.found_now.clone();
+        let found_now = self.fake.found_now.clone();
         let setup = Setup {
             deployments: deployments.collect(),
             journal: self.journal(),

@@ -183,11 +183,13 @@ async fn a_pause_holds_the_action_and_its_end_lets_it_go() {
 #[tokio::test(start_paused = true)]
 async fn a_canary_that_was_replaced_at_the_last_moment_is_not_touched() {
     let mut rig = Rig::new("rollback", &["checkout"]);
-    *rig.found_now.lock().unwrap() = Some(99);
+    *rig.fake.found_now.lock().unwrap() = Some(99);
     rig.says(Outcome::Regressed, None);
     ticks(&mut rig, 10, serving).await;
     assert_eq!((rig.applies(), rig.stages()), (0, vec![vec![Planned, Blocked]]));
     assert_eq!(rig.last_detail(), "incarnation: /checkout/v2 was replaced or removed just now");
+    let shown = rig.decision(serving()).await.expect("it is shown").decision;
+    assert_eq!(shown.blocked_by().map(|gate| &*gate.gate), Some("incarnation"), "whoever counts what gates hold back");
 }
 
 #[tokio::test(start_paused = true)]

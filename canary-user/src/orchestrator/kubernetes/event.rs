@@ -26,19 +26,21 @@ pub enum Type {
 /// What is told.
 pub struct Note<'a> {
     pub kind: Type,
-    /// What was tried: "rollback", "undo".
+    /// What was tried or came of it: "rollback", "undo", "verified".
     pub action: &'a str,
+    /// For programs, in one word: "CanaryRollbackFailed".
+    pub reason: String,
     pub said: &'a str,
     pub node: &'a str,
 }
 
 pub async fn write(api: &Api, about: &Object, decision: &Decision, note: Note<'_>) -> anyhow::Result<()> {
-    let Note { kind, action, said, node } = note;
+    let Note { kind, action, reason, said, node } = note;
     let mut text = format!("{action} by decision {}: {said} ({})", decision.id, decision.reason);
     text.truncate(text.floor_char_boundary(NOTE_BYTES));
-    let (kind, reason) = match kind {
-        Type::Normal => ("Normal", format!("Canary{}", capital(action))),
-        Type::Warning => ("Warning", format!("Canary{}Failed", capital(action))),
+    let kind = match kind {
+        Type::Normal => "Normal",
+        Type::Warning => "Warning",
     };
     let resource = about.kind.resource();
     let event = json!({
@@ -62,6 +64,11 @@ pub async fn write(api: &Api, about: &Object, decision: &Decision, note: Note<'_
     });
     let event: DynamicObject = serde_json::from_value(event)?;
     api.create(Kind::Event, &about.namespace, &event).await
+}
+
+/// "CanaryNotRecovered" of "not_recovered".
+pub fn reason(what: &str) -> String {
+    what.split('_').fold("Canary".to_owned(), |reason, word| reason + &capital(word))
 }
 
 fn capital(word: &str) -> String {

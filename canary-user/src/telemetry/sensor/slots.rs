@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 
-use super::{Sensor, monotonic_ns};
+use super::Sensor;
 use crate::{
     targets::{Role, Target},
     telemetry::{
         attachments::Attachments,
         cgroupfs::{CgroupFiles, Reads},
+        clocks::monotonic_ns,
         kernel_maps::Seen,
         listen_queue::ListenQueueFile,
         memory_files::MemoryFiles,

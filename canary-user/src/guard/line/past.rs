@@ -1,0 +1,86 @@
+//! What an earlier life of the guard left unfinished: taken up by asking, never by sending again.
+
+use super::{
+    life::{Step, WATCH},
+    looks::Looks,
+    *,
+};
+use crate::guard::recovery;
+
+impl Line {
+    /// Takes up an action that an earlier run left unfinished, by what the orchestrator finds. Never sends it again.
+    pub async fn reconcile(&mut self, entry: HistoryEntry, ledger: &mut Ledger) {
+        let HistoryEntry { decision, plan, stages } = entry;
+        let Some(last) = stages.last() else { return };
+        let now = self.now;
+        let at = |s: &StageEntry| Moment { unix_ms: s.unix_ms, t_ns: 0 }.rebooted(now);
+        // A clock that was set in between does not make anything last longer than it should have.
+        let until = |from: Moment, span: Duration| from.after(span).t_ns.min(now.after(span).t_ns);
+        let called = stages.iter().find(|s| s.stage == Stage::Applying);
+        if let Some(called) = called {
+            self.guard.leave(&decision.canary);
+            if decision.action == Action::Quarantine && !stages.iter().any(|s| s.stage == Stage::Undone) {
+                self.hold(decision.clone(), plan.clone(), at(called));
+            }
+        }
+        match last.stage {
+            Stage::Verified | Stage::Recovered | Stage::NotRecovered if decision.action != Action::Quarantine => {
+                let verified = stages.iter().find(|s| s.stage == Stage::Verified).unwrap_or(last);
+                let until_t_ns = until(at(verified), WATCH);
+                if until_t_ns <= self.now.t_ns {
+                    let detail = "the guard was not running when its watch over it ended".into();
+                    return self.step(&decision, Stage::Closed, detail, ledger);
+                }
+                let verification = Verification::new(&decision.canary, plan.background.clone(), until_t_ns);
+                let recovery = (last.stage == Stage::Verified).then(|| recovery::Watch::new(Before::default()));
+                let looks = Looks::after(self.now);
+                self.take_in_hand(decision, plan, Step::Watching { verification, until_t_ns, recovery, looks });
+            }
+            Stage::Planned if self.still_waits(&decision) => {
+                let t_ns = until(at(last), self.watched.config.approval_timeout);
+                let until = Moment { t_ns, ..at(last).after(self.watched.config.approval_timeout) };
+                self.await_approval(decision, plan, until);
+            }
+            Stage::Planned | Stage::Approved | Stage::Applying | Stage::Applied => {
+                self.take_up(decision, plan, last.stage, ledger).await;
+            }
+            Stage::Undoing if decision.action != Action::Quarantine => {
+                let found = calls::state(&self.caller.orchestrator, &decision).await;
+                let said = calls::in_words(self.caller.orchestrator.name(), &found);
+                let (stage, detail) = match found.map(|f| f.state) {
+                    Ok(State::NotInEffect) => (Stage::Undone, format!("found after a restart, {said}")),
+                    _ => (Stage::Failed, format!("undo: found unfinished after a restart, {said}; not sent again")),
+                };
+                self.step(&decision, stage, detail, ledger);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a planned decision of an earlier run may still be approved.
+    fn still_waits(&self, decision: &Decision) -> bool {
+        let required = self.watched.config.approval == ApprovalMode::Required;
+        required && decision.blocked_by().is_some_and(|gate| gate.gate == gates::APPROVAL)
+    }
+
+    async fn take_up(&mut self, decision: Decision, plan: Plan, was: Stage, ledger: &mut Ledger) {
+        let found = calls::state(&self.caller.orchestrator, &decision).await;
+        let said = calls::in_words(self.caller.orchestrator.name(), &found);
+        let (stage, detail) = match (was, found.map(|f| f.state)) {
+            (Stage::Planned | Stage::Approved, _) => {
+                (Stage::Failed, format!("the guard stopped before it called, nothing was done; {said}"))
+            }
+            (_, Ok(State::InEffect | State::InProgress)) => {
+                (Stage::Applied, format!("found unfinished after a restart, {said}; the canary's counts are watched"))
+            }
+            (_, Ok(State::NotInEffect) | Err(_)) => {
+                (Stage::Failed, format!("found unfinished after a restart, {said}; not sent again"))
+            }
+        };
+        tracing::warn!(decision = %decision.id, "{detail}");
+        self.step(&decision, stage, detail, ledger);
+        if stage == Stage::Applied {
+            self.verify(InHand { decision, plan, step: Step::Applying, before: Before::default() });
+        }
+    }
+}

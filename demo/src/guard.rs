@@ -23,10 +23,14 @@ use crate::observer::Observer;
 
 /// How long the canary may take to finish what it has in flight.
 const GRACE: Duration = Duration::from_secs(2);
+/// The judge takes no shorter one.
+const LEAST_HORIZON: u64 = 60;
 
 /// What the demo tells the guard.
 pub struct Settings {
     pub window: Duration,
+    /// How long the rollout is, in windows: what the judge promises is for so long, and what it can show within it.
+    pub canary_windows: u64,
     pub mode: Mode,
     pub listen: Option<SocketAddr>,
     pub record: Option<PathBuf>,
@@ -106,7 +110,8 @@ pub async fn start(
 
 /// Written as a user would write it, so that it goes through the same checks.
 fn config(settings: &Settings) -> anyhow::Result<Config> {
-    let Settings { window, mode, listen, hands, .. } = settings;
+    let Settings { window, canary_windows, mode, listen, hands, .. } = settings;
+    let horizon = (*canary_windows).max(LEAST_HORIZON);
     let listen = listen.map_or(String::new(), |address| format!("listen = \"{address}\""));
     let place = match hands {
         Hands::Process { .. } => String::new(),
@@ -118,6 +123,8 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         window = "{}"
         {listen}
         {place}
+        [judge]
+        horizon_windows = {horizon}
         [[deployment]]
         name = "demo"
         mode = "{mode}"

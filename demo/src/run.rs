@@ -146,6 +146,7 @@ async fn show(
     let (end_guard, guard_ended) = oneshot::channel();
     let settings = Settings {
         window: options.window,
+        canary_windows: time_line.canary_windows(options.window),
         mode: options.mode,
         listen: options.listen,
         record: options.record.clone(),

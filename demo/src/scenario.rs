@@ -155,6 +155,11 @@ impl TimeLine {
         );
         Ok(line)
     }
+
+    /// Windows of the canary, from its start to the end of the run.
+    pub fn canary_windows(&self, window: Duration) -> u64 {
+        ((self.end - self.canary_start).as_nanos() / window.as_nanos().max(1)) as u64
+    }
 }
 
 #[cfg(test)]
@@ -166,6 +171,7 @@ mod tests {
         let line = TimeLine::new(Scenario::Cpu, Duration::from_millis(100), None).expect("default");
         let seconds = Duration::from_secs;
         assert_eq!(line, TimeLine { canary_start: seconds(24), onset: Some(seconds(40)), end: seconds(85) });
+        assert_eq!(line.canary_windows(Duration::from_millis(100)), 610);
         let fast = TimeLine::new(Scenario::Healthy, Duration::from_millis(50), Some(seconds(20))).expect("fits");
         assert_eq!(fast, TimeLine { canary_start: seconds(12), onset: None, end: seconds(20) });
     }

@@ -86,7 +86,7 @@ fn top_shows_a_running_guard_at_80_by_24_and_pauses_it() -> anyhow::Result<()> {
     terminal.press("p")?;
     terminal.shows(&["Pause the guard"])?;
     terminal.press("y")?;
-    terminal.shows(&["paused"])?;
+    terminal.shows(&["PAUSED"])?;
     let (_, state) = guard.pages.get("/api/v1/deployments")?;
     let state: serde_json::Value = serde_json::from_str(&state)?;
     ensure!(state["paused"].is_string(), "the guard is paused: {state}");

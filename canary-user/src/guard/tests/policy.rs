@@ -2,7 +2,7 @@
 
 use super::{both_busy, hard, rig::Rig, verdict};
 use crate::{
-    guard::{Action, Mode, Policy, Stage},
+    guard::{Action, Decision, Mode, Policy, Stage},
     judge::{Grade, HardFact, Outcome, Recommendation, Step, Verdict},
     telemetry::Sample,
 };
@@ -11,31 +11,28 @@ fn serving() -> Vec<Sample> {
     both_busy(0).samples
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_policy_goes_less_far_than_the_mode() {
-    let policy = "policy = { cpu_per_work = \"quarantine\", crashes = \"rollback\" }";
+/// What was decided about a canary that needs more CPU, in mode rollback with this policy, and how often it was acted on.
+async fn decided(policy: &str) -> (Decision, usize) {
     let mut rig = Rig::with_keys("rollback", &["checkout"], policy);
     rig.says(Outcome::Regressed, None);
     for _ in 0..4 {
         rig.tick(serving()).await;
     }
-    let entry = rig.journal().history(1).expect("to read").remove(0);
-    assert_eq!(entry.decision.action, Action::Quarantine);
-    assert_eq!(entry.decision.gates[0].reason, "policy for cpu_per_work is quarantine: may quarantine");
-    assert_eq!(rig.applies(), 1);
+    (rig.journal().history(1).expect("to read").remove(0).decision, rig.applies())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_goes_less_far_than_the_mode() {
+    let (decision, applies) = decided("policy = { cpu_per_work = \"quarantine\", crashes = \"rollback\" }").await;
+    assert_eq!((decision.action, applies), (Action::Quarantine, 1));
+    assert_eq!(decision.gates[0].reason, "policy for cpu_per_work is quarantine: may quarantine");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_policy_does_not_name_is_left_to_the_mode() {
-    let policy = "policy = { memory_in_use = \"observe\", crashes = \"drain\" }";
-    let mut rig = Rig::with_keys("rollback", &["checkout"], policy);
-    rig.says(Outcome::Regressed, None);
-    for _ in 0..4 {
-        rig.tick(serving()).await;
-    }
-    let entry = rig.journal().history(1).expect("to read").remove(0);
-    assert_eq!((entry.decision.action, rig.applies()), (Action::Rollback, 1));
-    assert_eq!(entry.decision.gates[0].reason, "mode is rollback: may roll back");
+    let (decision, applies) = decided("policy = { memory_in_use = \"observe\", crashes = \"drain\" }").await;
+    assert_eq!((decision.action, applies), (Action::Rollback, 1));
+    assert_eq!(decision.gates[0].reason, "mode is rollback: may roll back");
 }
 
 #[tokio::test(start_paused = true)]

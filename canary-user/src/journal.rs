@@ -280,12 +280,15 @@ impl Journal {
         Ok(latest.with_context(|| format!("journal: read the verdicts on {deployment}"))?.map(|ms| ms as u64))
     }
 
-    /// The canary instances of this boot's decisions that came to a stage.
+    /// The canary instances of this boot's decisions that came to a stage, but for those that were seen gone and stayed so.
     pub fn canaries_with(&self, deployment: &str, stage: Stage) -> anyhow::Result<Vec<Target>> {
         let read = || -> rusqlite::Result<Vec<Target>> {
             let mut query = self.db.prepare_cached(
                 "SELECT d.decision FROM stage s JOIN decision d ON d.id = s.decision_id
-                 WHERE d.deployment = ?1 AND s.stage = ?3 AND s.boot = ?2",
+                 WHERE d.deployment = ?1 AND s.stage = ?3 AND s.boot = ?2 AND (
+                    NOT EXISTS (SELECT 1 FROM stage v WHERE v.decision_id = d.id AND v.stage = 'verified')
+                    OR d.action = 'quarantine'
+                    OR EXISTS (SELECT 1 FROM stage r WHERE r.decision_id = d.id AND r.stage = 'reverted'))",
             )?;
             let rows = query.query_map(params![deployment, self.boot, stage.name()], |r| json::<Decision>(r, 0))?;
             Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flat_map(|d| d.canary).collect())

@@ -76,6 +76,10 @@ impl Guard {
             Some((before.clone(), target.clone()))
         });
         let came_back: Vec<(Target, Target)> = same.collect();
+        // Whoever is there otherwise was put there: what was left in that place is over.
+        let is_new = |target: &&Target| !self.left.contains(target) && !came_back.iter().any(|(_, now)| now == *target);
+        let new: Vec<&Target> = canary.iter().filter(is_new).collect();
+        self.left.retain(|left| !new.iter().any(|target| target.is_in_place_of(left)));
         for (before, target) in &came_back {
             // Its earlier life is over: one that restarts for days takes no more room.
             self.left.remove(before);
@@ -182,6 +186,11 @@ impl Guard {
     pub fn leave(&mut self, targets: &[Target]) {
         self.mark_acted(targets);
         self.left.extend(targets.iter().cloned());
+    }
+
+    /// These were taken away, and that was seen: what is there later is another rollout, or somebody's doing that is watched for.
+    pub fn release(&mut self, targets: &[Target]) {
+        self.left.retain(|left| !targets.contains(left));
     }
 
     /// An earlier life of the guard acted on these: what comes back in their place is the same.

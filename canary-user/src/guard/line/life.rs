@@ -342,6 +342,7 @@ impl Line {
                 if let (Some(State::InEffect), Some(words)) = (found.map(|f| f.state).ok(), quiet) {
                     let detail = format!("{words}; {said}");
                     self.step(&action.decision, Stage::Verified, detail, ledger);
+                    self.guard.release(&action.decision.canary);
                     let Step::Verifying { verification, .. } = action.step else { return };
                     let recovery = Some(recovery::Watch::new(action.before.clone()));
                     let until_t_ns = self.now.after(WATCH).t_ns;

@@ -25,6 +25,7 @@ impl Line {
         }
         match last.stage {
             Stage::Verified | Stage::Recovered | Stage::NotRecovered if decision.action != Action::Quarantine => {
+                self.guard.release(&decision.canary);
                 let verified = stages.iter().find(|s| s.stage == Stage::Verified).unwrap_or(last);
                 let until_t_ns = until(at(verified), WATCH);
                 if until_t_ns <= self.now.t_ns {

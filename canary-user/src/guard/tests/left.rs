@@ -1,6 +1,10 @@
 //! What the guard leaves alone: canaries that somebody brought back, whatever becomes of them, and what is not its to decide.
 
-use super::{busy, rig::Rig, stopped, target};
+use super::{
+    busy,
+    rig::{Behaviour, Rig},
+    stopped, target,
+};
 use crate::{
     control::Command,
     guard::{Action, Stage},
@@ -180,4 +184,31 @@ async fn a_canary_that_is_wanted_again_where_nobody_counts_is_noticed() {
     assert_eq!(rig.stages()[0].last(), Some(&Stage::Reverted), "{:?}", rig.stages());
     assert!(rig.last_detail().starts_with("somebody wants the canary again: fake finds it not in effect"));
     assert_eq!(rig.applies(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_rollout_that_is_first_seen_after_a_restart_of_its_own_is_no_return_of_the_one_before() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, with_canary(busy(run(2, "a", 0)))).await;
+    let gone = || vec![busy(target(Role::Stable, 1))];
+    ticks(&mut rig, 620, gone()).await;
+    assert_eq!((rig.applies(), rig.stages()[0].last()), (1, Some(&Stage::Closed)), "{:?}", rig.stages());
+    // It crashed at its start and was started again by its manager before any tick saw it.
+    rig.says(Outcome::Regressed, Some(HardFact::CrashLoop));
+    ticks(&mut rig, 3, with_canary(busy(run(3, "b", 1)))).await;
+    assert_eq!(rig.applies(), 2, "{:?}", rig.stages());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollout_that_was_begun_by_hand_where_an_action_failed_is_judged_by_itself() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    *rig.fake.behaviour.lock().expect("no panic") = Behaviour::Refuses;
+    rig.says(Outcome::Regressed, Some(HardFact::CrashLoop));
+    ticks(&mut rig, 2, with_canary(busy(run(2, "a", 3)))).await;
+    assert_eq!((rig.applies(), rig.stages()[0].last()), (1, Some(&Stage::Failed)));
+    ticks(&mut rig, 2, with_canary(busy(run(3, "b", 4)))).await;
+    assert_eq!(rig.applies(), 1, "it is not tried again on what its manager restarts: {:?}", rig.stages());
+    ticks(&mut rig, 2, with_canary(busy(run(4, "c", 0)))).await;
+    assert_eq!(rig.applies(), 2, "somebody deployed another one: {:?}", rig.stages());
 }

@@ -46,8 +46,6 @@ use crate::{fleet::Instance, serve::unit};
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// With more requests than this open, the next fails at once: an instance that hangs must not exhaust our sockets.
 const MAX_IN_FLIGHT: usize = 256;
-/// Requests are moved by up to this share of the interval, so that instances do not get theirs in step.
-const JITTER: f64 = 0.5;
 
 /// The running load.
 pub struct Load {
@@ -153,7 +151,9 @@ impl Pacer {
     async fn run(self, rate: f64) {
         let start = Instant::now();
         for number in 0u64.. {
-            let shift = unit(self.seed << 48 | number) * JITTER;
+            // Anywhere in its interval: with less, an instance whose requests come just after another's would wait for
+            // that one's all the time, and be slower than its siblings for nothing that it does.
+            let shift = unit(self.seed << 48 | number);
             let due = start + Duration::from_secs_f64((number as f64 + shift) / rate);
             sleep_until(due).await;
             let Some((client, address)) = self.choose(number) else { continue };

@@ -114,7 +114,7 @@ fn load(program_type: u32, instructions: &[u64]) -> Result<OwnedFd> {
     own(call(5, &mut attributes)?)
 }
 
-fn own(fd: i32) -> Result<OwnedFd> {
+pub(crate) fn own(fd: i32) -> Result<OwnedFd> {
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -160,12 +160,12 @@ pub fn ns_per_run(before: (u64, u64), after: (u64, u64)) -> Option<f64> {
     Some(after.1.saturating_sub(before.1) as f64 / runs as f64)
 }
 
-fn number(fd: BorrowedFd) -> u32 {
+pub(crate) fn number(fd: BorrowedFd) -> u32 {
     fd.as_raw_fd() as u32
 }
 
 /// bpf(2). `attributes` is the beginning of `union bpf_attr`, little-endian machines only.
-fn call<const N: usize>(command: i32, attributes: &mut [u32; N]) -> Result<i32> {
+pub(crate) fn call<const N: usize>(command: i32, attributes: &mut [u32; N]) -> Result<i32> {
     #[repr(C, align(8))]
     struct Aligned<const N: usize>([u32; N]);
     let mut union = Aligned(*attributes);

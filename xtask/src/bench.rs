@@ -29,9 +29,9 @@ enum Bench {
     },
     /// What the sensor costs the machine: a table with the limit of each figure; needs root, takes some minutes
     ///
-    /// Compares, in alternation, with an empty program on the same hook, with libbpf-tools' `runqlat`, and with nothing
-    /// attached. Installs libbpf-tools, linux-perf, nginx and wrk by apt where they are missing. Exit code 1 where a figure falls
-    /// short of its limit.
+    /// Compares, in alternation, with an empty program on the same hook, with libbpf-tools' `runqlat`, with bpftrace's, and
+    /// with nothing attached. Installs libbpf-tools, bpftrace, linux-perf, nginx and wrk by apt where they are missing. Exit
+    /// code 1 where a figure falls short of its limit.
     #[command(after_help = OVERHEAD_EXAMPLES)]
     Overhead {
         /// Rounds of each comparison; a figure is their median
@@ -73,8 +73,9 @@ pub fn bench(options: &Options, setup_from: setup::From) -> Result<()> {
 }
 
 /// What is compared with: program, and its package.
-const COMPARED: [(&str, &str); 4] = [
+const COMPARED: [(&str, &str); 5] = [
     ("/usr/sbin/runqlat", "libbpf-tools"),
+    ("/usr/bin/bpftrace", "bpftrace"),
     ("/usr/bin/perf", "linux-perf"),
     ("/usr/sbin/nginx", "nginx-light"),
     ("/usr/bin/wrk", "wrk"),

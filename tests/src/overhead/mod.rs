@@ -3,6 +3,7 @@
 pub mod daemon;
 mod http;
 mod programs;
+mod readings;
 mod sched;
 
 use std::{collections::BTreeMap, fmt};
@@ -96,6 +97,7 @@ pub fn measure(plan: &Plan) -> anyhow::Result<Vec<Row>> {
     rows.extend(sched::events(plan)?);
     rows.extend(sched::workload(plan)?);
     rows.extend(http::all(plan)?);
+    rows.extend(readings::all(plan)?);
     rows.extend(daemon::all(plan)?);
     rows.retain(|row| row.name.contains(&plan.row));
     Ok(rows)

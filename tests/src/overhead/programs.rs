@@ -9,7 +9,11 @@ use crate::wait_until;
 
 /// Runs and nanoseconds by program name, of the programs that a process holds.
 #[derive(Clone, Debug, Default)]
-pub struct Runs(pub BTreeMap<String, (u64, u64)>);
+pub struct Runs {
+    by_name: BTreeMap<String, (u64, u64)>,
+    /// How many they are: some share a name.
+    programs: usize,
+}
 
 impl Runs {
     pub fn of(pid: u32) -> Self {
@@ -26,19 +30,26 @@ impl Runs {
                 seen.insert(id as u32, (runs, ns));
             }
         }
+        let programs = seen.len();
         let mut by_name = BTreeMap::new();
         for (id, (runs, ns)) in seen {
             let name = names.get(&id).cloned().unwrap_or_default();
             let sum: &mut (u64, u64) = by_name.entry(name).or_default();
             *sum = (sum.0 + runs, sum.1 + ns);
         }
-        Self(by_name)
+        Self { by_name, programs }
+    }
+
+    /// Nanoseconds since `before`, of all programs.
+    pub fn ns_since(&self, before: &Self) -> u64 {
+        let sum = |runs: &Self| runs.by_name.values().map(|(_, ns)| ns).sum::<u64>();
+        sum(self).saturating_sub(sum(before))
     }
 
     /// Nanoseconds per run since `before`, of all programs whose name begins so; `None` where none ran.
     pub fn ns_per_run(&self, before: &Self, name: &str) -> Option<f64> {
         let sum = |runs: &Self| {
-            let of_name = runs.0.iter().filter(|(n, _)| n.starts_with(name));
+            let of_name = runs.by_name.iter().filter(|(n, _)| n.starts_with(name));
             of_name.fold((0, 0), |sum, (_, one)| (sum.0 + one.0, sum.1 + one.1))
         };
         let (now, then) = (sum(self), sum(before));
@@ -51,13 +62,11 @@ impl Runs {
 pub struct Tool(Child);
 
 impl Tool {
-    /// Waits until the tool holds a program of that name.
-    pub fn start(command: &mut std::process::Command, program: &str) -> anyhow::Result<Self> {
+    /// Waits until the tool holds its programs: for a switch, for a wakeup, and for the first wakeup of a task.
+    pub fn start(command: &mut std::process::Command) -> anyhow::Result<Self> {
         let shown = format!("{command:?}");
         let tool = Self(command.spawn().with_context(|| format!("start {shown}"))?);
-        wait_until(&format!("{shown} holds {program}"), Duration::from_secs(60), || {
-            tool.runs().0.keys().any(|name| name.starts_with(program))
-        })?;
+        wait_until(&format!("{shown} holds its programs"), Duration::from_secs(60), || tool.runs().programs >= 3)?;
         // Held is not yet attached.
         std::thread::sleep(Duration::from_millis(500));
         Ok(tool)

@@ -89,11 +89,7 @@ impl Stretches {
 
 fn told(role: Role, signal: &str, title: &str, found: &Found) -> Stretch {
     let size = libm::expm1(found.size);
-    let percent = (100.0 * size).round();
-    let size_in_words = match found.shape {
-        StretchShape::Oscillation => format!("±{percent:.0} %"),
-        _ => format!("{percent:+.0} %"),
-    };
+    let size_in_words = in_words(size, found.shape);
     let (start, shape) = (found.start.index, found.shape.name());
     let text = match found.end {
         None => format!("{role}: {title} {size_in_words} since window {start} (so far: {shape})"),
@@ -117,5 +113,29 @@ fn told(role: Role, signal: &str, title: &str, found: &Found) -> Stretch {
         size,
         shape: found.shape,
         text,
+    }
+}
+
+/// A ratio minus one in percent. What left a narrow band by less than one of them has a digit more: it is not nothing.
+fn in_words(size: f64, shape: StretchShape) -> String {
+    let percent = 100.0 * size;
+    let digits = if percent.abs() < 0.95 { 1 } else { 0 };
+    match shape {
+        StretchShape::Oscillation => format!("±{percent:.digits$} %"),
+        _ => format!("{percent:+.digits$} %"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_size_is_not_told_as_none() {
+        assert_eq!(in_words(0.0043, StretchShape::Step), "+0.4 %");
+        assert_eq!(in_words(-0.0043, StretchShape::Drift), "-0.4 %");
+        assert_eq!(in_words(0.0096, StretchShape::Step), "+1 %");
+        assert_eq!(in_words(0.31, StretchShape::Burst), "+31 %");
+        assert_eq!(in_words(0.008, StretchShape::Oscillation), "±0.8 %");
     }
 }

@@ -2,6 +2,7 @@
 //! what it has to reach. `cargo xtask bench judge` starts it.
 #![forbid(unsafe_code)]
 
+mod check;
 mod counts;
 mod detectors;
 mod experiments;
@@ -23,21 +24,28 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rows::{FULL, QUICK, Results, Row, Unit};
 use table::Report;
 
+/// What the random numbers begin with, unless told otherwise. No parameter was chosen on it.
+const SEED: u64 = 20;
+
 #[derive(Parser)]
 #[command(name = "canary-bench", about = "Measure what the judge can be relied on for", after_help = EXAMPLES)]
 struct Options {
     /// Fewer runs: about half a minute on two CPUs instead of several
     #[arg(long)]
     quick: bool,
+    /// Only what few runs decide, as `cargo xtask test` does it: equal versions condemned, delays and causes with room to their
+    /// limits; less than half a minute on two CPUs
+    #[arg(long, conflicts_with_all = ["quick", "only"])]
+    check: bool,
     /// Judge scenarios read from stdin instead, one JSON verdict line each on stdout; the protocol is in bench/src/stdin.rs
-    #[arg(long, conflicts_with_all = ["quick", "only", "output", "seed"])]
+    #[arg(long, conflicts_with_all = ["quick", "check", "only", "output", "seed"])]
     stdin: bool,
     /// Only what contains this in its name, e.g. "+20 quiet" or "equal iid"; "events" is the count test, "stretch"
     /// what is told of anomalous stretches [default: all]
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// What the random numbers begin with
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = SEED)]
     seed: u64,
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -54,6 +62,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench judge                 every figure that docs/judge.md gives, with its limit
   cargo xtask bench judge --quick         fewer runs
+  cargo xtask bench judge --check         the part that a test decides
   cargo xtask bench judge --output json   the same to be read by a program
   cargo xtask bench judge --stdin         judge scenarios of one's own
 
@@ -65,7 +74,7 @@ fn main() -> Result<ExitCode> {
         stdin::serve()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let report = measure(&options)?;
+    let report = if options.check { check(options.seed)? } else { measure(&options)? };
     match options.output {
         Output::Text => table::print(&report),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report).context("write the report as JSON")?),
@@ -79,7 +88,7 @@ fn measure(options: &Options) -> Result<Report> {
     let scale = if quick { QUICK } else { FULL };
     // Alone, before the other threads begin.
     let nanoseconds = speed::nanoseconds();
-    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads();
     let asked = |name: &str| options.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
     let experiments: Vec<_> = rows::experiments(scale).into_iter().filter(|e| asked(&e.name)).collect();
     let questions: Vec<_> = rows::events().into_iter().filter(|_| asked("events")).collect();
@@ -87,9 +96,7 @@ fn measure(options: &Options) -> Result<Report> {
     let steps = stretches::steps(&asked_stretches, scale.days)
         + experiments.iter().map(|e| e.runs).sum::<usize>()
         + questions.len() * scale.counts;
-    let bar = ProgressBar::new(steps as u64);
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {elapsed}, {eta} left");
-    bar.set_style(style.context("the template is a constant")?);
+    let bar = progress(steps)?;
 
     let outcomes = experiments::run(&experiments, seed, threads, &bar);
     let results = Results { experiments: &experiments, outcomes: &outcomes };
@@ -111,6 +118,35 @@ fn measure(options: &Options) -> Result<Report> {
         comparison: table::comparison(&results),
         rows,
     })
+}
+
+/// What few runs decide: no other detectors, no time.
+fn check(seed: u64) -> Result<Report> {
+    let started = Instant::now();
+    let experiments = check::experiments();
+    let bar = progress(experiments.iter().map(|e| e.runs).sum())?;
+    let mut rows = check::rows(&experiments, seed, threads(), &bar);
+    bar.finish_and_clear();
+    rows.sort_by_key(|row| row.row.parse::<u32>().unwrap_or(u32::MAX));
+    Ok(Report {
+        seed,
+        quick: true,
+        seconds: started.elapsed().as_secs_f64(),
+        holds: rows.iter().all(|row| row.holds),
+        comparison: Vec::new(),
+        rows,
+    })
+}
+
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn progress(steps: usize) -> Result<ProgressBar> {
+    let bar = ProgressBar::new(steps as u64);
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {elapsed}, {eta} left");
+    bar.set_style(style.context("the template is a constant")?);
+    Ok(bar)
 }
 
 /// The row of one question to the count test.

@@ -77,14 +77,19 @@ pub fn print(report: &Report) {
             row.runs
         );
     }
-    println!();
-    println!("the same runs, equal versions condemned | +50 % in a medium indicator: windows until found, median");
-    for c in &report.comparison {
-        let equal: Vec<String> =
-            c.equal_condemned.iter().map(|(k, x)| format!("{k} {}", number(*x, Unit::Share))).collect();
-        let delay: Vec<String> =
-            c.delay.iter().map(|(k, d)| format!("{k} {}", d.map_or("-".to_owned(), |d| format!("{d:.0}")))).collect();
-        println!("{}: {} | {}", c.detector, equal.join(", "), delay.join(", "));
+    if !report.comparison.is_empty() {
+        println!();
+        println!("the same runs, equal versions condemned | +50 % in a medium indicator: windows until found, median");
+        for c in &report.comparison {
+            let equal: Vec<String> =
+                c.equal_condemned.iter().map(|(k, x)| format!("{k} {}", number(*x, Unit::Share))).collect();
+            let delay: Vec<String> = c
+                .delay
+                .iter()
+                .map(|(k, d)| format!("{k} {}", d.map_or("-".to_owned(), |d| format!("{d:.0}"))))
+                .collect();
+            println!("{}: {} | {}", c.detector, equal.join(", "), delay.join(", "));
+        }
     }
     println!();
     let short = report.rows.iter().filter(|r| !r.holds && !r.stretch).count();

@@ -16,6 +16,8 @@ pub enum Indicator {
     CpuPerWork,
     /// Run-queue wait in nanoseconds per wait.
     RunQueueWait,
+    /// 95th percentile of the run-queue wait in nanoseconds.
+    RunQueueWaitP95,
     /// Share of the window that the instance's tasks were stalled on memory (PSI some, else reclaim time).
     MemoryStall,
     /// Bytes of memory in use.
@@ -31,9 +33,10 @@ pub enum Indicator {
 }
 
 impl Indicator {
-    pub const ALL: [Indicator; 8] = [
+    pub const ALL: [Indicator; 9] = [
         Indicator::CpuPerWork,
         Indicator::RunQueueWait,
+        Indicator::RunQueueWaitP95,
         Indicator::MemoryStall,
         Indicator::MemoryInUse,
         Indicator::BytesPerWork,
@@ -48,6 +51,7 @@ impl Indicator {
         match self {
             Indicator::CpuPerWork => "cpu_per_work",
             Indicator::RunQueueWait => "run_queue_wait",
+            Indicator::RunQueueWaitP95 => "run_queue_wait_p95",
             Indicator::MemoryStall => "memory_stall",
             Indicator::MemoryInUse => "memory_in_use",
             Indicator::BytesPerWork => "bytes_per_work",
@@ -62,6 +66,7 @@ impl Indicator {
         match self {
             Indicator::CpuPerWork => "CPU per turnaround",
             Indicator::RunQueueWait => "run-queue wait",
+            Indicator::RunQueueWaitP95 => "run-queue wait (p95)",
             Indicator::MemoryStall => "memory stall",
             Indicator::MemoryInUse => "memory in use",
             Indicator::BytesPerWork => "bytes per turnaround",

@@ -75,7 +75,7 @@ fn without_btf_the_socket_hooks_work_on() -> anyhow::Result<()> {
         assert!(missing.contains(hook) && missing.contains(lost), "{hook}: {missing}");
     }
     for role in ["stable", "canary"] {
-        for lost in ["cpu_per_work", "run_queue_wait"] {
+        for lost in ["cpu_per_work", "run_queue_wait", "run_queue_wait_p95"] {
             assert_eq!(window["indicators"][lost][role], Value::Null, "{lost} is absent, not zero: {window:#}");
         }
         for lost in ["crashes", "error_exits", "oom_kills", "retransmits"] {

@@ -111,7 +111,9 @@ pub fn condemning(verdict: &Verdict) -> Vec<Signal> {
 /// The group of counts that a signal rests on, and whether a sample has it.
 fn group(signal: Signal, s: &Sample) -> (&'static str, bool) {
     match signal {
-        Signal::Indicator(Indicator::CpuPerWork | Indicator::RunQueueWait) => ("CPU counts", s.cpu.is_some()),
+        Signal::Indicator(Indicator::CpuPerWork | Indicator::RunQueueWait | Indicator::RunQueueWaitP95) => {
+            ("CPU counts", s.cpu.is_some())
+        }
         Signal::Indicator(Indicator::MemoryStall) => ("memory stall", s.pressure.is_some() || s.reclaim.is_some()),
         Signal::Indicator(Indicator::MemoryInUse) => ("memory in use", s.memory.is_some()),
         Signal::Indicator(Indicator::BytesPerWork | Indicator::TurnaroundMean | Indicator::TurnaroundP95)

@@ -182,7 +182,7 @@ fn regressed(case: Case) -> Vec<Recommendation> {
                 .run(place.as_ref().and_then(|p| p.lift_cpu_limit()))
                 .unless("the machine has no CPU left for it"),
         );
-    } else if is(Indicator::CpuPerWork) || is(Indicator::RunQueueWait) {
+    } else if is(Indicator::CpuPerWork) || is(Indicator::RunQueueWait) || is(Indicator::RunQueueWaitP95) {
         steps.push(
             step(Step::Throttle, "keeps its extra work from the others on this machine until it is gone")
                 .run(place.as_ref().and_then(|p| p.throttle()))

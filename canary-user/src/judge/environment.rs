@@ -156,7 +156,7 @@ impl Surroundings {
         let waited_ns = more(waits_ns(|r| r.canary), waits_ns(|r| r.stable));
         let longer_ns = more(self.mean(|r| r.canary.turnaround_ns), self.mean(|r| r.stable.turnaround_ns));
         match (waited_ns, longer_ns) {
-            (Some(waited), Some(longer)) if waited < p.wait_explains_share * longer => vec![Indicator::RunQueueWait],
+            (Some(waited), Some(longer)) if waited < p.wait_explains_share * longer => QUEUE.to_vec(),
             // Where the waits are not known they may be all of it.
             _ => waits(),
         }
@@ -191,6 +191,7 @@ impl Surroundings {
             kind: SignKind::UnequalLoad,
             explains: vec![
                 Indicator::RunQueueWait,
+                Indicator::RunQueueWaitP95,
                 Indicator::MemoryStall,
                 Indicator::MemoryInUse,
                 Indicator::TurnaroundMean,
@@ -204,9 +205,12 @@ impl Surroundings {
     }
 }
 
+/// Waiting for a CPU itself.
+const QUEUE: [Indicator; 2] = [Indicator::RunQueueWait, Indicator::RunQueueWaitP95];
+
 /// What waiting for a CPU makes longer.
 fn waits() -> Vec<Indicator> {
-    vec![Indicator::RunQueueWait, Indicator::TurnaroundMean, Indicator::TurnaroundP95]
+    QUEUE.into_iter().chain([Indicator::TurnaroundMean, Indicator::TurnaroundP95]).collect()
 }
 
 /// Stable got worse in an indicator at the same time: by `shift` standard deviations and a `rise` of ln against what it was

@@ -44,6 +44,17 @@ enum Course {
     Unknown,
 }
 
+impl Course {
+    /// Of two of a kind: up where one is, unknown where both are.
+    fn or(self, other: Course) -> Course {
+        match (self, other) {
+            (Course::Up, _) | (_, Course::Up) => Course::Up,
+            (Course::Flat, _) | (_, Course::Flat) => Course::Flat,
+            _ => Course::Unknown,
+        }
+    }
+}
+
 impl Evidence<'_> {
     fn course(&self, indicator: Indicator) -> Course {
         let i = indicator as usize;
@@ -66,17 +77,28 @@ impl Evidence<'_> {
     }
 
     fn memory(&self) -> Course {
-        use Course::*;
-        match (self.course(Indicator::MemoryStall), self.course(Indicator::MemoryInUse)) {
-            (Up, _) | (_, Up) => Up,
-            (Flat, _) | (_, Flat) => Flat,
-            _ => Unknown,
-        }
+        self.course(Indicator::MemoryStall).or(self.course(Indicator::MemoryInUse))
     }
 
-    /// An indicator in nanoseconds that rose by too little to have made the turnaround this much longer counts as flat.
+    /// Waiting for a CPU, in the mean or in the tail.
+    fn queue(&self) -> Course {
+        self.course(Indicator::RunQueueWait).or(self.course(Indicator::RunQueueWaitP95))
+    }
+
+    /// The same, by enough to have made the turnaround longer.
+    fn queue_where_enough(&self) -> Course {
+        let enough = |i: Indicator| self.where_enough(self.course(i), i, WAIT_SHARE);
+        enough(Indicator::RunQueueWait).or(enough(Indicator::RunQueueWaitP95))
+    }
+
+    /// An indicator in nanoseconds that rose by too little to have made the turnaround this much longer counts as flat: a mean
+    /// is held against the mean, a tail against the tail.
     fn where_enough(&self, course: Course, indicator: Indicator, share: f64) -> Course {
-        match (course, self.rise(indicator), self.rise(Indicator::TurnaroundMean)) {
+        let whole = match indicator {
+            Indicator::RunQueueWaitP95 => Indicator::TurnaroundP95,
+            _ => Indicator::TurnaroundMean,
+        };
+        match (course, self.rise(indicator), self.rise(whole)) {
             (Course::Up, Some(part), Some(whole)) if part < share * whole => Course::Flat,
             _ => course,
         }
@@ -102,19 +124,18 @@ impl Evidence<'_> {
         use Indicator::*;
         let up = |i: Indicator| self.course(i) == Course::Up;
         let turnaround = matches!(symptom, TurnaroundMean | TurnaroundP95);
+        let queue = matches!(symptom, RunQueueWait | RunQueueWaitP95);
         match root {
-            MemoryStall => (turnaround || matches!(symptom, CpuPerWork | RunQueueWait)) && up(MemoryStall),
+            MemoryStall => (turnaround || queue || symptom == CpuPerWork) && up(MemoryStall),
             MemoryInUse if up(MemoryInUse) => {
                 symptom == MemoryStall || (up(MemoryStall) && (turnaround || symptom == CpuPerWork))
             }
             CpuPerWork => {
                 (turnaround && self.where_enough(self.course(CpuPerWork), CpuPerWork, CPU_SHARE) == Course::Up)
-                    || (symptom == RunQueueWait && up(CpuPerWork))
+                    || (queue && up(CpuPerWork))
             }
-            RunQueueWait => {
-                turnaround
-                    && !up(CpuPerWork)
-                    && self.where_enough(self.course(RunQueueWait), RunQueueWait, WAIT_SHARE) == Course::Up
+            RunQueueWait | RunQueueWaitP95 => {
+                turnaround && !up(CpuPerWork) && self.where_enough(self.course(root), root, WAIT_SHARE) == Course::Up
             }
             DependencyTurnaround => turnaround && self.waits_for_dependency(),
             // Who waits much longer than the CPU takes costs a little more CPU, too: caches are cold, timers run.
@@ -143,7 +164,7 @@ impl Evidence<'_> {
     /// What could have been the reason of a change in this indicator, and is as it was.
     fn ruled_out(&self, of: Indicator) -> Vec<String> {
         use Indicator::*;
-        [CpuPerWork, RunQueueWait, MemoryStall, MemoryInUse, BytesPerWork]
+        [CpuPerWork, RunQueueWait, RunQueueWaitP95, MemoryStall, MemoryInUse, BytesPerWork]
             .into_iter()
             .filter(|i| *i != of && self.course(*i) == Course::Flat)
             .map(|i| format!("{} {}", i.title(), change(self.effect(i))))
@@ -159,7 +180,7 @@ impl Evidence<'_> {
     fn mechanism(&self, indicator: Indicator) -> &'static str {
         use Course::*;
         let cpu = self.course(Indicator::CpuPerWork);
-        let queue = self.course(Indicator::RunQueueWait);
+        let queue = self.queue();
         let bytes = self.course(Indicator::BytesPerWork);
         match indicator {
             Indicator::CpuPerWork if self.course(Indicator::MemoryStall) == Up => {
@@ -168,10 +189,15 @@ impl Evidence<'_> {
             Indicator::CpuPerWork if bytes == Up => "more work per request, with more bytes each",
             Indicator::CpuPerWork if queue == Up => "more work per request, until it waits for a CPU",
             Indicator::CpuPerWork => "more work per request",
-            Indicator::RunQueueWait if self.has_sign(SignKind::Throttled) => "waits for its CPU limit: quota",
-            Indicator::RunQueueWait if self.has_sign(SignKind::Neighbour) => "waits for a CPU that a neighbour holds",
-            Indicator::RunQueueWait if cpu == Up => "waits for a CPU, because each request takes more of it",
-            Indicator::RunQueueWait => "waits for a CPU",
+            Indicator::RunQueueWait | Indicator::RunQueueWaitP95 => match indicator {
+                _ if self.has_sign(SignKind::Throttled) => "waits for its CPU limit: quota",
+                _ if self.has_sign(SignKind::Neighbour) => "waits for a CPU that a neighbour holds",
+                _ if cpu == Up => "waits for a CPU, because each request takes more of it",
+                Indicator::RunQueueWaitP95 if self.course(Indicator::RunQueueWait) == Flat => {
+                    "waits for a CPU for longer now and then: the tail grew, the mean did not"
+                }
+                _ => "waits for a CPU",
+            },
             Indicator::MemoryStall if self.is_leaking() => "leak: memory in use grows and is reclaimed",
             Indicator::MemoryStall => "working set outgrows its memory",
             Indicator::MemoryInUse if self.tracks[indicator as usize].is_growing() => "grows: leak",
@@ -181,7 +207,7 @@ impl Evidence<'_> {
             Indicator::DependencyTurnaround => "what it depends on answers it later",
             Indicator::TurnaroundMean | Indicator::TurnaroundP95 => match (
                 self.where_enough(cpu, Indicator::CpuPerWork, CPU_SHARE),
-                self.where_enough(queue, Indicator::RunQueueWait, WAIT_SHARE),
+                self.queue_where_enough(),
                 self.memory(),
                 bytes,
             ) {

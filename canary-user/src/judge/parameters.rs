@@ -96,7 +96,7 @@ impl IndicatorParameters {
     fn of(indicator: Indicator) -> Self {
         let epsilon = match indicator {
             Indicator::CpuPerWork => 1_000.0,
-            Indicator::RunQueueWait => 20_000.0,
+            Indicator::RunQueueWait | Indicator::RunQueueWaitP95 => 20_000.0,
             Indicator::MemoryStall => 0.01,
             Indicator::MemoryInUse => 8.0 * 1024.0 * 1024.0,
             Indicator::BytesPerWork => 64.0,

@@ -6,6 +6,7 @@ mod events;
 mod noise;
 mod promotion;
 mod stretches;
+mod tails;
 
 use std::sync::Arc;
 
@@ -39,9 +40,10 @@ impl Random {
     }
 }
 
-/// Usual levels and noise of the indicators, in the order of [`Indicator::ALL`]. The service depends on nobody.
-const LEVELS: [f64; Indicator::COUNT] = [400_000.0, 60_000.0, 0.02, 3e8, 2_000.0, 3e6, 9e6, f64::NAN];
-const NOISE: [f64; Indicator::COUNT] = [0.05, 0.15, 0.2, 0.03, 0.04, 0.08, 0.12, 0.0];
+/// Usual levels and noise of the indicators, in the order of [`Indicator::ALL`]. The service depends on nobody, and waits too
+/// seldom for a tail; `tails` has one that does.
+const LEVELS: [f64; Indicator::COUNT] = [400_000.0, 60_000.0, f64::NAN, 0.02, 3e8, 2_000.0, 3e6, 9e6, f64::NAN];
+const NOISE: [f64; Indicator::COUNT] = [0.05, 0.15, 0.0, 0.2, 0.03, 0.04, 0.08, 0.12, 0.0];
 
 /// Makes windows of a service whose instances differ a little.
 struct Service {

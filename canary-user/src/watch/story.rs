@@ -312,6 +312,7 @@ fn indicator(index: u64, indicator: Indicator) -> IndicatorState {
     let usual = match indicator {
         Indicator::CpuPerWork => 80_000.0,
         Indicator::RunQueueWait => 13_300.0,
+        Indicator::RunQueueWaitP95 => 61_000.0,
         Indicator::MemoryStall => 0.0004,
         Indicator::MemoryInUse => 120.0 * MIB,
         Indicator::BytesPerWork => 840.0,

@@ -139,6 +139,7 @@ pub fn indicator(indicator: Indicator, value: Option<f64>) -> String {
     match indicator {
         Indicator::CpuPerWork
         | Indicator::RunQueueWait
+        | Indicator::RunQueueWaitP95
         | Indicator::TurnaroundMean
         | Indicator::TurnaroundP95
         | Indicator::DependencyTurnaround => duration_ns(value),

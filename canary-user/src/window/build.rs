@@ -13,6 +13,10 @@ use crate::{
 
 /// Turnarounds that each side must have before anything is divided by them: a mean of fewer is mostly noise.
 const MIN_TURNAROUNDS: u64 = 30;
+/// Waits for a CPU that the instances of each side must have on average before their 95th percentile is taken.
+const MIN_WAITS: u64 = 30;
+/// Of fewer than this it is the longest one, which is the longer the more there are: no reading.
+const MIN_OWN_WAITS: u64 = 20;
 /// Ticks after which a merged window is closed with what it has.
 const MAX_MERGED_TICKS: u32 = 60;
 
@@ -22,6 +26,8 @@ pub struct Windower {
     deployment: Arc<str>,
     next_index: u64,
     merged_ticks: u32,
+    /// Ticks that the histograms of waits cover.
+    wait_ticks: u32,
     /// Whether any turnaround was ever seen: from then on indicators are per turnaround, before that per second.
     works: bool,
     sums: BTreeMap<Target, Sums>,
@@ -29,7 +35,7 @@ pub struct Windower {
 
 impl Windower {
     pub fn new(deployment: Arc<str>) -> Self {
-        Self { deployment, next_index: 0, merged_ticks: 0, works: false, sums: BTreeMap::new() }
+        Self { deployment, next_index: 0, merged_ticks: 0, wait_ticks: 0, works: false, sums: BTreeMap::new() }
     }
 
     /// One window per tick. Events are this tick's; indicators are NaN until enough work has come together, then they
@@ -47,6 +53,7 @@ impl Windower {
         let present: BTreeSet<&Target> = samples.iter().map(|s| &s.target).collect();
         self.sums.retain(|target, _| clean && present.contains(target));
         self.merged_ticks = if clean { self.merged_ticks + 1 } else { 0 };
+        self.wait_ticks = if clean { self.wait_ticks + 1 } else { 0 };
         if clean {
             for sample in &samples {
                 self.works |= turnarounds(sample) > 0;
@@ -101,11 +108,27 @@ impl Windower {
         self.sums.retain(|target, _| Some(target.role) != idle);
         // Stall time by PSI and by reclaim hooks are different quantities: all instances by the same one.
         let by_psi = self.sums.values().all(|s| s.psi_ticks == s.ticks);
-        let works = self.works;
-        std::mem::take(&mut self.sums)
-            .into_iter()
-            .map(|(target, sums)| (target, sums.indicators(works, by_psi)))
-            .collect()
+        let (works, tails) = (self.works, self.has_enough_waits());
+        let closed = std::mem::take(&mut self.sums);
+        if tails {
+            self.wait_ticks = 0;
+        } else {
+            let open = closed.iter().filter(|(_, sums)| sums.has_cpu());
+            self.sums = open.map(|(target, sums)| (target.clone(), sums.waits_only())).collect();
+        }
+        closed.into_iter().map(|(target, sums)| (target, sums.indicators(works, by_psi, tails))).collect()
+    }
+
+    /// Whether the tails of both sides can be told in this window. They wait for one another, as the rest does: what is
+    /// compared covers the same time.
+    fn has_enough_waits(&self) -> bool {
+        let side = |role: Role| {
+            let of_role = self.sums.iter().filter(|(target, _)| target.role == role).map(|(_, sums)| sums);
+            let counts: Vec<u64> =
+                of_role.filter(|sums| sums.populated && sums.has_cpu()).map(|sums| sums.waits.count()).collect();
+            counts.iter().copied().fold(0, u64::saturating_add) >= MIN_WAITS * counts.len() as u64
+        };
+        self.wait_ticks >= MAX_MERGED_TICKS || (side(Role::Stable) && side(Role::Canary))
     }
 }
 
@@ -119,6 +142,8 @@ struct Sums {
     on_cpu_ns: u64,
     runq_wait_ns: u64,
     runq_waits: u64,
+    /// Since the tails were last given, which may be longer ago.
+    waits: Histogram,
     psi_ticks: u32,
     memory_some_usec: u64,
     reclaim_ticks: u32,
@@ -143,6 +168,7 @@ impl Sums {
             add(&mut self.on_cpu_ns, cpu.on_cpu_ns);
             add(&mut self.runq_wait_ns, cpu.runq_wait_ns);
             add(&mut self.runq_waits, cpu.runq_waits);
+            self.waits.merge(&cpu.runq_wait);
         }
         if let Some(pressure) = &sample.pressure {
             self.psi_ticks += 1;
@@ -167,9 +193,20 @@ impl Sums {
         }
     }
 
-    fn indicators(&self, works: bool, by_psi: bool) -> [f64; Indicator::COUNT] {
-        let has_cpu = self.cpu_ticks == self.ticks;
+    fn has_cpu(&self) -> bool {
+        self.cpu_ticks == self.ticks
+    }
+
+    /// What goes on being added up where the rest was given and there were too few waits.
+    fn waits_only(&self) -> Self {
+        Self { waits: self.waits.clone(), ..Self::default() }
+    }
+
+    /// `tails` says whether there were waits enough.
+    fn indicators(&self, works: bool, by_psi: bool, tails: bool) -> [f64; Indicator::COUNT] {
+        let has_cpu = self.has_cpu();
         let has_network = self.network_ticks == self.ticks;
+        let has_tail = tails && has_cpu && self.populated && self.waits.count() >= MIN_OWN_WAITS;
         let seconds = self.span_ns as f64 / 1e9;
         // An empty cgroup uses nothing, which is no reading of the version.
         let unit = match (works, has_network) {
@@ -183,6 +220,8 @@ impl Sums {
         Indicator::ALL.map(|indicator| match indicator {
             Indicator::CpuPerWork => ratio(has_cpu, self.on_cpu_ns as f64, unit),
             Indicator::RunQueueWait => ratio(has_cpu, self.runq_wait_ns as f64, self.runq_waits as f64),
+            Indicator::RunQueueWaitP95 if has_tail => self.waits.quantile_ns(0.95).unwrap_or(f64::NAN),
+            Indicator::RunQueueWaitP95 => f64::NAN,
             Indicator::MemoryStall if by_psi => ratio(true, self.memory_some_usec as f64 / 1e6, seconds),
             Indicator::MemoryStall => ratio(self.reclaim_ticks == self.ticks, self.reclaim_ns as f64 / 1e9, seconds),
             Indicator::MemoryInUse => self.memory_bytes.filter(|_| self.populated).map_or(f64::NAN, |b| b as f64),

@@ -106,6 +106,74 @@ fn a_service_that_never_answers_anything_is_measured_per_second() {
     assert!(value(&window.stable[0], Indicator::RunQueueWait).is_nan(), "no wait is no reading");
 }
 
+/// `n` waits in the middle of the histogram, of which a tenth is far up.
+fn waits(n: u64) -> Option<Cpu> {
+    let runq_wait = Histogram(vec![(20, n - n / 10), (60, n / 10)]);
+    Some(Cpu { on_cpu_ns: 1_000, runq_wait_ns: 500, runq_waits: n, runq_wait, ..Cpu::default() })
+}
+
+#[test]
+fn the_tail_of_the_waits_is_read_from_their_histogram() {
+    let mut windower = Windower::new("shop".into());
+    let reading = |role: Role| Sample { cpu: waits(100), ..sample(role, 100) };
+    let window = windower.push(&tick(vec![reading(Role::Stable), reading(Role::Canary)]));
+    for reading in [&window.stable[0], &window.canary[0]] {
+        // Half of bucket 60 lies below the 95th percentile; one has as many as the other.
+        let p95_ns = value(reading, Indicator::RunQueueWaitP95);
+        assert_eq!(Some(p95_ns), Histogram(vec![(20, 90), (60, 10)]).quantile_ns(0.95));
+        assert!(p95_ns > 10.0 * value(reading, Indicator::RunQueueWait), "{p95_ns}");
+    }
+}
+
+#[test]
+fn few_waits_are_merged_for_both_sides_before_their_tail_is_read() {
+    let mut windower = Windower::new("shop".into());
+    let one = || {
+        let stable = Sample { cpu: waits(100), ..sample(Role::Stable, 100) };
+        tick(vec![stable, Sample { cpu: waits(11), ..sample(Role::Canary, 100) }])
+    };
+    for _ in 0..2 {
+        let window = windower.push(&one());
+        for reading in [&window.stable[0], &window.canary[0]] {
+            assert!(value(reading, Indicator::RunQueueWaitP95).is_nan(), "the canary has too few yet");
+            assert!(value(reading, Indicator::RunQueueWait) > 0.0, "the rest does not wait");
+        }
+    }
+    let window = windower.push(&one());
+    assert_eq!(
+        Some(value(&window.canary[0], Indicator::RunQueueWaitP95)),
+        Histogram(vec![(20, 30), (60, 3)]).quantile_ns(0.95)
+    );
+    assert!(value(&window.stable[0], Indicator::RunQueueWaitP95) > 0.0, "of the same time");
+    assert!(value(&windower.push(&one()).canary[0], Indicator::RunQueueWaitP95).is_nan(), "and it starts again");
+}
+
+#[test]
+fn a_side_that_hardly_waits_has_no_tail_and_does_not_keep_the_other_from_having_one() {
+    let mut windower = Windower::new("shop".into());
+    let mut last = None;
+    for i in 1..=MAX_MERGED_TICKS {
+        let idle = Sample { cpu: waits(u64::from(i.is_multiple_of(10))), ..sample(Role::Canary, 100) };
+        let window = windower.push(&tick(vec![Sample { cpu: waits(100), ..sample(Role::Stable, 100) }, idle]));
+        let tail = |reading: &Reading| value(reading, Indicator::RunQueueWaitP95);
+        assert!(tail(&window.canary[0]).is_nan(), "tick {i}");
+        assert_eq!(tail(&window.stable[0]).is_nan(), i < MAX_MERGED_TICKS, "tick {i}");
+        last = Some(window);
+    }
+    let window = last.expect("sixty windows");
+    assert!(value(&window.canary[0], Indicator::TurnaroundP95) > 0.0, "the rest is there");
+}
+
+#[test]
+fn waits_from_before_a_tick_that_did_not_count_them_are_gone() {
+    let mut windower = Windower::new("shop".into());
+    let one = |cpu: Option<Cpu>| tick(vec![Sample { cpu, ..sample(Role::Stable, 100) }]);
+    windower.push(&one(waits(25)));
+    windower.push(&one(None));
+    let window = windower.push(&one(waits(25)));
+    assert!(value(&window.stable[0], Indicator::RunQueueWaitP95).is_nan(), "25 of this tick, none of the first");
+}
+
 #[test]
 fn a_group_that_is_missing_in_one_tick_is_missing() {
     let mut windower = Windower::new("shop".into());

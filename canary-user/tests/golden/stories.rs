@@ -36,6 +36,8 @@ pub struct Does {
     there: bool,
     cpu: f64,
     wait: f64,
+    /// The longest tenth of the waits, with the mean as it was.
+    longest_waits: f64,
     /// Share of the waits in which processes of other cgroups had the CPU.
     others: f64,
     stall: f64,
@@ -105,6 +107,17 @@ pub const STORIES: &[Story] = &[
         instance: |d| {
             if d.role == Role::Canary && (ONSET..ONSET + 3).contains(&d.window) {
                 (d.wait, d.turnaround) = (8.0, 3.0);
+            }
+        },
+        tick: nothing,
+    },
+    Story {
+        name: "longest-waits",
+        about: "One in ten of the canary's waits for a CPU takes three times as long; their mean is as before.",
+        tells_reason: false,
+        instance: |d| {
+            if d.is_bad_canary() {
+                d.longest_waits = 3.0;
             }
         },
         tick: nothing,
@@ -335,6 +348,7 @@ fn sample(story: &Story, role: Role, instance: u64, window: u64) -> Option<Sampl
         there: role == Role::Stable || window >= ARRIVES,
         cpu: 1.0,
         wait: 1.0,
+        longest_waits: 1.0,
         others: 0.1,
         stall: 1.0,
         memory: 1.0,
@@ -357,8 +371,10 @@ fn sample(story: &Story, role: Role, instance: u64, window: u64) -> Option<Sampl
     let each = turnarounds as f64;
     let turnaround_ns = 2e6 * does.turnaround * near(1, 0.05);
     // Bucket of the mean and of three times as much: the tail moves with the rest.
-    let histogram =
-        |ns: f64, n: u64| if n == 0 { Vec::new() } else { vec![(bucket(ns), n - n / 10), (bucket(3.0 * ns), n / 10)] };
+    let with_tail = |ns: f64, tail_ns: f64, n: u64| {
+        if n == 0 { Vec::new() } else { vec![(bucket(ns), n - n / 10), (bucket(tail_ns), n / 10)] }
+    };
+    let histogram = |ns: f64, n: u64| with_tail(ns, 3.0 * ns, n);
     let waits = 500u32;
     let wait_ns = 60_000.0 * does.wait * near(2, 0.05);
     Some(Sample {
@@ -377,7 +393,7 @@ fn sample(story: &Story, role: Role, instance: u64, window: u64) -> Option<Sampl
             runq_waits: u64::from(waits),
             switches_voluntary: 490,
             switches_involuntary: 10,
-            runq_wait: Histogram(histogram(wait_ns, u64::from(waits))),
+            runq_wait: Histogram(with_tail(wait_ns, 3.0 * does.longest_waits * wait_ns, u64::from(waits))),
             waited_for: Some(waited_for((wait_ns * f64::from(waits)) as u64, does.others)),
         }),
         reclaim: None,

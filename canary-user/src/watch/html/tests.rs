@@ -145,7 +145,7 @@ fn the_blocks_say_what_they_draw_in_words_too() {
     let text = indicators(&seen.view(), 1000).into_string();
     assert!(text.contains("not measured: this kernel has no memory.pressure file"), "{text}");
     assert!(text.find("CPU per turnaround") < text.find("memory in use"), "what is worse comes first");
-    assert_eq!(text.matches("<svg").count(), 7, "one each, but for what is not measured");
+    assert_eq!(text.matches("<svg").count(), 8, "one each, but for what is not measured");
     assert!(!text.contains("NaN"));
     let text = causes(&seen.state.deployments[0].verdict).into_string();
     assert!(text.contains("more work per request") && text.contains("Not compared: memory stall"), "{text}");

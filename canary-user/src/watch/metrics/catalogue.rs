@@ -447,6 +447,7 @@ fn indicator_value(state: &IndicatorState, role: Role) -> Option<f64> {
     Some(match state.indicator {
         Indicator::CpuPerWork
         | Indicator::RunQueueWait
+        | Indicator::RunQueueWaitP95
         | Indicator::TurnaroundMean
         | Indicator::TurnaroundP95
         | Indicator::DependencyTurnaround => value / 1e9,

@@ -24,8 +24,8 @@ use crate::{
 };
 
 /// Rows of the full frame and of the one for 24 rows.
-const ROOMY: u16 = 31;
-const COMPACT: u16 = 21;
+const ROOMY: u16 = 32;
+const COMPACT: u16 = 22;
 /// Columns of the labels at the left.
 const LABEL: usize = 22;
 /// Columns that a decision's detail takes at least.
@@ -37,7 +37,7 @@ const P_FULL: f64 = 2.0;
 pub fn height(rows: u16) -> u16 {
     match rows {
         38.. => ROOMY,
-        23.. => COMPACT,
+        24.. => COMPACT,
         _ => rows.saturating_sub(2).max(1),
     }
 }

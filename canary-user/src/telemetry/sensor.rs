@@ -5,6 +5,7 @@ mod slots;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,11 +20,11 @@ use canary_common::{Exit, MAX_LEVELS, Settings};
 
 use super::{
     HookCost, OwnCost, Quality, Sample, Tick,
-    attachments::Attachments,
+    attachments::{self, Attachments},
     cgroupfs::Reads,
     changes::{Populations, Stalls},
     clocks::{Clocks, monotonic_ns},
-    hooks::{self, Live, Signal},
+    hooks::{self, Live, Refusal, Signal},
     kernel::Layout,
     kernel_maps::{self, KernelMaps},
     listen_queue::Namespaces,
@@ -177,6 +178,11 @@ impl Sensor {
     /// What is attached and what is not.
     pub fn live(&self) -> &Live {
         &self.live
+    }
+
+    /// Attaches the programs of cgroups to this one and takes them off again: what the kernel refused.
+    pub fn try_on(&mut self, cgroup: &OwnedFd) -> Vec<Refusal> {
+        attachments::try_each(&mut self.ebpf, cgroup, &self.live)
     }
 
     /// Tracks exactly `targets` from now on. Those that cannot be tracked are counted and told in the log; the others

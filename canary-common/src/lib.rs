@@ -99,6 +99,15 @@ pub struct Lost {
     pub facts: u64,
     /// Packets of a tracked cgroup whose socket state could not be had.
     pub socket_state: u64,
+    /// Cgroups made in the place of a target that could not be put into its slot: what ran in them until the daemon looked is in
+    /// no count.
+    pub remade: u64,
+}
+
+impl Lost {
+    pub fn sum(&self) -> u64 {
+        self.unknown_cpu + self.facts + self.socket_state + self.remade
+    }
 }
 
 /// What the daemon tells the kernel programs about the tracked cgroups.

@@ -46,7 +46,7 @@ impl Step {
 }
 
 /// The end-to-end tests that are about the kernel and need no program but themselves.
-const TESTS: [&str; 12] = [
+const TESTS: [&str; 13] = [
     "connections",
     "controllers",
     "conversations",
@@ -55,6 +55,7 @@ const TESTS: [&str; 12] = [
     "hooks",
     "http",
     "lifecycle",
+    "losses",
     "network",
     "starts",
     "transfers",

@@ -3,5 +3,6 @@
 mod commands;
 mod configuration;
 mod markdown;
+mod memory;
 mod metrics;
 mod recording;

@@ -82,7 +82,7 @@ impl Sensor {
     pub(super) fn tell_unplaced(&mut self, target: &Target, error: &anyhow::Error) {
         if self.unplaced.insert(target.cgroup.clone()) {
             let cgroup = &target.cgroup;
-            tracing::warn!("{cgroup}: when it is made, what runs in it before the guard looks is not counted: {error:#}");
+            tracing::warn!("{cgroup}: {error:#}: what runs in it before the guard looks is not counted");
         }
     }
 

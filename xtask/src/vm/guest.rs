@@ -46,7 +46,8 @@ impl Step {
 }
 
 /// The end-to-end tests that are about the kernel and need no program but themselves.
-const TESTS: [&str; 14] = [
+const TESTS: [&str; 16] = [
+    "clocks",
     "connections",
     "controllers",
     "conversations",
@@ -58,6 +59,7 @@ const TESTS: [&str; 14] = [
     "losses",
     "network",
     "possible_cpus",
+    "renames",
     "starts",
     "transfers",
     "waits",

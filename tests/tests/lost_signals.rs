@@ -7,7 +7,7 @@ use canary_e2e::{
     guard::{self, Configuration, Guard, canary},
     kernel_available,
     openmetrics::Series,
-    service::{Service, Traffic},
+    service::{Service, Traffic, outside},
 };
 use serde_json::Value;
 
@@ -68,7 +68,7 @@ fn check_attaches_the_hooks_of_cgroups_for_real() -> anyhow::Result<()> {
     let sandbox = Sandbox::new()?;
     let line = |said: &str, hook: &str| said.lines().find(|l| l.contains(hook)).unwrap_or_default().to_owned();
     let hooks = ["hook ingress", "hook egress", "hook connections"];
-    let check = canary(&[]).arg("check").stdout(Stdio::piped()).spawn()?;
+    let check = outside(|| canary(&[]).arg("check").stdout(Stdio::piped()).spawn())?;
     let made = sandbox.root.dir(&format!("/canary-check-{}", check.id()));
     let said = String::from_utf8(check.wait_with_output()?.stdout)?;
     for hook in hooks {
@@ -80,7 +80,8 @@ fn check_attaches_the_hooks_of_cgroups_for_real() -> anyhow::Result<()> {
     bpf::occupy(sandbox.root.open(&refusing)?, bpf::Attach::Egress)?;
     let (root, procs) = (sandbox.root.path().display(), sandbox.root.dir(&refusing).join("cgroup.procs"));
     let script = format!("echo $$ > {} && mount -o remount,bind,ro {root} && exec \"$@\"", procs.display());
-    let output = canary(&["unshare", "--mount", "sh", "-c", &script, "sh"]).arg("check").output()?;
+    let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+    let output = outside(|| canary(&wrapper).arg("check").output())?;
     let said = String::from_utf8(output.stdout)?;
     assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
     for (hook, mark) in hooks.into_iter().zip(["ok", "limited", "ok"]) {

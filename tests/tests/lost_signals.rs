@@ -80,7 +80,7 @@ fn check_attaches_the_hooks_of_cgroups_for_real() -> anyhow::Result<()> {
     bpf::occupy(sandbox.root.open(&refusing)?, bpf::Attach::Egress)?;
     let (root, procs) = (sandbox.root.path().display(), sandbox.root.dir(&refusing).join("cgroup.procs"));
     let script = format!("echo $$ > {} && mount -o remount,bind,ro {root} && exec \"$@\"", procs.display());
-    let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+    let wrapper = ["unshare", "--mount", "sh", "-c", script.as_str(), "sh"];
     let output = outside(|| canary(&wrapper).arg("check").output())?;
     let said = String::from_utf8(output.stdout)?;
     assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));

@@ -89,6 +89,26 @@ pub struct Buckets {
 /// Words of one bank of a histogram.
 pub const HISTOGRAM_WORDS: usize = histogram::BUCKETS.div_ceil(2);
 
+/// Histograms of each slot: waits for a CPU, stalls on memory, turnarounds, turnarounds of dependencies.
+pub const HISTOGRAMS: usize = 4;
+
+/// What the last look-up of a cgroup said, tracked or not; one element of each CPU's cache.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cached {
+    pub cgroup_id: u64,
+    pub generation: u32,
+    pub slot: u32,
+}
+
+/// Memory that the maps take from their making on, on a machine that can have so many CPUs. Of those that grow neither with the
+/// slots nor with the CPUs it has none: together they take some 3 MiB.
+pub const fn map_bytes(cpus: usize) -> usize {
+    let of_a_slot = HISTOGRAMS * size_of::<Buckets>();
+    let of_a_cpu = MAX_SLOTS * size_of::<Counters>() + CGROUP_CACHE * size_of::<Cached>();
+    MAX_SLOTS * of_a_slot + cpus * of_a_cpu
+}
+
 /// What one CPU could not count. Anything above zero lowers the data quality of the tick it appears in.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +119,15 @@ pub struct Lost {
     pub facts: u64,
     /// Packets of a tracked cgroup whose socket state could not be had.
     pub socket_state: u64,
+    /// Cgroups made in the place of a target that could not be put into its slot: what ran in them until the daemon looked is in
+    /// no count.
+    pub remade: u64,
+}
+
+impl Lost {
+    pub fn sum(&self) -> u64 {
+        self.unknown_cpu + self.facts + self.socket_state + self.remade
+    }
 }
 
 /// What the daemon tells the kernel programs about the tracked cgroups.

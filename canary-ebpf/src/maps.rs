@@ -9,8 +9,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use canary_common::{
-    BANKS, Buckets, CGROUP_CACHE, CgroupPath, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_CGROUPS, MAX_SLOTS, Main,
-    Remade, Settings, histogram,
+    BANKS, Buckets, CGROUP_CACHE, Cached, CgroupPath, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_CGROUPS, MAX_SLOTS,
+    Main, Remade, Settings, histogram,
 };
 
 use crate::{cpu::Stretch, socket::Sockets};
@@ -22,14 +22,6 @@ pub static CGROUPS: HashMap<u64, u32, MAX_CGROUPS> = HashMap::new();
 /// One element, written by the daemon.
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
-
-/// What the last look-up of a cgroup said, tracked or not.
-#[repr(C)]
-pub struct Cached {
-    pub cgroup_id: u64,
-    pub generation: u32,
-    pub slot: u32,
-}
 
 /// Direct-mapped by the low bits of the cgroup id. Arrays are inlined by the verifier, hashes are not.
 #[btf_map]

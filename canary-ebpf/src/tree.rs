@@ -9,7 +9,7 @@ use canary_common::{CgroupPath, Main, Remade};
 
 use crate::{
     lookup::counters,
-    maps::{CGROUPS, MAIN, PATH, PLACES, REMADE, TREE_CHANGES},
+    maps::{CGROUPS, LOST, MAIN, PATH, PLACES, REMADE, TREE_CHANGES},
     task::CgroupPtr,
 };
 
@@ -42,8 +42,12 @@ fn follow(cgroup_id: u64, path: *const u8) -> Option<()> {
         *PLACES.get(place)?
     };
     // First: what the daemon does not hear of would stay in the table for ever.
-    REMADE.output(Remade { cgroup_id, slot, reserved: 0 }, 0).ok()?;
-    CGROUPS.insert(cgroup_id, slot, 0).ok()?;
+    if REMADE.output(Remade { cgroup_id, slot, reserved: 0 }, 0).is_err() {
+        return lost();
+    }
+    if CGROUPS.insert(cgroup_id, slot, 0).is_err() {
+        return lost();
+    }
     let (main, counters) = (MAIN.get_ptr_mut(slot)?, counters(slot)?);
     // SAFETY: live elements.
     unsafe {
@@ -51,6 +55,15 @@ fn follow(cgroup_id: u64, path: *const u8) -> Option<()> {
         (*counters).remade += 1;
     }
     Some(())
+}
+
+/// A cgroup that is a target's and counts nowhere until the daemon looks.
+#[inline(always)]
+fn lost() -> Option<()> {
+    let lost = LOST.get_ptr_mut(0)?;
+    // SAFETY: a live per-CPU element.
+    unsafe { (*lost).remade += 1 };
+    None
 }
 
 #[inline(always)]

@@ -42,6 +42,16 @@ pub fn kernel_available(test: &str) -> bool {
     true
 }
 
+/// Whether this is a guest of `cargo xtask vm`, to which a test may do what it must not do to a machine that others use; prints
+/// why not otherwise.
+pub fn in_guest(test: &str) -> bool {
+    let is_guest = std::env::var_os("CANARY_GUEST").is_some();
+    if !is_guest {
+        println!("SKIP {test}: it is done to a guest of `cargo xtask vm` only");
+    }
+    is_guest
+}
+
 /// A directory of cgroups that a test made. Kills what is in them and removes them when dropped.
 pub struct Sandbox {
     pub root: Root,

@@ -41,6 +41,31 @@ fn slots_come_back_and_the_guard_goes_on() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The kernel programs know paths of up to 255 bytes.
+#[test]
+fn a_path_that_is_too_long_to_be_expected_is_told_once() -> anyhow::Result<()> {
+    if !kernel_available("a_path_that_is_too_long_to_be_expected_is_told_once") {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    sandbox.cgroup(&format!("stable-{}", "x".repeat(240)))?;
+    sandbox.cgroup("stable-short")?;
+    let mut guard = Guard::start(&Configuration::shop(&sandbox)?)?;
+    let pages = guard.pages;
+    let instances = || pages.version("stable").ok().and_then(|v| v["instances"].as_u64());
+    guard.until("both are followed", |_| instances() == Some(2))?;
+    // Each change makes the guard look again.
+    for i in 0..10 {
+        sandbox.cgroup(&format!("other-{i}"))?;
+        guard.next_window()?;
+    }
+    let said = guard.said();
+    assert_eq!(said.matches("is too long").count(), 1, "{said}");
+    assert!(said.contains("before the guard looks is not counted"), "{said}");
+    assert!(guard.stop()?.success());
+    Ok(())
+}
+
 /// What a recording says of one incarnation.
 #[derive(Debug, Default)]
 struct Life {

@@ -1,11 +1,13 @@
 //! What the kernel does not give is named, and absent in everything that is shown; the rest works on.
 
+use std::process::Stdio;
+
 use canary_e2e::{
     Sandbox, bpf,
     guard::{self, Configuration, Guard, canary},
     kernel_available,
     openmetrics::Series,
-    service::{Service, Traffic},
+    service::{Service, Traffic, outside},
 };
 use serde_json::Value;
 
@@ -53,6 +55,40 @@ fn check_tells_what_a_kernel_without_btf_loses() -> anyhow::Result<()> {
     for hook in ["hook ingress", "hook egress"] {
         assert!(line(hook).starts_with("ok"), "{said}");
     }
+    Ok(())
+}
+
+/// The hooks of cgroups are attached, to a cgroup that is gone afterwards. Where none can be made it is the process's own: here one
+/// that refuses what goes out.
+#[test]
+fn check_attaches_the_hooks_of_cgroups_for_real() -> anyhow::Result<()> {
+    if !kernel_available("check_attaches_the_hooks_of_cgroups_for_real") {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let line = |said: &str, hook: &str| said.lines().find(|l| l.contains(hook)).unwrap_or_default().to_owned();
+    let hooks = ["hook ingress", "hook egress", "hook connections"];
+    let check = outside(|| canary(&[]).arg("check").stdout(Stdio::piped()).spawn())?;
+    let made = sandbox.root.dir(&format!("/canary-check-{}", check.id()));
+    let said = String::from_utf8(check.wait_with_output()?.stdout)?;
+    for hook in hooks {
+        assert!(line(&said, hook).starts_with("ok") && !line(&said, hook).contains("tried on"), "{said}");
+    }
+    assert!(!made.exists(), "{} is left", made.display());
+
+    let refusing = sandbox.cgroup("refusing")?;
+    bpf::occupy(sandbox.root.open(&refusing)?, bpf::Attach::Egress)?;
+    let (root, procs) = (sandbox.root.path().display(), sandbox.root.dir(&refusing).join("cgroup.procs"));
+    let script = format!("echo $$ > {} && mount -o remount,bind,ro {root} && exec \"$@\"", procs.display());
+    let wrapper = ["unshare", "--mount", "sh", "-c", script.as_str(), "sh"];
+    let output = outside(|| canary(&wrapper).arg("check").output())?;
+    let said = String::from_utf8(output.stdout)?;
+    assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    for (hook, mark) in hooks.into_iter().zip(["ok", "limited", "ok"]) {
+        let line = line(&said, hook);
+        assert!(line.starts_with(mark) && line.contains(&format!("tried on {refusing}")), "{hook}: {said}");
+    }
+    assert!(line(&said, "hook egress").contains("not permitted"), "{said}");
     Ok(())
 }
 

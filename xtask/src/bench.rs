@@ -35,7 +35,7 @@ enum Bench {
     #[command(after_help = OVERHEAD_EXAMPLES)]
     Overhead {
         /// Rounds of each comparison; a figure is their median
-        #[arg(long, default_value_t = 5)]
+        #[arg(long, default_value_t = 5, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(5..))]
         rounds: usize,
         /// Only rows whose name contains this; all by default
         #[arg(long)]

@@ -1,16 +1,20 @@
 //! `canary check`: what this machine can do, each thing tried for real.
 
+mod machine;
+mod trial;
+
 use std::process::ExitCode;
 
 use serde::Serialize;
 
+use self::trial::Trial;
 use super::Output;
 use crate::{
     targets::cgroup::Root,
     telemetry::{
         Options, Sensor,
         capabilities::{self, NEEDED},
-        hooks::HOOKS,
+        hooks::{HOOKS, Hook, Refusal},
         kernel,
     },
 };
@@ -23,7 +27,7 @@ Examples:
   canary check
   canary check --output json      an array of {what, ok, essential, detail}";
 
-/// Tell whether this machine can run the guard, and what is lost where not. Loads every kernel program, and unloads it again.
+/// Tell whether this machine can run the guard, and what is lost where not. Attaches every kernel program, and takes it off again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = NOTES)]
 pub struct Args {
@@ -64,7 +68,7 @@ fn look() -> Vec<Finding> {
         ok
     };
     let uname = rustix::system::uname();
-    add("kernel", false, Ok(uname.release().to_string_lossy().into_owned()));
+    add("kernel", false, machine::version(&uname.release().to_string_lossy()));
     let held = capabilities::effective();
     for capability in NEEDED {
         add(
@@ -83,48 +87,45 @@ fn look() -> Vec<Finding> {
     let found = root.as_ref().map(|r| format!("mounted at {}", r.path().display())).map_err(|e| format!("{e:#}"));
     add("cgroup2", true, found);
     let Ok(root) = root else { return findings };
-    add("memory controller", false, memory_controller(&root));
-    add("PSI", false, psi(&root));
-    let sensor = match Sensor::load(root, &Options::default()) {
+    for controller in machine::CONTROLLERS {
+        add(&format!("{} controller", controller.0), false, machine::controller(&root, controller));
+    }
+    add("PSI", false, machine::psi(&root));
+    let mut sensor = match Sensor::load(root.clone(), &Options::default()) {
         Ok(sensor) => sensor,
         Err(error) => {
             add("eBPF programs", true, Err(format!("{error:#}")));
             return findings;
         }
     };
+    let trial = Trial::begin(&root);
+    let tried = trial.open(&root).map(|cgroup| sensor.try_on(&cgroup));
+    let note = trial.note();
     for hook in HOOKS.iter().filter(|h| h.is_attached_by_name()) {
-        let refused = sensor.live().refused.iter().find(|r| r.hook == hook.name);
+        let outcome = match sensor.live().refused.iter().find(|r| r.hook == hook.name) {
+            Some(refusal) => Err(refusal.to_string()),
+            None if hook.is_of_cgroups() => on_a_cgroup(hook, &tried).map(|ok| ok + &note).map_err(|e| e + &note),
+            None => Ok(hook.signal.title().to_owned()),
+        };
         findings.push(Finding {
             what: format!("hook {}", hook.name),
-            ok: refused.is_none(),
+            ok: outcome.is_ok(),
             essential: false,
-            detail: refused.map_or_else(|| hook.signal.title().to_owned(), ToString::to_string),
+            detail: outcome.unwrap_or_else(|e| e),
             signal: Some(hook.signal.title()),
         });
     }
     findings
 }
 
-/// In the root's `cgroup.controllers`; on hybrid machines it is bound to v1.
-fn memory_controller(root: &Root) -> Result<String, String> {
-    let file = root.path().join("cgroup.controllers");
-    let text = std::fs::read_to_string(&file).map_err(|e| format!("read {}: {e}", file.display()))?;
-    if text.split_whitespace().any(|c| c == "memory") {
-        Ok("memory in use from memory.current".into())
-    } else {
-        Err("not in cgroup2 (bound to v1?): memory in use is the sum of the processes' resident sets".into())
-    }
-}
-
-fn psi(root: &Root) -> Result<String, String> {
-    // The root cgroup has no pressure files on older kernels, the machine-wide one is always there.
-    let file = "/proc/pressure/memory";
-    match std::fs::read_to_string(file) {
-        Ok(_) if root.path().join("memory.pressure").exists() => Ok("memory, CPU and I/O pressure per cgroup".into()),
-        Ok(_) => Ok("on".into()),
-        Err(error) => {
-            Err(format!("{file}: {error}; boot with psi=1. Memory stall is taken from the reclaim hooks instead"))
-        }
+/// That it is loaded says nothing of whether a cgroup takes it.
+fn on_a_cgroup(hook: &Hook, tried: &anyhow::Result<Vec<Refusal>>) -> Result<String, String> {
+    match tried {
+        Ok(refused) => match refused.iter().find(|r| r.hook == hook.name) {
+            Some(refusal) => Err(refusal.to_string()),
+            None => Ok(hook.signal.title().to_owned()),
+        },
+        Err(error) => Err(format!("loaded, and there is no cgroup to try it on: {error:#}")),
     }
 }
 

@@ -8,7 +8,7 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSkbAttachType, Program, cgroup_skb::CgroupSkbLinkId, sock_ops::SockOpsLinkId},
 };
 
-use super::hooks::{self, Live, Signal};
+use super::hooks::{self, Live, Refusal, Signal};
 
 /// What is attached to one cgroup.
 #[derive(Default)]
@@ -58,6 +58,21 @@ impl Attachments {
             }
         }
     }
+}
+
+/// Attaches each loaded program of its kind to a cgroup and takes it off again: what the kernel refused.
+pub fn try_each(ebpf: &mut Ebpf, cgroup: &OwnedFd, live: &Live) -> Vec<Refusal> {
+    let mut taken = Attachments::default();
+    let mut refused = Vec::new();
+    // Also one whose signal is lost by another hook: each is told for itself.
+    for hook in hooks::of_cgroups().filter(|h| live.refused.iter().all(|r| r.hook != h.name)) {
+        match attach(ebpf, hook.name, cgroup.as_fd()) {
+            Ok(link) => taken.links.push((hook.name, link)),
+            Err(error) => refused.push(Refusal { hook: hook.name, signal: hook.signal, reason: format!("{error:#}") }),
+        }
+    }
+    taken.detach(ebpf);
+    refused
 }
 
 fn attach(ebpf: &mut Ebpf, name: &str, cgroup: BorrowedFd<'_>) -> anyhow::Result<Link> {

@@ -104,6 +104,11 @@ impl Hook {
     pub fn is_attached_by_name(&self) -> bool {
         self.kind != Kind::OnDemand || self.name == "flush"
     }
+
+    /// Whether it is attached to each watched cgroup; until there is one, it is only loaded.
+    pub fn is_of_cgroups(&self) -> bool {
+        self.kind == Kind::Cgroup
+    }
 }
 
 /// Names of the hooks, each once.
@@ -113,7 +118,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 /// Those that are attached to each watched cgroup.
 pub fn of_cgroups() -> impl Iterator<Item = Hook> {
-    HOOKS.into_iter().filter(|h| h.kind == Kind::Cgroup)
+    HOOKS.into_iter().filter(Hook::is_of_cgroups)
 }
 
 /// Why a hook is not live.

@@ -6,6 +6,8 @@ use super::btf::Btf;
 
 /// Where the running kernel describes its own types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+/// The oldest kernel that the programs are meant for, by the first two numbers of its version.
+pub const OLDEST: (u32, u32) = (5, 15);
 const SCHED_EXT_STATE: &str = "/sys/kernel/sched_ext/state";
 
 /// Offsets and signatures that differ between kernels; written into the object's read-only data.
@@ -39,6 +41,12 @@ pub struct Layout {
     pub victim_is_task: u8,
     /// Where in an `sk_buff` TCP notes the segments of a packet that it sends: its own struct lies in `cb`.
     pub skb_tcp_segments: u64,
+}
+
+/// The first two numbers of a release as `uname -r` tells it.
+pub fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
 }
 
 impl Layout {
@@ -96,6 +104,13 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_release_begins_with_the_version() {
+        assert_eq!(version("6.1.0-56-cloud-amd64"), Some((6, 1)));
+        assert_eq!(version("6.18-rc1"), Some((6, 18)));
+        assert_eq!(["", "6", "six.one"].map(version), [None; 3]);
+    }
 
     #[test]
     fn this_kernel_has_a_plausible_layout() {

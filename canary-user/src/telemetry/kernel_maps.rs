@@ -188,7 +188,7 @@ impl KernelMaps {
     /// Events lost since the programs were loaded.
     pub fn lost(&self) -> anyhow::Result<u64> {
         let lost = self.lost.get(&0, 0).context("read the lost-events map")?;
-        Ok(lost.iter().map(|l| l.unknown_cpu + l.facts + l.socket_state).sum())
+        Ok(lost.iter().map(Lost::sum).sum())
     }
 
     /// Cgroups made and removed since the programs were loaded.

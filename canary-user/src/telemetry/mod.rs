@@ -14,6 +14,7 @@ mod kernel_file;
 mod kernel_maps;
 mod listen_queue;
 pub mod live;
+mod losses;
 mod machine;
 mod main_process;
 mod memory_files;

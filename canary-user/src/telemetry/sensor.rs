@@ -5,6 +5,7 @@ mod slots;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,14 +20,15 @@ use canary_common::{Exit, MAX_LEVELS, Settings};
 
 use super::{
     HookCost, OwnCost, Quality, Sample, Tick,
-    attachments::Attachments,
+    attachments::{self, Attachments},
     cgroupfs::Reads,
     changes::{Populations, Stalls},
     clocks::{Clocks, monotonic_ns},
-    hooks::{self, Live, Signal},
+    hooks::{self, Live, Refusal, Signal},
     kernel::Layout,
     kernel_maps::{self, KernelMaps},
     listen_queue::Namespaces,
+    losses::Losses,
     machine::MachineReader,
     main_process::MainProcesses,
     memory_files,
@@ -70,7 +72,9 @@ pub struct Sensor {
     deployments: Vec<Arc<str>>,
     without_slot: u64,
     generation: u32,
-    lost_before: u64,
+    losses: Losses,
+    /// Cgroups that would not be noticed at once if they were made again, for which that was told.
+    unplaced: BTreeSet<Arc<str>>,
     machine: MachineReader,
     main: MainProcesses,
     namespaces: Namespaces,
@@ -154,7 +158,8 @@ impl Sensor {
             deployments: Vec::new(),
             without_slot: 0,
             generation: 1,
-            lost_before: 0,
+            losses: Losses::default(),
+            unplaced: BTreeSet::new(),
             machine: MachineReader::default(),
             main: MainProcesses::default(),
             namespaces: Namespaces::default(),
@@ -177,6 +182,11 @@ impl Sensor {
     /// What is attached and what is not.
     pub fn live(&self) -> &Live {
         &self.live
+    }
+
+    /// Attaches the programs of cgroups to this one and takes them off again: what the kernel refused.
+    pub fn try_on(&mut self, cgroup: &OwnedFd) -> Vec<Refusal> {
+        attachments::try_each(&mut self.ebpf, cgroup, &self.live)
     }
 
     /// Tracks exactly `targets` from now on. Those that cannot be tracked are counted and told in the log; the others
@@ -212,12 +222,16 @@ impl Sensor {
             }
         }
         self.tell_failed(&failed);
-        for target in expected {
+        for target in &expected {
             match self.expect(target) {
                 Ok(is_new) => changed |= is_new,
-                Err(error) => tracing::debug!("{}: {error:#}: not counted before it is seen", target.cgroup),
+                Err(error) => self.tell_unplaced(target, &error),
             }
         }
+        let tracked = &self.tracked;
+        let is_there =
+            |cgroup: &Arc<str>| expected.iter().copied().chain(tracked.keys()).any(|target| target.cgroup == *cgroup);
+        self.unplaced.retain(is_there);
         if changed {
             self.attach_topmost();
             self.publish_or_tell();
@@ -364,24 +378,22 @@ impl Sensor {
         self.adopt_main_processes();
         let before = std::mem::replace(&mut self.clocks, clocks);
         let course = clocks.since(&before);
-        let lost = self.maps.lost().unwrap_or(self.lost_before);
-        let tick = Tick {
+        let lost_events = self.losses.since(self.maps.lost());
+        Tick {
             t_ns,
             unix_ms: clocks.unix_ms(),
             span_ns: t_ns.saturating_sub(before.monotonic_ns),
             samples,
             quality: Quality {
                 hooks_missing: self.missing(),
-                lost_events: lost.saturating_sub(self.lost_before),
+                lost_events,
                 targets_without_slot: self.without_slot,
                 suspended_ns: course.suspended_ns,
                 wall_clock_step_ms: course.wall_clock_step_ms,
             },
             machine: self.machine.read(),
             own: Some(OwnCost::read(self.started_ns, self.hook_costs())),
-        };
-        self.lost_before = lost;
-        tick
+        }
     }
 
     /// What each kernel program cost since it was loaded; nothing unless the kernel counts it.

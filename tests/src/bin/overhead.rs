@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use canary_e2e::overhead::{Limit, Plan, daemon, measure, table};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, builder::RangedU64ValueParser};
 use serde_json::json;
 
 #[derive(Parser)]
 struct Options {
-    /// Rounds of each comparison; the figure is their median
-    #[arg(long, default_value_t = 5)]
+    /// Rounds of each comparison, 5 at least: the figure is their median
+    #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(5..))]
     rounds: usize,
     /// Only rows whose name contains this
     #[arg(long, default_value = "")]
@@ -59,4 +59,16 @@ fn main() -> ExitCode {
         }
     }
     if short > 0 || rows.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_figure_is_a_median_of_fewer_than_five() {
+        let rounds = |n: &str| Options::try_parse_from(["overhead", "--rounds", n]).map(|options| options.rounds);
+        assert!(rounds("4").is_err() && rounds("0").is_err());
+        assert_eq!(rounds("5").expect("enough"), 5);
+    }
 }

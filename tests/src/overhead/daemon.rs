@@ -1,4 +1,4 @@
-//! The daemon at windows of one second, with many cgroups: CPU, memory, and the time of one whole read.
+//! The daemon at windows of one second, with many cgroups: CPU, memory, and the time of one tick.
 
 use std::{
     fs,
@@ -80,7 +80,13 @@ pub fn all(plan: &Plan) -> anyhow::Result<Vec<Row>> {
             let [cpu_name, rss_name, read_name] = names;
             rows.push(Row::of(cpu_name, "% of one core, windows of 1 s", &cpu, limit(0), String::new()));
             rows.push(Row::of(rss_name, "MB resident", &rss, limit(1), String::new()));
-            rows.push(Row::of(read_name, "ms for one whole read", &read, limit(2), String::new()));
+            rows.push(Row::of(
+                read_name,
+                "ms for one tick; files in turns above 100 targets",
+                &read,
+                limit(2),
+                String::new(),
+            ));
         }
     }
     rows.extend(["cpu", "rss", "read"].into_iter().filter_map(|what| growth(&rows, what)).collect::<Vec<_>>());

@@ -46,7 +46,8 @@ impl Step {
 }
 
 /// The end-to-end tests that are about the kernel and need no program but themselves.
-const TESTS: [&str; 12] = [
+const TESTS: [&str; 16] = [
+    "clocks",
     "connections",
     "controllers",
     "conversations",
@@ -55,7 +56,10 @@ const TESTS: [&str; 12] = [
     "hooks",
     "http",
     "lifecycle",
+    "losses",
     "network",
+    "possible_cpus",
+    "renames",
     "starts",
     "transfers",
     "waits",
@@ -99,6 +103,9 @@ fn is_test(artifact: &Artifact) -> bool {
     artifact.executable.parent().is_some_and(|directory| directory.ends_with("deps"))
 }
 
+/// CPUs that the guest can have; it has two. The maps are made for those, as on a large machine.
+pub const POSSIBLE_CPUS: u32 = 64;
+
 /// The guest's first and only script: mounts, enables every controller, runs the steps, and switches off.
 pub fn init(steps: &[Step]) -> String {
     let mut text = String::from(
@@ -112,6 +119,7 @@ pub fn init(steps: &[Step]) -> String {
          for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$controller > /sys/fs/cgroup/cgroup.subtree_control; done\n\
          exec < /dev/null > /dev/ttyS1 2>&1\n",
     );
+    let _ = writeln!(text, "export CANARY_GUEST=1 CANARY_GUEST_CPUS={POSSIBLE_CPUS}");
     for step in steps {
         let _ = writeln!(text, "echo '@@begin {}'\n{}\necho \"@@end $?\"", step.name, step.command);
     }

@@ -72,9 +72,18 @@ impl Sensor {
         let seen = self.give(slot, target)?;
         self.maps.track(target.incarnation, slot)?;
         if let Err(error) = self.maps.expect(&self.root.whole(&target.cgroup), slot) {
-            tracing::debug!("{error:#}: it is noticed only at a look when it is made again");
+            self.tell_unplaced(target, &error);
         }
         Ok(self.open(slot, target, seen))
+    }
+
+    /// The kernel programs do not know where it is: they put no cgroup that is made there into its slot. Tried again at every look,
+    /// and told once.
+    pub(super) fn tell_unplaced(&mut self, target: &Target, error: &anyhow::Error) {
+        if self.unplaced.insert(target.cgroup.clone()) {
+            let cgroup = &target.cgroup;
+            tracing::warn!("{cgroup}: {error:#}: what runs in it before the guard looks is not counted");
+        }
     }
 
     /// What the slot has now is nobody's any more.

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -22,6 +23,14 @@ use crate::{Sandbox, program::program, wait_until};
 
 /// Long enough for any machine: what takes longer is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program for the orchestrator "command": a shell script; its path.
+pub fn script(dir: &Path, name: &str, text: &str) -> anyhow::Result<String> {
+    let path = dir.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+    Ok(path.display().to_string())
+}
 
 /// The cgroups with their processes, and the directory of configuration, journal and pause file.
 pub struct Guarded {
@@ -50,13 +59,23 @@ impl Guarded {
         on_term: &str,
         orchestrator: impl FnOnce(&Path, &Path) -> anyhow::Result<String>,
     ) -> anyhow::Result<Self> {
+        Self::in_mode("rollback", victim, on_term, orchestrator)
+    }
+
+    /// The same, where the guard may go as far as `mode`.
+    pub fn in_mode(
+        mode: &str,
+        victim: &str,
+        on_term: &str,
+        orchestrator: impl FnOnce(&Path, &Path) -> anyhow::Result<String>,
+    ) -> anyhow::Result<Self> {
         let sandbox = Sandbox::new()?;
         let dir = tempfile::tempdir()?;
         let (stable, canary) = (sandbox.cgroup("stable")?, sandbox.cgroup("canary")?);
         let orchestrator = orchestrator(dir.path(), &sandbox.root.dir(&canary))?;
         let text = format!(
             "window = \"100ms\"\njournal = \"{dir}/journal.db\"\npause_file = \"{dir}/pause\"\napi.socket = \"{dir}/canary.sock\"\n\
-             [[deployment]]\nname = \"test\"\nmode = \"rollback\"\n{orchestrator}\n\
+             [[deployment]]\nname = \"test\"\nmode = \"{mode}\"\n{orchestrator}\n\
              budget = {{ per_hour = 60, cooldown = \"0s\" }}\n\
              stable = {{ cgroup = \"{stable}\" }}\ncanary = {{ cgroup = \"{canary}\" }}\n",
             dir = dir.path().display()
@@ -77,6 +96,18 @@ impl Guarded {
     /// From now on the canary's children crash.
     pub fn crash(&self) -> anyhow::Result<()> {
         fs::write(self.file("crash"), "").context("tell the victim to crash its children")
+    }
+
+    /// Decisions for which the orchestrator was called.
+    pub fn calls(&self) -> usize {
+        self.stages().iter().filter(|stages| stages.contains(&Stage::Applying)).count()
+    }
+
+    /// What the newest decision says of a stage that it has come to.
+    pub fn detail(&self, stage: Stage) -> String {
+        let newest = self.history().into_iter().next();
+        let told = newest.and_then(|entry| entry.stages.into_iter().find(|s| s.stage == stage));
+        told.map(|s| s.detail).unwrap_or_default()
     }
 
     /// SIGTERMs that reached the canary's process.

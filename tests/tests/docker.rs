@@ -13,10 +13,11 @@ use canary_user::{
     journal::HistoryEntry,
 };
 
-/// Ends on SIGTERM; its children crash once it is told so, and where it is fragile it ends with them; a broken one crashes at once.
+/// Ends on SIGTERM; its children crash once it is told so, and where it is fragile it ends with them, or some time later; a broken
+/// one crashes at once.
 const SERVICE: &str = "trap 'echo TERM >> /shared/terms; exit 0' TERM; touch /shared/ready; \
                        [ -n \"$BROKEN\" ] && { sh -c 'kill -SEGV $$'; exit 139; }; \
-                       while :; do [ -e /shared/crash ] && sh -c 'kill -SEGV $$'; [ -e /shared/crash ] && [ -n \"$FRAGILE\" ] && exit 139; sleep 0.1; done";
+                       while :; do [ -e /shared/crash ] && sh -c 'kill -SEGV $$'; [ -e /shared/crash ] && [ -n \"$FRAGILE\" ] && { sleep $FRAGILE; exit 139; }; sleep 0.1; done";
 
 struct Shop {
     engine: Engine,
@@ -62,6 +63,12 @@ impl Shop {
     fn entry(&self) -> anyhow::Result<HistoryEntry> {
         let carried_out = |e: &HistoryEntry| e.stages.iter().any(|s| s.stage == Applied);
         self.configuration.history().into_iter().find(carried_out).context("a decision was carried out")
+    }
+
+    /// Decisions for which the orchestrator was called.
+    fn carried_out(&self) -> usize {
+        let called = |e: &HistoryEntry| e.stages.iter().any(|s| s.stage == Applying);
+        self.configuration.history().iter().filter(|e| called(e)).count()
     }
 
     fn crash(&self) -> anyhow::Result<()> {
@@ -111,11 +118,58 @@ fn a_canary_of_podman_that_crashes_is_stopped_for_good_and_its_return_is_noticed
 #[test]
 fn a_canary_that_docker_starts_again_after_each_crash_is_stopped() -> anyhow::Result<()> {
     let test = "a_canary_that_docker_starts_again_after_each_crash_is_stopped";
-    let options = ["--restart", "always", "--env", "FRAGILE=1"];
+    let options = ["--restart", "always", "--env", "FRAGILE=0"];
     let Some(shop) = Shop::open(Engine::Docker, test, &options)? else { return Ok(()) };
     shop.crash()?;
     shop.until(Verified, "")?;
     assert_eq!(shop.inspect("shop-v2", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}")?, "false no");
+    assert_eq!(shop.inspect("shop-v1", "{{.State.Running}}")?, "true");
+    Ok(())
+}
+
+/// Podman starts it again in the moment in which it has ended, and heeds a stop only while it runs.
+#[test]
+fn a_canary_that_podman_starts_again_after_each_crash_is_stopped() -> anyhow::Result<()> {
+    let test = "a_canary_that_podman_starts_again_after_each_crash_is_stopped";
+    let options = ["--restart", "always", "--env", "FRAGILE=1"];
+    let Some(mut shop) = Shop::open(Engine::Podman, test, &options)? else { return Ok(()) };
+    shop.crash()?;
+    shop.until(Verified, "")?;
+    let life = shop.inspect("shop-v2", "{{.RestartCount}} {{.State.StartedAt}}")?;
+    for _ in 0..30 {
+        shop.guard.next_window()?;
+    }
+    assert_eq!(shop.inspect("shop-v2", "{{.RestartCount}} {{.State.StartedAt}}")?, life, "it stays down");
+    assert_eq!(shop.inspect("shop-v2", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}")?, "false always");
+    assert_eq!(shop.inspect("shop-v1", "{{.State.Running}}")?, "true");
+    assert_eq!(shop.carried_out(), 1);
+    let steps = shop.entry()?.plan.steps;
+    assert!(steps[0].ends_with("; again while its policy starts it, for up to 1m"), "{steps:?}");
+    Ok(())
+}
+
+/// It is there for milliseconds: whether a stop falls into one of them is luck. Either way it is called once, and how it ended is
+/// told.
+#[test]
+fn a_canary_of_podman_that_crashes_at_every_start_is_stopped_or_said_not_to_be() -> anyhow::Result<()> {
+    let test = "a_canary_of_podman_that_crashes_at_every_start_is_stopped_or_said_not_to_be";
+    let Some(mut shop) = Shop::open(Engine::Podman, test, &["--restart", "always", "--env", "BROKEN=1"])? else {
+        return Ok(());
+    };
+    let told = |stage: Stage| {
+        let all = shop.configuration.history();
+        all.into_iter().flat_map(|e| e.stages).find(|s| s.stage == stage).map(|s| s.detail)
+    };
+    let ended = wait_until("the action ends", 3 * PATIENCE, || told(Verified).or(told(Failed)).is_some());
+    ended.with_context(|| format!("{:#?}\n{}", shop.configuration.history(), shop.guard.said()))?;
+    match told(Failed) {
+        None => assert!(shop.inspect("shop-v2", "{{.State.Running}}")? == "false"),
+        Some(why) => assert!(why.contains("Podman goes on starting shop-v2 by its restart policy"), "{why}"),
+    }
+    for _ in 0..30 {
+        shop.guard.next_window()?;
+    }
+    assert_eq!(shop.carried_out(), 1);
     assert_eq!(shop.inspect("shop-v1", "{{.State.Running}}")?, "true");
     Ok(())
 }

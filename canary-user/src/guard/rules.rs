@@ -85,6 +85,12 @@ impl Guard {
             self.left.remove(before);
             self.acted.remove(before);
             self.leave(std::slice::from_ref(target));
+            // Limits stay over a restart, and so does what was told of it.
+            if self.quarantined.remove(before) {
+                self.quarantined.insert(target.clone());
+            }
+            let told = self.told.iter_mut().flat_map(|told| &mut told.canary);
+            told.filter(|told| *told == before).for_each(|told| *told = target.clone());
         }
         came_back
     }

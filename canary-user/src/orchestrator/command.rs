@@ -193,7 +193,9 @@ fn tail(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let text = text.trim();
     let from = text.ceil_char_boundary(text.len().saturating_sub(LONGEST_QUOTE_BYTES));
-    if text.is_empty() { String::new() } else { format!(": {}", text[from..].replace('\n', " / ")) }
+    // It ends up in terminals, which would obey what else it holds.
+    let quote = text[from..].replace('\n', " / ").replace(char::is_control, " ");
+    if text.is_empty() { String::new() } else { format!(": {quote}") }
 }
 
 #[cfg(test)]

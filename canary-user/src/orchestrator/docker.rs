@@ -2,11 +2,13 @@
 //!
 //! Goes in: a decision on targets that are containers. Rollback: the stable sibling is started where none runs, and only once it
 //! has settled the canary is stopped. Drain: the canary is stopped while a healthy stable sibling runs. Before it is stopped
-//! its restart policy is set to `no` (Docker only). Refused: what would be deleted by the stop, and what somebody else looks after.
+//! its restart policy is set to `no`; with Podman, which cannot do that, it is stopped until it stays down. Refused: what would
+//! be deleted by the stop, and what somebody else looks after.
 //!
 //! Before the first change every step is worked out anew and has to be what the plan in the journal says.
 
 pub mod container;
+mod podman;
 
 use std::{
     fmt,
@@ -49,13 +51,14 @@ pub struct Docker {
     last_look: LastLook,
 }
 
-/// One thing to do. Containers are named by their ids: a name may come to mean another.
+/// One thing to do. Containers are named by their ids: a name may come to mean another. `insist`: until it stays down, where its
+/// restart policy goes on starting it.
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
     Start { name: String, id: String },
     Settle { name: String, id: String, settle: Duration },
     NoRestart { name: String, id: String },
-    Stop { name: String, decided_on: Identity, grace: Duration },
+    Stop { name: String, decided_on: Identity, grace: Duration, insist: bool },
 }
 
 /// What [`Docker::go_back`] needs.
@@ -107,13 +110,14 @@ impl Docker {
             if let Some(why) = now.obstacle(decided_on) {
                 return Err(Error::Refused(why));
             }
-            // Podman keeps stopped what was stopped by somebody, and has no way to change a policy.
+            // Podman keeps stopped what was stopped by somebody while it ran, and has no way to change a policy.
+            let insist = api.is_podman && now.restarts().is_some();
             if let Some(policy) = now.restarts().filter(|_| !api.is_podman) {
                 undo.restart_policies.push((id.to_owned(), policy));
                 steps.push(Step::NoRestart { name: now.name.clone(), id: id.to_owned() });
             }
             undo.start.push(id.to_owned());
-            steps.push(Step::Stop { name: now.name, decided_on: decided_on.clone(), grace: self.grace });
+            steps.push(Step::Stop { name: now.name, decided_on: decided_on.clone(), grace: self.grace, insist });
         }
         Ok((steps, undo))
     }
@@ -201,7 +205,8 @@ impl Docker {
                 None => said.push(format!("{name} is gone")),
                 Some(now) if now.is_running() || now.is_restarting() => {
                     let again = if now.run() == **run { "" } else { ", started again since the decision" };
-                    return Ok(Found { state: State::NotInEffect, detail: format!("{now}{again}") });
+                    let more = if now.is_restarting() { ", and its restart policy may start it again" } else { "" };
+                    return Ok(Found { state: State::NotInEffect, detail: format!("{now}{again}{more}") });
                 }
                 Some(now) => said.push(now.to_string()),
             }
@@ -259,6 +264,7 @@ impl Step {
         match self {
             Step::Start { .. } | Step::NoRestart { .. } => MARGIN,
             Step::Settle { settle, .. } => *settle + MARGIN,
+            Step::Stop { grace, insist: true, .. } => 2 * *grace + podman::INSISTS_FOR + MARGIN,
             Step::Stop { grace, .. } => *grace + MARGIN,
         }
     }
@@ -282,22 +288,30 @@ impl Step {
                 let name = Some(bollard::models::RestartPolicyNameEnum::NO);
                 restart_policy(api, id, RestartPolicy { name, maximum_retry_count: None }).await
             }
-            Step::Stop { decided_on, name, grace } => {
-                let id = container::id_of(&decided_on.run);
-                match api.container(id).await? {
-                    Some(now) if now.is_run_of(decided_on) => {}
-                    _ => {
-                        return Err(Error::refused(format!(
-                            "{name} was started again or removed just now: it is not touched"
-                        )));
-                    }
-                }
-                let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
-                let options = StopContainerOptionsBuilder::new().t(seconds).build();
-                api.client.stop_container(id, Some(options)).await.map_err(|e| answered("stop", name, e))
+            Step::Stop { decided_on, name, grace, insist: true } => {
+                podman::stop_for_good(api, name, decided_on, *grace).await
+            }
+            Step::Stop { decided_on, name, grace, insist: false } => {
+                still(api, name, decided_on).await?;
+                stop(api, name, decided_on, *grace).await
             }
         }
     }
+}
+
+/// The container, where it is the one that was decided on.
+async fn still(api: &Api, name: &str, decided_on: &Identity) -> Result<Container, Error> {
+    match api.container(container::id_of(&decided_on.run)).await? {
+        Some(now) if now.is_run_of(decided_on) => Ok(now),
+        _ => Err(Error::refused(format!("{name} was started again or removed just now: it is not touched"))),
+    }
+}
+
+async fn stop(api: &Api, name: &str, decided_on: &Identity, grace: Duration) -> Result<(), Error> {
+    let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+    let options = StopContainerOptionsBuilder::new().t(seconds).build();
+    let id = container::id_of(&decided_on.run);
+    api.client.stop_container(id, Some(options)).await.map_err(|e| answered("stop", name, e))
 }
 
 /// Waits until a container has been up, and healthy where it says so, for `settle` without having been restarted.
@@ -332,13 +346,19 @@ impl fmt::Display for Step {
                 )
             }
             Step::NoRestart { name, id } => write!(f, "set the restart policy of {name} ({}) to no", short(id)),
-            Step::Stop { name, decided_on: Identity { run, .. }, grace } => write!(
-                f,
-                "stop container {name} ({}), if it still runs since {} or was restarted by its policy; killed after {}",
-                short(container::id_of(run)),
-                container::started_of(run),
-                time(*grace)
-            ),
+            Step::Stop { name, decided_on: Identity { run, .. }, grace, insist } => {
+                write!(
+                    f,
+                    "stop container {name} ({}), if it still runs since {} or was restarted by its policy; killed after {}",
+                    short(container::id_of(run)),
+                    container::started_of(run),
+                    time(*grace)
+                )?;
+                match insist {
+                    true => write!(f, "; again while its policy starts it, for up to {}", time(podman::INSISTS_FOR)),
+                    false => Ok(()),
+                }
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ impl Orchestrator for DryRun {
                 format!("would {verb} {} {} in {} (incarnation {})", t.deployment, t.version, t.cgroup, t.incarnation)
             })
             .collect();
-        let inverse = Some("nothing to undo: a dry run changes nothing".into());
+        let inverse = Some(way_back(decision));
         Box::pin(async { Ok(Plan { orchestrator: NAME.into(), steps, inverse, ..Plan::default() }) })
     }
 
@@ -48,7 +48,75 @@ impl Orchestrator for DryRun {
         Box::pin(async { Ok(Found { state: State::NotInEffect, detail }) })
     }
 
-    fn undo<'a>(&'a self, _decision: &'a Decision, _plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async { Err(Error::refused("a dry run changed nothing: there is nothing to undo")) })
+    fn undo<'a>(&'a self, decision: &'a Decision, _plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
+        let why = format!("there is nothing to undo: {}", way_back(decision));
+        Box::pin(async { Err(Error::refused(why)) })
+    }
+}
+
+/// What an undo would do, had anything been done.
+fn way_back(decision: &Decision) -> String {
+    let verb = match decision.action {
+        Action::Hold => "no longer hold",
+        Action::Quarantine => "give its resources back to",
+        Action::Drain | Action::Rollback => "start again",
+        Action::Promote => "take back the promotion of",
+    };
+    let canary = decision.canary.iter().map(|t| format!("{} {} in {}", t.deployment, t.version, t.cgroup));
+    let canary: Vec<String> = canary.collect();
+    format!("a dry run changes nothing; an undo would {verb} {}", canary.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::targets::{Role, Target};
+
+    fn decision(action: Action) -> Decision {
+        let canary = |cgroup: &str| Target {
+            deployment: "shop".into(),
+            role: Role::Canary,
+            version: "v2".into(),
+            cgroup: cgroup.into(),
+            incarnation: 7,
+            identity: None,
+        };
+        Decision {
+            id: "shop-1".into(),
+            deployment: "shop".into(),
+            unix_ms: 0,
+            window: 0,
+            action,
+            reason: String::new(),
+            recommendation: None,
+            gates: Vec::new(),
+            canary: vec![canary("/shop/a"), canary("/shop/b")],
+            stable: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn each_action_is_described_with_its_way_back() {
+        for (action, step, undo) in [
+            (Action::Hold, "would hold shop v2 in /shop/a (incarnation 7)", "no longer hold"),
+            (
+                Action::Quarantine,
+                "would take resources from shop v2 in /shop/a (incarnation 7)",
+                "give its resources back to",
+            ),
+            (Action::Drain, "would drain and stop shop v2 in /shop/a (incarnation 7)", "start again"),
+            (Action::Rollback, "would roll back shop v2 in /shop/a (incarnation 7)", "start again"),
+            (Action::Promote, "would promote shop v2 in /shop/a (incarnation 7)", "take back the promotion of"),
+        ] {
+            let decision = decision(action);
+            let plan = DryRun.describe(&decision).await.expect("a plan");
+            assert_eq!((plan.steps.len(), plan.steps[0].as_str()), (2, step));
+            let words =
+                format!("a dry run changes nothing; an undo would {undo} shop v2 in /shop/a, shop v2 in /shop/b");
+            assert_eq!(plan.inverse.as_deref(), Some(words.as_str()));
+            assert_eq!(plan.undo, None, "the guard has nothing to apply");
+            let error = DryRun.undo(&decision, &plan).await.expect_err("nothing was done");
+            assert!(matches!(&error, Error::Refused(why) if why.ends_with(&words)), "{error}");
+        }
     }
 }

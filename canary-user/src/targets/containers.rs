@@ -56,11 +56,11 @@ async fn look(
     let api = Api::open(&config.docker_socket, ANSWER).await?;
     for (deployment, role, selector) in wanted {
         let mut instances = Vec::new();
-        for container in api.select(selector, false).await? {
+        // Podman does not list one among those that run while it is between two of its lives.
+        for container in api.select(selector, api.is_podman).await? {
             let run = container.run();
             if container.is_restarting() {
-                // Docker counts the next life already.
-                let restarts = container.restart_count().and_then(|n| n.checked_sub(1));
+                let restarts = container.restart_count_before();
                 if let Some(cgroup) = next_place(&container.id, places) {
                     let identity = Identity { name: container.name.into(), run: run.into(), restarts };
                     instances.push(Instance { cgroup, incarnation: None, identity });

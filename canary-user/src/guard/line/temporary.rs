@@ -72,7 +72,9 @@ impl Line {
         let has = |stage| stages.iter().any(|s: &StageEntry| s.stage == stage);
         let id = &decision.id;
         if !has(Stage::Applying) {
-            return Err(format!("{id} was not carried out: there is nothing to undo"));
+            let why = format!("{id} was not carried out: there is nothing to undo");
+            let way = plan.inverse.filter(|_| plan.orchestrator == dry_run::NAME);
+            return Err(way.map_or(why.clone(), |way| format!("{why}; {way}")));
         }
         if has(Stage::Undone) {
             return Err(format!("{id} is undone already"));

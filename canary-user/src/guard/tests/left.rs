@@ -1,13 +1,13 @@
 //! What the guard leaves alone: canaries that somebody brought back, whatever becomes of them, and what is not its to decide.
 
 use super::{
-    busy,
+    UNIX_MS, busy, facts_after,
     rig::{Behaviour, Rig},
-    stopped, target,
+    stopped, target, verdict,
 };
 use crate::{
     control::Command,
-    guard::{Action, Stage},
+    guard::{Action, Facts, Guard, Mode, Stage},
     judge::{HardFact, Outcome},
     orchestrator::State,
     targets::{Identity, Role, Target},
@@ -130,6 +130,54 @@ async fn what_asks_for_more_than_the_quarantine_that_was_done_is_told_once() {
     assert_eq!(history[0].decision.action, Action::Rollback);
     let gate = history[0].decision.blocked_by().expect("it is held back");
     assert!(gate.gate == "budget" && gate.reason.ends_with("one per rollout"), "{gate:?}");
+}
+
+/// Limits stay with a unit over its restarts.
+#[tokio::test(start_paused = true)]
+async fn the_same_is_told_of_a_quarantined_canary_that_its_manager_started_again() {
+    let mut rig = Rig::with_keys("rollback", &["checkout"], "policy = { cpu_per_work = \"quarantine\" }");
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 5, with_canary(busy(run(2, "a", 0)))).await;
+    assert_eq!(rig.applies(), 1);
+    rig.says(Outcome::Regressed, Some(HardFact::OomKill));
+    for later in [run(3, "b", 1), run(4, "c", 2)] {
+        ticks(&mut rig, 5, with_canary(busy(later))).await;
+    }
+    let history = rig.journal().history(10).expect("to read");
+    assert_eq!((history.len(), rig.applies()), (2, 1), "{:?}", rig.stages());
+    assert_eq!(history[0].decision.action, Action::Rollback);
+    let gate = history[0].decision.blocked_by().expect("it is held back");
+    assert!(gate.gate == "budget" && gate.reason.ends_with("one per rollout"), "{gate:?}");
+}
+
+/// Also where it does not die of what condemns it.
+#[test]
+fn a_quarantined_canary_is_followed_over_its_managers_restarts() {
+    let mut guard = Guard::new("checkout".into());
+    let mut told = Vec::new();
+    let mut window = 20;
+    for (mode, canary) in [
+        (Mode::Quarantine, run(2, "a", 0)),
+        (Mode::Quarantine, run(3, "b", 1)),
+        (Mode::Rollback, run(3, "b", 1)),
+        (Mode::Rollback, run(4, "c", 2)),
+    ] {
+        for _ in 0..3 {
+            let v = verdict(Outcome::Regressed, window);
+            let samples = with_canary(busy(canary.clone()));
+            let acted_on = (!told.is_empty()).then(|| "checkout-1".to_owned());
+            let facts = Facts { mode, acted_on, ..facts_after(21, &samples, &v) };
+            guard.observe(&v, &facts.canary);
+            if let Some(decision) = guard.decide(&v, &facts, UNIX_MS + 1000 * window) {
+                if decision.action == Action::Quarantine {
+                    guard.leave(&decision.canary);
+                }
+                told.push((window, decision.action, decision.blocked_by().map(|gate| gate.gate.clone())));
+            }
+            window += 1;
+        }
+    }
+    assert_eq!(told, [(21, Action::Quarantine, None), (26, Action::Rollback, Some("budget".to_owned()))]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use super::{
     stopped, target,
 };
 use crate::{
+    control::Command,
     guard::{
         Stage::{self, *},
         incarnation_below,
@@ -86,6 +87,10 @@ async fn a_dry_run_ends_with_its_plan() {
         rig.last_detail(),
         "dry run, nothing was done: would roll back checkout v2 in /checkout/v2 (incarnation 2)"
     );
+    let id = rig.journal().history(1).unwrap().remove(0).decision.id;
+    let refusal = rig.ask(Command::Undo { id: id.clone() }).await.unwrap_err();
+    let way = "a dry run changes nothing; an undo would start again checkout v2 in /checkout/v2";
+    assert_eq!(refusal.error, format!("{id} was not carried out: there is nothing to undo; {way}"));
 }
 
 #[tokio::test(start_paused = true)]

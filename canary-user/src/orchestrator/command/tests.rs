@@ -78,6 +78,14 @@ async fn a_refusal_and_a_failure_are_told_apart_with_what_was_said() {
         Err(Error::Failed(e)) if e.to_string().contains(": half / way")));
 }
 
+#[test]
+fn what_is_quoted_is_text_on_one_line() {
+    assert_eq!(tail(b" \n"), "");
+    assert_eq!(tail(b"half\nway \xff\x1b[2J\0!\n"), ": half / way \u{fffd} [2J !");
+    let long = "ä".repeat(LONGEST_QUOTE_BYTES);
+    assert_eq!(tail(long.as_bytes()), format!(": {}", "ä".repeat(LONGEST_QUOTE_BYTES / 2)));
+}
+
 #[tokio::test]
 async fn one_that_hangs_is_killed_with_all_it_started() {
     let bed = Bed::new();

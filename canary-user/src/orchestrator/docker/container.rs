@@ -9,7 +9,9 @@ use bollard::{
     models::{ContainerInspectResponse, HealthStatusEnum, RestartPolicy, RestartPolicyNameEnum},
     query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder},
 };
+use serde::Deserialize;
 
+use super::podman::Podman;
 use crate::{config::Selector, targets::Identity};
 
 /// A client of one daemon.
@@ -17,6 +19,16 @@ pub struct Api {
     pub client: Client,
     /// It is Podman, which answers Docker's calls: not all of them alike.
     pub is_podman: bool,
+    podman: Podman,
+}
+
+/// A container in the daemon's list.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Listed {
+    id: Option<String>,
+    names: Option<Vec<String>>,
+    image: Option<String>,
 }
 
 /// A container at one moment.
@@ -24,6 +36,8 @@ pub struct Container {
     pub id: String,
     pub name: String,
     inspected: ContainerInspectResponse,
+    /// It has ended, and Podman's cleanup has not come to it yet.
+    awaits_cleanup: bool,
 }
 
 impl Api {
@@ -41,30 +55,49 @@ impl Api {
         let (client, version) = opened
             .with_context(|| format!("reach Docker at {path}: is it there, and may the guard use its socket?"))?;
         let is_podman = version.components.iter().flatten().any(|component| component.name == "Podman Engine");
-        Ok(Self { client, is_podman })
+        let podman = Podman { socket: path.into(), answer };
+        Ok(Self { client, is_podman, podman })
     }
 
     /// `None` where there is none.
     pub async fn container(&self, id: &str) -> anyhow::Result<Option<Container>> {
+        let found = if self.is_podman { self.podman.inspect(id).await? } else { self.inspect(id).await? };
+        Ok(found.map(|(inspected, awaits_cleanup)| Container {
+            id: inspected.id.clone().unwrap_or_default(),
+            name: inspected.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned(),
+            inspected,
+            awaits_cleanup,
+        }))
+    }
+
+    async fn inspect(&self, id: &str) -> anyhow::Result<Option<(ContainerInspectResponse, bool)>> {
         match self.client.inspect_container(id, None::<InspectContainerOptions>).await {
-            Ok(inspected) => Ok(Some(Container {
-                id: inspected.id.clone().unwrap_or_default(),
-                name: inspected.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned(),
-                inspected,
-            })),
+            Ok(inspected) => Ok(Some((inspected, false))),
             Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("ask Docker about container {id}")),
         }
     }
 
-    /// The containers that are selected; `all` = also those that do not run.
-    pub async fn select(&self, selector: &Selector, all: bool) -> anyhow::Result<Vec<Container>> {
+    async fn list(&self, all: bool, label: Option<&str>) -> anyhow::Result<Vec<Listed>> {
         let mut options = ListContainersOptionsBuilder::new().all(all);
-        if let Selector::Label(label) = selector {
-            options = options.filters(&HashMap::from([("label", vec![label.as_str()])]));
+        if let Some(label) = label {
+            options = options.filters(&HashMap::from([("label", vec![label])]));
         }
         let listed =
             self.client.list_containers(Some(options.build())).await.context("ask Docker for its containers")?;
+        Ok(listed.into_iter().map(|c| Listed { id: c.id, names: c.names, image: c.image }).collect())
+    }
+
+    /// The containers that are selected; `all` = also those that do not run.
+    pub async fn select(&self, selector: &Selector, all: bool) -> anyhow::Result<Vec<Container>> {
+        let label = match selector {
+            Selector::Label(label) => Some(label.as_str()),
+            _ => None,
+        };
+        let listed = match self.is_podman {
+            true => self.podman.list(all, label).await?,
+            false => self.list(all, label).await?,
+        };
         let mut found = Vec::new();
         for summary in listed {
             let mut names = summary.names.iter().flatten().map(|n| n.trim_start_matches('/'));
@@ -113,8 +146,10 @@ impl Container {
         self.state().and_then(|s| s.running).unwrap_or_default() && !self.is_restarting()
     }
 
+    /// It has ended and its restart policy will start it. With Podman it may, until its cleanup has said that it does not.
     pub fn is_restarting(&self) -> bool {
-        self.state().and_then(|s| s.restarting).unwrap_or_default()
+        let is_said_to = self.state().and_then(|s| s.restarting).unwrap_or_default();
+        is_said_to || (self.awaits_cleanup && self.restarts().is_some())
     }
 
     fn health(&self) -> Option<HealthStatusEnum> {
@@ -141,6 +176,12 @@ impl Container {
     /// container/container.go).
     pub fn restart_count(&self) -> Option<u64> {
         self.inspected.restart_count.and_then(|n| u64::try_from(n).ok())
+    }
+
+    /// The same for the life that has ended, of one that is restarting: Docker counts the next one already.
+    pub fn restart_count_before(&self) -> Option<u64> {
+        let counted = u64::from(!self.awaits_cleanup);
+        self.restart_count().and_then(|n| n.checked_sub(counted))
     }
 
     /// Whether it is the run that was decided on, or what its restart policy has made of it since.

@@ -2,6 +2,8 @@
 
 mod slots;
 
+pub use slots::Occupancy;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},

@@ -15,7 +15,7 @@ mod stretches;
 mod table;
 mod trial;
 
-use std::{process::ExitCode, thread, time::Instant};
+use std::{io, process::ExitCode, thread, time::Instant};
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -71,7 +71,7 @@ Exit codes: 0 every figure holds, 1 one falls short, 2 wrong usage. The same see
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
     if options.stdin {
-        stdin::serve()?;
+        stdin::serve(&mut io::stdin().lock(), &mut io::stdout().lock())?;
         return Ok(ExitCode::SUCCESS);
     }
     let report = if options.check { check(options.seed)? } else { measure(&options)? };

@@ -10,7 +10,7 @@ use std::{
 use canary_e2e::{Sandbox, bpf::Held, kernel_available, wait_until};
 use canary_user::{
     targets::{Role, Target},
-    telemetry::{Options, Sensor},
+    telemetry::{Occupancy, Options, Sensor},
 };
 
 /// A hundred a second, for six seconds here; a minute with `CANARY_CHURN_SECONDS=60`.
@@ -25,6 +25,8 @@ fn cgroups_that_come_and_go_leave_nothing_behind() -> anyhow::Result<()> {
     let sandbox = Sandbox::new()?;
     let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
     let held = Held::by(std::process::id());
+    let empty = sensor.occupancy()?;
+    assert_eq!((empty.cgroups, empty.places), (0, 0));
     let mut alive: Vec<Target> = Vec::new();
     // Those in which something ran.
     let mut used: BTreeSet<u64> = BTreeSet::new();
@@ -50,7 +52,7 @@ fn cgroups_that_come_and_go_leave_nothing_behind() -> anyhow::Result<()> {
         made += 1;
         if made.is_multiple_of(50) {
             let tick = sensor.tick();
-            assert_eq!(tick.quality.lost_events, 0);
+            assert_eq!((tick.quality.lost_events, tick.quality.targets_without_slot), (0, 0));
             for sample in &tick.samples {
                 // Only how one ended whose cgroup is gone.
                 let Some(cpu) = &sample.cpu else {
@@ -68,7 +70,20 @@ fn cgroups_that_come_and_go_leave_nothing_behind() -> anyhow::Result<()> {
     assert!(made > 100, "{made}");
     sensor.follow(&[]);
     sensor.tick();
-    assert_eq!(sensor.tick().samples.len(), 0);
+    let tick = sensor.tick();
+    assert_eq!((tick.samples.len(), tick.quality.targets_without_slot), (0, 0));
+    // Those that were removed may come back: each keeps its place and its slot, and there is one for each path, however often
+    // it was made.
+    let waiting = Occupancy { cgroups: 0, places: ALIVE, free_slots: empty.free_slots - ALIVE };
+    assert_eq!(sensor.occupancy()?, waiting);
+    // They come once more, and are given up while they are there: nobody is waited for.
+    let paths = (0..2 * ALIVE).map(|i| sandbox.cgroup(&format!("c-{i}"))).collect::<anyhow::Result<Vec<_>>>()?;
+    let all = paths.iter().map(|p| sandbox.target(p, Role::Stable)).collect::<anyhow::Result<Vec<_>>>()?;
+    sensor.follow(&all);
+    let followed = Occupancy { cgroups: all.len(), places: all.len(), free_slots: empty.free_slots - all.len() };
+    assert_eq!(sensor.occupancy()?, followed);
+    sensor.follow(&[]);
+    assert_eq!(sensor.occupancy()?, empty, "something is left for a cgroup that is not followed");
     let left = Held::by(std::process::id());
     assert_eq!(left.links.len(), held.links.len(), "a link is left for a cgroup that is gone");
     Ok(())

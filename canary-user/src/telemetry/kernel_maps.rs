@@ -157,6 +157,13 @@ impl KernelMaps {
         }
     }
 
+    /// How many cgroups and how many places the kernel programs know.
+    pub fn entries(&self) -> anyhow::Result<(usize, usize)> {
+        let cgroups = self.cgroups.keys().try_fold(0, |n, key| key.map(|_| n + 1)).context("count the cgroups")?;
+        let places = self.places.keys().try_fold(0, |n, key| key.map(|_| n + 1)).context("count the places")?;
+        Ok((cgroups, places))
+    }
+
     /// The cgroups that the kernel programs have put into slots since the last call.
     pub fn remade(&mut self) -> Vec<Remade> {
         let mut remade = Vec::new();

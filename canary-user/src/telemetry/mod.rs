@@ -31,4 +31,4 @@ mod tracked;
 pub use clocks::monotonic_ns;
 pub use own::{HookCost, OwnCost};
 pub use sample::*;
-pub use sensor::{Options, Sensor};
+pub use sensor::{Occupancy, Options, Sensor};

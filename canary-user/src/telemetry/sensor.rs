@@ -2,6 +2,8 @@
 
 mod slots;
 
+pub use slots::Occupancy;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
@@ -140,7 +142,13 @@ impl Sensor {
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .load(OBJECT)
             .context("load the kernel programs")?;
-        let logger = if options.kernel_debug { aya_log::EbpfLogger::init(&mut ebpf).ok() } else { None };
+        let logger = match options.kernel_debug.then(|| aya_log::EbpfLogger::init(&mut ebpf)).transpose() {
+            Ok(logger) => logger,
+            Err(error) => {
+                tracing::warn!("the kernel programs' debug lines do not reach the log: {error}");
+                None
+            }
+        };
         let mut maps = KernelMaps::take(&mut ebpf, cpus)?;
         maps.set(Settings { generation: 1, ..Settings::default() })?;
         let live = hooks::attach(&mut ebpf, btf.as_ref(), &options.disabled_hooks);

@@ -18,7 +18,26 @@ use crate::{
     },
 };
 
+/// How full the tables are. What is kept by slot is in arrays: it is left over where the slot is not free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Cgroups that are counted in a slot.
+    pub cgroups: usize,
+    /// Paths at which a cgroup that is made is counted from its first moment on.
+    pub places: usize,
+    pub free_slots: usize,
+}
+
 impl Sensor {
+    /// What targets that are gone must not add up in.
+    ///
+    /// # Errors
+    /// Where the kernel does not let its tables be read.
+    pub fn occupancy(&self) -> anyhow::Result<Occupancy> {
+        let (cgroups, places) = self.maps.entries()?;
+        Ok(Occupancy { cgroups, places, free_slots: self.free_slots.len() })
+    }
+
     pub(super) fn track(&mut self, target: &Target) -> anyhow::Result<()> {
         let tracked = match self.returning.take(target) {
             Some(before) => self.take_up(target, before)?,

@@ -1,0 +1,181 @@
+//! The demo on processes of its own, each scenario from its command line to its exit code.
+//!
+//! A scenario takes up to a minute and a half: `CANARY_DEMO_SCENARIOS=cpu,oom` runs these only. `CANARY_DEMO_ROUNDS=5` runs
+//! `cpu` five times more, for the median of how long it takes.
+
+use std::{
+    process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, ensure};
+use canary_demo::scenario::Scenario;
+use canary_e2e::{kernel_available, program::program};
+use clap::ValueEnum as _;
+use serde_json::{Value, json};
+
+/// Two demos at a time would be each other's noisy neighbour.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Exit code and last line of a demo.
+fn demo(scenario: Scenario, options: &[&str]) -> anyhow::Result<(Option<i32>, Value)> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let ended = Command::new(program("canary-demo")?)
+        .args(["run", "--orchestrator", "process", "--output", "json", "--scenario", &scenario.name()])
+        .args(options)
+        .stdin(Stdio::null())
+        .output()?;
+    let said = String::from_utf8(ended.stdout)?;
+    let last = said.lines().last().with_context(|| String::from_utf8_lossy(&ended.stderr).into_owned())?;
+    let summary: Value = serde_json::from_str(last).with_context(|| last.to_owned())?;
+    ensure!(summary["type"] == "summary" && summary["scenario"] == scenario.name(), "{summary}");
+    Ok((ended.status.code(), summary))
+}
+
+/// Whether the scenario can and is to be run; prints why not otherwise.
+fn asked_for(test: &str, scenario: Scenario) -> anyhow::Result<bool> {
+    if !kernel_available(test) {
+        return Ok(false);
+    }
+    let Ok(list) = std::env::var("CANARY_DEMO_SCENARIOS") else { return Ok(true) };
+    let names: Vec<&str> = list.split(',').map(str::trim).collect();
+    for name in &names {
+        // A name that is mistyped would leave all of them out.
+        ensure!(Scenario::from_str(name, false).is_ok(), "CANARY_DEMO_SCENARIOS={list}: there is no scenario {name:?}");
+    }
+    let asked = names.contains(&scenario.name().as_str());
+    if !asked {
+        println!("SKIP {test}: CANARY_DEMO_SCENARIOS={list} leaves {} out", scenario.name());
+    }
+    Ok(asked)
+}
+
+/// The canary goes, by one rollback that is carried out and seen in effect.
+fn rolled_back(scenario: Scenario, options: &[&str]) -> anyhow::Result<Value> {
+    let (code, summary) = demo(scenario, options)?;
+    assert_eq!((code, &summary["as_expected"]), (Some(0), &json!(true)), "{summary:#}");
+    assert_eq!((&summary["expected"], &summary["mode"]), (&json!("roll_back"), &json!("rollback")), "{summary:#}");
+    let stages = summary["decisions"].as_array().context("decisions are listed")?;
+    assert!(!stages.is_empty(), "{summary:#}");
+    for stage in stages {
+        assert_eq!((&stage["id"], &stage["action"]), (&stages[0]["id"], &json!("rollback")), "{summary:#}");
+        assert_eq!(stage["blocked_by"], Value::Null, "{summary:#}");
+    }
+    assert!(stages.iter().any(|stage| stage["stage"] == "verified"), "{summary:#}");
+    Ok(summary)
+}
+
+fn is_rolled_back(test: &str, scenario: Scenario) -> anyhow::Result<()> {
+    if asked_for(test, scenario)? {
+        rolled_back(scenario, &[])?;
+    }
+    Ok(())
+}
+
+/// What needs no statistics does not wait for them.
+fn is_rolled_back_at_once(test: &str, scenario: Scenario, cause: &str) -> anyhow::Result<()> {
+    if !asked_for(test, scenario)? {
+        return Ok(());
+    }
+    let summary = rolled_back(scenario, &[])?;
+    let windows = summary["windows_to_drain"].as_f64().with_context(|| format!("it was stopped: {summary:#}"))?;
+    println!("{test}: stopped after {windows:.1} windows");
+    assert!(windows <= 3.0, "{windows} windows: {summary:#}");
+    assert_eq!(summary["verdict"]["causes"][0]["signal"], cause, "{summary:#}");
+    Ok(())
+}
+
+/// Nothing is decided, and so nothing done. Whether the verdict is "healthy" in the end is not asked: on a busy machine it may
+/// still be inconclusive by then, which is no failure of the guard.
+fn is_left_alone(test: &str, scenario: Scenario) -> anyhow::Result<()> {
+    if !asked_for(test, scenario)? {
+        return Ok(());
+    }
+    let (code, summary) = demo(scenario, &[])?;
+    assert_eq!(summary["expected"], "stay_quiet", "{summary:#}");
+    assert_eq!(summary["decisions"], json!([]), "{summary:#}");
+    assert_ne!(summary["verdict"]["outcome"], "regressed", "{summary:#}");
+    let judged = summary["verdict"]["judged_windows"].as_u64();
+    assert!(judged.is_some_and(|windows| windows > 0), "nothing was judged: {summary:#}");
+    // The only reason for another exit code.
+    let undecided = "the canary is healthy, and the verdict is";
+    if code != Some(0) {
+        assert!(summary["result"].as_str().is_some_and(|result| result.starts_with(undecided)), "{code:?} {summary:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_canary_that_takes_more_cpu_is_rolled_back() -> anyhow::Result<()> {
+    is_rolled_back("a_canary_that_takes_more_cpu_is_rolled_back", Scenario::Cpu)
+}
+
+#[test]
+fn a_canary_that_outgrows_its_memory_limit_is_rolled_back() -> anyhow::Result<()> {
+    is_rolled_back("a_canary_that_outgrows_its_memory_limit_is_rolled_back", Scenario::Memory)
+}
+
+#[test]
+fn a_canary_that_leaks_is_rolled_back() -> anyhow::Result<()> {
+    is_rolled_back("a_canary_that_leaks_is_rolled_back", Scenario::Leak)
+}
+
+#[test]
+fn a_canary_that_sends_more_is_rolled_back() -> anyhow::Result<()> {
+    is_rolled_back("a_canary_that_sends_more_is_rolled_back", Scenario::Network)
+}
+
+#[test]
+fn a_canary_that_answers_later_is_rolled_back() -> anyhow::Result<()> {
+    is_rolled_back("a_canary_that_answers_later_is_rolled_back", Scenario::Latency)
+}
+
+#[test]
+fn a_canary_that_resets_connections_is_rolled_back() -> anyhow::Result<()> {
+    is_rolled_back("a_canary_that_resets_connections_is_rolled_back", Scenario::Errors)
+}
+
+#[test]
+fn a_canary_that_crashes_is_stopped_within_three_windows() -> anyhow::Result<()> {
+    let test = "a_canary_that_crashes_is_stopped_within_three_windows";
+    is_rolled_back_at_once(test, Scenario::Crash, "crashes")
+}
+
+#[test]
+fn a_canary_that_is_killed_for_its_memory_is_stopped_within_three_windows() -> anyhow::Result<()> {
+    let test = "a_canary_that_is_killed_for_its_memory_is_stopped_within_three_windows";
+    is_rolled_back_at_once(test, Scenario::Oom, "oom_kills")
+}
+
+#[test]
+fn a_healthy_canary_is_left_alone() -> anyhow::Result<()> {
+    is_left_alone("a_healthy_canary_is_left_alone", Scenario::Healthy)
+}
+
+#[test]
+fn a_canary_beside_a_noisy_neighbour_is_left_alone() -> anyhow::Result<()> {
+    is_left_alone("a_canary_beside_a_noisy_neighbour_is_left_alone", Scenario::NoisyNeighbour)
+}
+
+#[test]
+fn a_canary_that_takes_twice_the_cpu_is_stopped_within_40_windows() -> anyhow::Result<()> {
+    let test = "a_canary_that_takes_twice_the_cpu_is_stopped_within_40_windows";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    let Ok(rounds) = std::env::var("CANARY_DEMO_ROUNDS") else {
+        println!("SKIP {test}: it takes a minute a round; CANARY_DEMO_ROUNDS=5 runs five");
+        return Ok(());
+    };
+    let rounds: usize = rounds.parse().with_context(|| format!("CANARY_DEMO_ROUNDS={rounds} is no number"))?;
+    ensure!(rounds > 0, "CANARY_DEMO_ROUNDS=0 would show nothing");
+    let mut all_windows = Vec::new();
+    for _ in 0..rounds {
+        let summary = rolled_back(Scenario::Cpu, &["--severity", "2x"])?;
+        all_windows.push(summary["windows_to_drain"].as_f64().with_context(|| format!("stopped: {summary:#}"))?);
+    }
+    all_windows.sort_by(f64::total_cmp);
+    println!("{test}: {all_windows:.1?}");
+    assert!(all_windows[rounds / 2] <= 40.0, "{all_windows:?}");
+    Ok(())
+}

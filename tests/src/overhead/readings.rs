@@ -120,13 +120,13 @@ pub fn all(plan: &Plan) -> anyhow::Result<Vec<Row>> {
             })?,
             time_us(|| {
                 paths.iter().try_for_each(|path| {
-                    File::open(path)?.read(&mut text)?;
+                    anyhow::ensure!(File::open(path)?.read(&mut text)? > 0, "{} is empty", path.display());
                     Ok(())
                 })
             })?,
             time_us(|| {
                 kept.iter().try_for_each(|file| {
-                    file.read_at(&mut text, 0)?;
+                    anyhow::ensure!(file.read_at(&mut text, 0)? > 0, "cpu.stat is empty");
                     Ok(())
                 })
             })?,

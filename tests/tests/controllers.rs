@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use canary_e2e::{Sandbox, kernel_available, v1::V1Memory};
+use canary_e2e::{Sandbox, kernel_available, v1::V1Memory, wait_until};
 use canary_user::{
     targets::Role,
     telemetry::{MemorySource, Options, Sample, Sensor},
@@ -180,6 +180,106 @@ fn throttling_at_cpu_max_agrees_with_the_limit() -> anyhow::Result<()> {
     // A fifth of a CPU; the kernel hands out and takes back in slices, so the first and last periods may differ.
     let most_ns = (periods + 2) * 25_000_000;
     assert!(on_cpu_ns > 0 && on_cpu_ns < most_ns, "{on_cpu_ns} ns on CPU in {periods} periods of 20 ms");
+    Ok(())
+}
+
+/// What "systemd" writes for CPUQuota=20%, while the canary runs, and for its end.
+#[test]
+fn cpu_that_a_quarantine_takes_is_taken_and_comes_back() -> anyhow::Result<()> {
+    let test = "cpu_that_a_quarantine_takes_is_taken_and_comes_back";
+    let Some((sandbox, path)) = limited(test, "cpu", "cpu.max", "max 100000")? else { return Ok(()) };
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
+    let mut busy = sandbox.run(&path, "while :; do :; done")?;
+    let mut phases = Vec::new();
+    for limit in ["max 100000", "20000 100000", "max 100000"] {
+        fs::write(sandbox.root.dir(&path).join("cpu.max"), limit)?;
+        // What it had until now it had under the limit before.
+        sensor.tick();
+        let two_seconds = |samples: &[Sample]| samples.iter().map(|s| s.span_ns).sum::<u64>() >= 2_000_000_000;
+        phases.push(ticks(&mut sensor, two_seconds)?);
+    }
+    busy.kill()?;
+    busy.wait()?;
+    let share = |samples: &[Sample]| {
+        let on_cpu_ns: u64 = samples.iter().filter_map(|s| Some(s.cpu.as_ref()?.on_cpu_ns)).sum();
+        on_cpu_ns as f64 / samples.iter().map(|s| s.span_ns).sum::<u64>() as f64
+    };
+    let (before, during, after) = (share(&phases[0]), share(&phases[1]), share(&phases[2]));
+    println!("{test}: {before:.2}, {during:.2} and {after:.2} of a CPU");
+    // The kernel hands out in slices: what one had left over is spent in the next.
+    assert!(during <= 0.3, "{during} of a CPU where a fifth is allowed");
+    assert!(before > during && after > during, "{before}, {during} and {after} of a CPU");
+    let throttled = phases[1].iter().filter_map(|s| Some(s.throttling?.throttled_periods)).sum::<u64>();
+    assert!(throttled > 0, "it was held back");
+    Ok(())
+}
+
+/// What "systemd" writes for CPUWeight=5: on a CPU that both want, the canary has what stable leaves.
+#[test]
+fn a_canary_of_less_weight_yields_to_stable() -> anyhow::Result<()> {
+    let test = "a_canary_of_less_weight_yields_to_stable";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    if !handed_over(&sandbox, "cpu")? {
+        println!("SKIP {test}: cgroup v2 has no cpu controller here");
+        return Ok(());
+    }
+    let (stable, canary) = (sandbox.cgroup("stable")?, sandbox.cgroup("canary")?);
+    // The sandbox ends both.
+    for path in [&stable, &canary] {
+        sandbox.run(path, "exec taskset -c 0 sh -c 'while :; do :; done'")?;
+    }
+    let usage_usec = |path: &str| sandbox.field(path, "cpu.stat", "usage_usec");
+    let share = || -> anyhow::Result<f64> {
+        let (canary_before, stable_before) = (usage_usec(&canary)?, usage_usec(&stable)?);
+        let enough = canary_before + stable_before + 2_000_000;
+        wait_until("two seconds of CPU", Duration::from_secs(60), || {
+            usage_usec(&canary).is_ok_and(|c| usage_usec(&stable).is_ok_and(|s| c + s >= enough))
+        })?;
+        let (canary, stable) = (usage_usec(&canary)? - canary_before, usage_usec(&stable)? - stable_before);
+        Ok(canary as f64 / (canary + stable) as f64)
+    };
+    wait_until("both run", Duration::from_secs(60), || {
+        [&stable, &canary].iter().all(|path| usage_usec(path).is_ok_and(|usec| usec > 100_000))
+    })?;
+    let equal = share()?;
+    fs::write(sandbox.root.dir(&canary).join("cpu.weight"), "5")?;
+    let less = share()?;
+    println!("{test}: {equal:.2} of the CPU of both, then {less:.2}");
+    assert!((0.3..0.7).contains(&equal), "{equal} with the same weight");
+    assert!(less < 0.15, "{less} with 5 of 105");
+    Ok(())
+}
+
+/// What "systemd" writes for MemoryHigh: what is above is reclaimed, and nobody is killed.
+#[test]
+fn memory_that_a_quarantine_takes_is_taken_and_comes_back() -> anyhow::Result<()> {
+    let test = "memory_that_a_quarantine_takes_is_taken_and_comes_back";
+    let Some((sandbox, path)) = limited(test, "memory", "memory.high", "max")? else { return Ok(()) };
+    let file = tempfile::NamedTempFile::new_in("/var/tmp")?;
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
+    sensor.tick();
+    let file_path = file.path().display();
+    let write = format!("head -c {} /dev/zero > {file_path}", 2 * LIMIT_BYTES);
+    let mut reader = sandbox.run(&path, &format!("{write}; while :; do cat {file_path} > /dev/null; done"))?;
+    let in_use = |samples: &[Sample]| samples.last().and_then(|s| s.memory).map_or(0, |m| m.in_use_bytes);
+    ticks(&mut sensor, |samples| in_use(samples) > LIMIT_BYTES + LIMIT_BYTES / 2)?;
+    let high = sandbox.root.dir(&path).join("memory.high");
+    fs::write(&high, LIMIT_BYTES.to_string())?;
+    let during = ticks(&mut sensor, |samples| {
+        let seen: u64 = samples.iter().filter_map(|s| Some(s.memory_events?.high)).sum();
+        seen > 0 && in_use(samples) > 0 && in_use(samples) <= LIMIT_BYTES + LIMIT_BYTES / 4
+    })?;
+    fs::write(&high, "max")?;
+    ticks(&mut sensor, |samples| in_use(samples) > LIMIT_BYTES + LIMIT_BYTES / 2)?;
+    assert!(reader.try_wait()?.is_none(), "it works on all the while");
+    assert!(during.iter().all(|s| s.oom_kills == Some(0)), "nobody is killed");
+    reader.kill()?;
+    reader.wait()?;
     Ok(())
 }
 

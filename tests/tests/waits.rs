@@ -9,10 +9,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use canary_e2e::{Sandbox, kernel_available};
+use canary_e2e::{Sandbox, guard::PATIENCE, kernel_available, wait_until};
 use canary_user::{
     targets::Role,
     telemetry::{Cpu, Histogram, Options, Sensor, WaitedFor},
+};
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
 /// Everything runs here, so that there is something to wait for.
@@ -186,4 +190,62 @@ fn whoever_had_the_cpu_is_named() -> anyhow::Result<()> {
     assert!(own.own_ns * 2 > own.sum_ns(), "the canary itself is a reason: {own:?}");
     assert!(own.own_ns > noisy.own_ns && own.own_ns > peer.own_ns, "{own:?}, {noisy:?}, {peer:?}");
     Ok(())
+}
+
+/// A task that sleeps and wakes up again: where nobody else is on its CPU, that has to wake up, too. On a busy machine this is
+/// so now and then only, so that it is waited for.
+#[test]
+fn nobody_is_named_where_the_cpu_was_idle() -> anyhow::Result<()> {
+    if !kernel_available("nobody_is_named_where_the_cpu_was_idle") {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let path = sandbox.cgroup("sleepy")?;
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Stable)?]);
+    let _load = Load::start(&sandbox, &path, PINNED, "while :; do sleep 0.01; done", 1)?;
+    wait_until("a wait for an idle CPU", PATIENCE, || {
+        sleep(Duration::from_millis(200));
+        let waited = cpu_of(&mut sensor, &path).waited_for.expect("told");
+        println!("nobody_is_named_where_the_cpu_was_idle: {waited:?}");
+        assert_eq!(waited.other_role_ns, 0, "there is no other role");
+        waited.idle_ns > 0
+    })
+}
+
+/// A task that runs is moved to another CPU by a thread of the kernel, which takes it off its own; whoever waits there gets the
+/// CPU from that thread. It is moved to and fro, because it runs only half of the time.
+#[test]
+fn a_thread_of_the_kernel_is_named() -> anyhow::Result<()> {
+    let test = "a_thread_of_the_kernel_is_named";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    let allowed = sched_getaffinity(None)?;
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).take(2).collect();
+    let [here, there] = cpus[..] else {
+        println!("SKIP {test}: there is one CPU here, and a task has to be moved to another");
+        return Ok(());
+    };
+    let sandbox = Sandbox::new()?;
+    let path = sandbox.cgroup("crowd")?;
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Stable)?]);
+    let pinned = |cpu: usize| Load::start(&sandbox, &path, &format!("exec taskset -c {cpu} sh -c"), BUSY, 1);
+    // Somebody waits on either CPU.
+    let (moved, _here, _there) = (pinned(here)?, pinned(here)?, pinned(there)?);
+    let pid = i32::try_from(moved.0[0].id()).ok().and_then(Pid::from_raw).context("a process has a number")?;
+    sleep(Duration::from_millis(500));
+    cpu_of(&mut sensor, &path);
+    wait_until("a wait behind a thread of the kernel", PATIENCE, || {
+        for cpu in [there, here, there, here] {
+            let mut only = CpuSet::new();
+            only.set(cpu);
+            sched_setaffinity(Some(pid), &only).expect("it runs, and is root's");
+            sleep(Duration::from_millis(20));
+        }
+        let waited = cpu_of(&mut sensor, &path).waited_for.expect("told");
+        println!("{test}: {waited:?}");
+        waited.kernel_ns > 0
+    })
 }

@@ -14,11 +14,14 @@ pub struct Tolerance {
     pub delta_healthy: f64,
     /// Weight of its evidence and of its share in P(t), relative to the other indicators; 0 leaves it out.
     pub weight: f64,
+    /// Whether larger steps from window to window speak against the canary, too, at whatever level. Not of what fills up: a
+    /// canary that warms its caches changes more than a stable that has done so long ago.
+    pub steps: bool,
 }
 
 impl Default for Tolerance {
     fn default() -> Self {
-        Self { delta: 0.02, delta_healthy: 0.10, weight: 1.0 }
+        Self { delta: 0.02, delta_healthy: 0.10, weight: 1.0, steps: true }
     }
 }
 
@@ -102,8 +105,9 @@ impl IndicatorParameters {
             Indicator::BytesPerWork => 64.0,
             Indicator::TurnaroundMean | Indicator::TurnaroundP95 | Indicator::DependencyTurnaround => 50_000.0,
         };
-        let delta = if indicator == Indicator::MemoryInUse { 0.05 } else { 0.02 };
-        Self { tolerance: Tolerance { delta, ..Tolerance::default() }, epsilon, ..Self::default() }
+        let fills_up = indicator == Indicator::MemoryInUse;
+        let delta = if fills_up { 0.05 } else { 0.02 };
+        Self { tolerance: Tolerance { delta, steps: !fills_up, ..Tolerance::default() }, epsilon, ..Self::default() }
     }
 }
 

@@ -220,18 +220,20 @@ pub enum IndicatorKey {
     Delta,
     DeltaHealthy,
     Epsilon,
+    Steps,
     Critical,
     Mute,
     Missing,
 }
 
 impl IndicatorKey {
-    pub const ALL: [IndicatorKey; 8] = [
+    pub const ALL: [IndicatorKey; 9] = [
         IndicatorKey::Direction,
         IndicatorKey::Weight,
         IndicatorKey::Delta,
         IndicatorKey::DeltaHealthy,
         IndicatorKey::Epsilon,
+        IndicatorKey::Steps,
         IndicatorKey::Critical,
         IndicatorKey::Mute,
         IndicatorKey::Missing,
@@ -244,6 +246,7 @@ impl IndicatorKey {
             IndicatorKey::Delta => "delta",
             IndicatorKey::DeltaHealthy => "delta_healthy",
             IndicatorKey::Epsilon => "epsilon",
+            IndicatorKey::Steps => "steps",
             IndicatorKey::Critical => "critical",
             IndicatorKey::Mute => "mute",
             IndicatorKey::Missing => "missing",
@@ -260,6 +263,9 @@ impl IndicatorKey {
             IndicatorKey::DeltaHealthy => "change that \"healthy\" has to exclude",
             IndicatorKey::Epsilon => {
                 "added before the logarithm, in the indicator's unit: differences far below it matter to nobody"
+            }
+            IndicatorKey::Steps => {
+                "whether larger steps from window to window count against the canary at whatever level"
             }
             IndicatorKey::Critical => {
                 "condemns alone once its own evidence reaches 1/`alpha`, without being averaged with the others; each adds at most `alpha` to the error"
@@ -279,6 +285,7 @@ impl IndicatorKey {
             IndicatorKey::Delta => i.tolerance.delta.into(),
             IndicatorKey::DeltaHealthy => i.tolerance.delta_healthy.into(),
             IndicatorKey::Epsilon => i.epsilon.into(),
+            IndicatorKey::Steps => i.tolerance.steps.into(),
             IndicatorKey::Critical => i.critical.into(),
             IndicatorKey::Mute => i.mute.into(),
             IndicatorKey::Missing => i.missing.name().into(),
@@ -301,6 +308,7 @@ impl IndicatorKey {
             IndicatorKey::Delta => i.tolerance.delta = number(0.0, 10.0)?,
             IndicatorKey::DeltaHealthy => i.tolerance.delta_healthy = number(0.001, 10.0)?,
             IndicatorKey::Epsilon => i.epsilon = number(0.0, 1e15)?,
+            IndicatorKey::Steps => i.tolerance.steps = yes_or_no()?,
             IndicatorKey::Critical => i.critical = yes_or_no()?,
             IndicatorKey::Mute => i.mute = yes_or_no()?,
             IndicatorKey::Missing => {

@@ -262,7 +262,8 @@ impl Pace {
                 None => bet(track, d.canary, frame, p),
             }
         }
-        for (spread, canary) in self.spreads.iter_mut().zip(&self.canary_steps) {
+        let counted = self.tolerances.iter().map(|t| t.steps);
+        for ((spread, canary), _) in self.spreads.iter_mut().zip(&self.canary_steps).zip(counted).filter(|(_, c)| *c) {
             spread.put_in(weight, p);
             if block_ends && may_bet(&mut spread.noise, *canary, frame, p) {
                 spread.bet(*canary, frame.index, p);
@@ -297,8 +298,12 @@ impl Pace {
 
     /// The e-value of an indicator: of its level and, with a smaller weight, of its spread.
     pub fn indicator_evidence(&self, indicator: usize) -> f64 {
-        let w = self.parameters.spread_weight;
+        let w = self.spread_weight(indicator);
         (1.0 - w) * self.indicators[indicator].evidence(&self.restarts) + w * self.spread_evidence(indicator)
+    }
+
+    fn spread_weight(&self, indicator: usize) -> f64 {
+        if self.tolerances[indicator].steps { self.parameters.spread_weight } else { 0.0 }
     }
 
     fn spread_evidence(&self, indicator: usize) -> f64 {
@@ -307,7 +312,7 @@ impl Pace {
 
     /// Whether an indicator's evidence comes from how much it jumps rather than from its level.
     pub fn is_spread(&self, indicator: usize) -> bool {
-        let w = self.parameters.spread_weight;
+        let w = self.spread_weight(indicator);
         let level = (1.0 - w) * self.indicators[indicator].evidence(&self.restarts);
         w * self.spread_evidence(indicator) > level.max(1.0)
     }

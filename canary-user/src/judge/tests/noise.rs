@@ -24,6 +24,34 @@ fn a_canary_that_varies_more_at_the_same_mean_is_found_and_named() {
     }
 }
 
+/// Memory that hardly ever changes.
+fn quiet_memory(window: &mut Window) {
+    let t = window.index;
+    for (reading, j) in window.stable.iter_mut().chain(&mut window.canary).zip(0..) {
+        let pages = (t + 17 * j) / 50 % 2;
+        reading.values[Indicator::MemoryInUse as usize] = 4.3e7 + 4096.0 * pages as f64;
+    }
+}
+
+#[test]
+fn a_canary_that_fills_its_memory_as_stable_did_long_ago_is_not_condemned() {
+    let verdict = |p: Parameters| {
+        let (mut judge, mut service) = (Judge::new(p), Service::new(3, 3, 0.3));
+        let verdicts = (0..1800).map(|t| {
+            service.canary = usize::from(t >= 600);
+            let mut window = service.next();
+            quiet_memory(&mut window);
+            scale(&mut window, Indicator::MemoryInUse, 1.0 - 0.4 * (-(t as f64 - 600.0) / 300.0).exp());
+            judge.observe(&window).outcome
+        });
+        verdicts.fold(false, |condemned, outcome| condemned || outcome == Outcome::Regressed)
+    };
+    assert!(!verdict(Parameters::default()));
+    let mut p = Parameters::default();
+    p.indicators[Indicator::MemoryInUse as usize].tolerance.steps = true;
+    assert!(verdict(p), "where steps count, it is: nothing else keeps it from being condemned");
+}
+
 /// A canary with a quarter of the requests has readings that are twice as noisy, whatever its version.
 #[test]
 fn fewer_requests_are_no_reason_to_vary_more() {

@@ -65,10 +65,15 @@ fn rolled_back(scenario: Scenario, options: &[&str]) -> anyhow::Result<Value> {
     Ok(summary)
 }
 
-fn is_rolled_back(test: &str, scenario: Scenario) -> anyhow::Result<()> {
-    if asked_for(test, scenario)? {
-        rolled_back(scenario, &[])?;
+/// `signal` and `mechanism` are what those of the first cause begin with.
+fn is_rolled_back(test: &str, scenario: Scenario, signal: &str, mechanism: &str) -> anyhow::Result<()> {
+    if !asked_for(test, scenario)? {
+        return Ok(());
     }
+    let summary = rolled_back(scenario, &[])?;
+    let cause = &summary["verdict"]["causes"][0];
+    let begins = |key: &str, with: &str| cause[key].as_str().is_some_and(|said| said.starts_with(with));
+    assert!(begins("signal", signal) && begins("mechanism", mechanism), "{summary:#}");
     Ok(())
 }
 
@@ -107,32 +112,39 @@ fn is_left_alone(test: &str, scenario: Scenario) -> anyhow::Result<()> {
 
 #[test]
 fn a_canary_that_takes_more_cpu_is_rolled_back() -> anyhow::Result<()> {
-    is_rolled_back("a_canary_that_takes_more_cpu_is_rolled_back", Scenario::Cpu)
+    let test = "a_canary_that_takes_more_cpu_is_rolled_back";
+    is_rolled_back(test, Scenario::Cpu, "cpu_per_work", "more work per request")
 }
 
 #[test]
 fn a_canary_that_outgrows_its_memory_limit_is_rolled_back() -> anyhow::Result<()> {
-    is_rolled_back("a_canary_that_outgrows_its_memory_limit_is_rolled_back", Scenario::Memory)
+    // The CPU that reclaim takes comes first, or the stall.
+    let test = "a_canary_that_outgrows_its_memory_limit_is_rolled_back";
+    is_rolled_back(test, Scenario::Memory, "", "")
 }
 
 #[test]
 fn a_canary_that_leaks_is_rolled_back() -> anyhow::Result<()> {
-    is_rolled_back("a_canary_that_leaks_is_rolled_back", Scenario::Leak)
+    let test = "a_canary_that_leaks_is_rolled_back";
+    is_rolled_back(test, Scenario::Leak, "memory_in_use", "grows: leak")
 }
 
 #[test]
 fn a_canary_that_sends_more_is_rolled_back() -> anyhow::Result<()> {
-    is_rolled_back("a_canary_that_sends_more_is_rolled_back", Scenario::Network)
+    let test = "a_canary_that_sends_more_is_rolled_back";
+    is_rolled_back(test, Scenario::Network, "bytes_per_work", "larger responses or retries")
 }
 
 #[test]
 fn a_canary_that_answers_later_is_rolled_back() -> anyhow::Result<()> {
-    is_rolled_back("a_canary_that_answers_later_is_rolled_back", Scenario::Latency)
+    let test = "a_canary_that_answers_later_is_rolled_back";
+    is_rolled_back(test, Scenario::Latency, "turnaround", "waits on something outside")
 }
 
 #[test]
 fn a_canary_that_resets_connections_is_rolled_back() -> anyhow::Result<()> {
-    is_rolled_back("a_canary_that_resets_connections_is_rolled_back", Scenario::Errors)
+    let test = "a_canary_that_resets_connections_is_rolled_back";
+    is_rolled_back(test, Scenario::Errors, "resets_out", "connections broken off")
 }
 
 #[test]

@@ -39,6 +39,8 @@ struct Side {
     turnarounds: f64,
     seconds: f64,
     turnaround_ns: f64,
+    cpu_ns: f64,
+    bytes: f64,
     wait_ns: f64,
     wait_for_others_ns: f64,
 }
@@ -48,6 +50,8 @@ const UNKNOWN: Side = Side {
     turnarounds: f64::NAN,
     seconds: f64::NAN,
     turnaround_ns: f64::NAN,
+    cpu_ns: f64::NAN,
+    bytes: f64::NAN,
     wait_ns: f64::NAN,
     wait_for_others_ns: f64::NAN,
 };
@@ -63,11 +67,14 @@ impl Side {
         let mean = |read: &dyn Fn(&Reading) -> Option<f64>| {
             super::observe::mean(readings.iter().map(|r| read(r).unwrap_or(f64::NAN)))
         };
+        let all = |i: Indicator| mean(&|r| Some(r.values[i as usize] * r.turnarounds as f64));
         Self {
             throttled: mean(&|r| r.around.throttled),
             turnarounds: mean(&|r| Some(r.turnarounds as f64)),
             seconds: mean(&|r| Some(r.seconds)),
             turnaround_ns: mean(&|r| Some(r.values[Indicator::TurnaroundMean as usize])),
+            cpu_ns: all(Indicator::CpuPerWork),
+            bytes: all(Indicator::BytesPerWork),
             wait_ns: mean(&|r| r.around.wait_ns.map(|ns| ns as f64)),
             wait_for_others_ns: mean(&|r| r.around.wait_for_others_ns.map(|ns| ns as f64)),
         }
@@ -113,7 +120,7 @@ impl Surroundings {
 
     /// What is unusual around the latest windows, but for stable's own changes.
     pub fn signs(&self, p: &Parameters) -> Vec<Sign> {
-        [self.neighbour(p), self.busy_node(p), self.memory(p), self.throttled(p), self.load(p)]
+        [self.neighbour(p), self.busy_node(p), self.memory(p), self.throttled(p), self.load(p), self.little_load(p)]
             .into_iter()
             .flatten()
             .collect()
@@ -183,11 +190,55 @@ impl Surroundings {
         })
     }
 
-    /// A canary with much more work per instance is compared with stable only in what is counted per unit of work.
-    fn load(&self, p: &Parameters) -> Option<Sign> {
+    /// Load per instance, canary over stable.
+    fn load_ratio(&self) -> Option<f64> {
         let load = |side: fn(&Recent) -> Side| self.ratio(|r| side(r).turnarounds, |r| side(r).seconds);
         let (canary, stable) = (load(|r| r.canary)?, load(|r| r.stable)?);
-        (stable > 0.0 && canary > p.load_ratio * stable).then(|| Sign {
+        (canary > 0.0 && stable > 0.0).then(|| canary / stable)
+    }
+
+    /// A canary with less work per instance: what a service does whether it is asked or not (timers, health checks, garbage
+    /// collection) weighs more on each request. Where stable's cost of a request is v + F/n, n requests in a time, and F/n
+    /// the share f of it, an equal version with n/R requests has 1 + f (R - 1) times the cost.
+    fn little_load(&self, p: &Parameters) -> Option<Sign> {
+        let fixed = p.fixed_cost_share * (1.0 / self.load_ratio()? - 1.0);
+        if fixed < p.indicators[Indicator::CpuPerWork as usize].tolerance.delta {
+            return None;
+        }
+        let per_work = |of: fn(&Side) -> f64| {
+            let one = |side: fn(&Recent) -> Side| self.ratio(|r| of(&side(r)), |r| side(r).turnarounds);
+            Some((one(|r| r.canary)?, one(|r| r.stable)?))
+        };
+        let explained = |costs: Option<(f64, f64)>| costs.is_some_and(|(c, s)| c <= (1.0 + fixed) * s);
+        let cpu_ns = per_work(|side| side.cpu_ns);
+        let mut explains = Vec::new();
+        if explained(cpu_ns) {
+            explains.push(Indicator::CpuPerWork);
+            // Work that is rarely done takes more CPU, and so longer.
+            let longer_ns = self.mean(|r| r.canary.turnaround_ns)? - self.mean(|r| r.stable.turnaround_ns)?;
+            if cpu_ns.is_some_and(|(canary, stable)| canary - stable >= p.wait_explains_share * longer_ns) {
+                explains.extend([Indicator::TurnaroundMean, Indicator::TurnaroundP95]);
+            }
+        }
+        if explained(per_work(|side| side.bytes)) {
+            explains.push(Indicator::BytesPerWork);
+        }
+        Some(Sign {
+            kind: SignKind::UnequalLoad,
+            explains,
+            text: format!(
+                "the canary has {} of the load of a stable instance: what a service costs beside its requests can make \
+                 each of them up to {} dearer",
+                percent(self.load_ratio()?),
+                percent(fixed)
+            ),
+        })
+    }
+
+    /// A canary with much more work per instance is compared with stable only in what is counted per unit of work.
+    fn load(&self, p: &Parameters) -> Option<Sign> {
+        let load_ratio = self.load_ratio()?;
+        (load_ratio > p.load_ratio).then(|| Sign {
             kind: SignKind::UnequalLoad,
             explains: vec![
                 Indicator::RunQueueWait,
@@ -198,8 +249,7 @@ impl Surroundings {
                 Indicator::TurnaroundP95,
             ],
             text: format!(
-                "the canary has {:.1} times the load of a stable instance: what grows with load cannot be compared",
-                canary / stable
+                "the canary has {load_ratio:.1} times the load of a stable instance: what grows with load cannot be compared",
             ),
         })
     }

@@ -15,7 +15,7 @@ use super::{
     promotion,
     stretch::{Moment, Stretches},
     traffic::Traffic,
-    verdict::{Cause, HardFact, Promotion, Sign, Stretch, Verdict},
+    verdict::{Cause, HardFact, Promotion, Sign, SignKind, Stretch, Verdict},
 };
 use crate::{
     targets::Role,
@@ -227,7 +227,9 @@ impl Judge {
                 }
             }
             self.levels[i].observe(window.index, active.mean());
-            if !signs.iter().any(|sign| sign.explains.contains(&indicator)) {
+            // What the canary's load explains says nothing about stable.
+            let about_stable = |sign: &&Sign| sign.kind != SignKind::UnequalLoad;
+            if !signs.iter().filter(about_stable).any(|sign| sign.explains.contains(&indicator)) {
                 stable_levels[i] = active.mean();
             }
             let at = Moment { index: window.index, t_ns: window.t_ns };

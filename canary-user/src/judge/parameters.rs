@@ -199,6 +199,9 @@ pub struct Parameters {
     pub throttled_share: f64,
     /// Load per instance, canary over stable, from which what grows with load is not compared.
     pub load_ratio: f64,
+    /// Share of what a request costs stable, in CPU and bytes, that may be fixed costs divided by the load: a canary with less
+    /// load may cost more by as much as that share makes of it.
+    pub fixed_cost_share: f64,
     /// How far stable has to be above what it was before the canary's onset to be worse itself, in standard deviations.
     pub stable_worse_sd: f64,
     /// How much of the canary's change stable's own has to be, as logarithms.
@@ -275,6 +278,7 @@ impl Default for Parameters {
             memory_available_share: 0.05,
             throttled_share: 0.1,
             load_ratio: 2.0,
+            fixed_cost_share: 0.1,
             stable_worse_sd: 4.0,
             stable_worse_share: 0.25,
             stretch_run_length: 86_400.0,

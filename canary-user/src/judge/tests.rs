@@ -3,6 +3,7 @@
 mod bad_input;
 mod earlier;
 mod events;
+mod load;
 mod noise;
 mod promotion;
 mod stretches;

@@ -191,7 +191,7 @@ pub enum SignKind {
     MemoryPressure,
     /// The canary is held back by its CPU limit.
     Throttled,
-    /// The canary has much more load per instance than stable.
+    /// The canary has much more load per instance than stable, or so much less that fixed costs show.
     UnequalLoad,
 }
 

@@ -226,6 +226,17 @@ pub const STORIES: &[Story] = &[
         tick: nothing,
     },
     Story {
+        name: "little-load",
+        about: "The canary gets a fifth of the requests of a stable instance, and what it costs anyway comes on top of fewer of them.",
+        tells_reason: false,
+        instance: |d| {
+            if d.role == Role::Canary {
+                (d.load, d.cpu) = (0.2, 1.3);
+            }
+        },
+        tick: nothing,
+    },
+    Story {
         name: "overloaded-canary",
         about: "The canary gets three times the requests of a stable instance, and answers late.",
         tells_reason: false,

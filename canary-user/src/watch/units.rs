@@ -112,7 +112,9 @@ pub fn evidence(ln: f64) -> String {
 
 /// P(t) with two digits, sign only where negative.
 pub fn p(p: Option<f64>) -> String {
-    p.filter(|p| p.is_finite()).map_or_else(|| MISSING.to_owned(), |p| format!("{p:.2}"))
+    // What rounds to nothing has no sign.
+    let rounded = |p: f64| (100.0 * p).round() / 100.0 + 0.0;
+    p.filter(|p| p.is_finite()).map_or_else(|| MISSING.to_owned(), |p| format!("{:.2}", rounded(p)))
 }
 
 /// Time since the start as a clock reads it: "0:42", "1:02:03".
@@ -164,6 +166,11 @@ fn superscript(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_p_that_rounds_to_nothing_has_no_sign() {
+        assert_eq!([Some(-0.004), Some(-0.006), Some(1.2345), None].map(p), ["0.00", "-0.01", "1.23", MISSING]);
+    }
 
     #[test]
     fn durations_change_unit_where_they_would_need_a_fourth_digit() {

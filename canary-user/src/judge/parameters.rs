@@ -107,7 +107,10 @@ impl IndicatorParameters {
         };
         let fills_up = indicator == Indicator::MemoryInUse;
         let delta = if fills_up { 0.05 } else { 0.02 };
-        Self { tolerance: Tolerance { delta, steps: !fills_up, ..Tolerance::default() }, epsilon, ..Self::default() }
+        // Where waits are few it is read seldom, and learned from for longer than anybody waits; their mean is there by then.
+        let missing = if indicator == Indicator::RunQueueWaitP95 { Missing::Ignore } else { Missing::default() };
+        let tolerance = Tolerance { delta, steps: !fills_up, ..Tolerance::default() };
+        Self { tolerance, epsilon, missing, ..Self::default() }
     }
 }
 

@@ -172,11 +172,11 @@ fn judge_settings() -> String {
         let (name, default) = (key.name(), key.value(cpu));
         text += &format!("| `judge.indicator.NAME.{name}` | {default} | | {} |\n", key.meaning());
     }
-    text += "\nDefaults that differ from one indicator to the other:\n\n| NAME | epsilon | delta | steps |\n|---|---|---|---|\n";
+    text += "\nDefaults that differ from one indicator to the other:\n\n| NAME | epsilon | delta | steps | missing |\n|---|---|---|---|---|\n";
     for indicator in Indicator::ALL {
         let set = &defaults.indicators[indicator as usize];
-        let (delta, steps) = (set.tolerance.delta, set.tolerance.steps);
-        text += &format!("| {} | {} | {delta} | {steps} |\n", indicator.name(), set.epsilon);
+        let (delta, steps, missing) = (set.tolerance.delta, set.tolerance.steps, set.missing.name());
+        text += &format!("| {} | {} | {delta} | {steps} | {missing} |\n", indicator.name(), set.epsilon);
     }
     text
 }

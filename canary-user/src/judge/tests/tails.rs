@@ -103,3 +103,20 @@ fn what_excuses_waiting_excuses_its_tail() {
         }
     }
 }
+
+#[test]
+fn who_waits_too_seldom_for_a_tail_can_be_healthy_without_one() {
+    let (mut judge, mut service) = (new_judge(), Service::new(67, 3, 0.3));
+    let mut verdicts = (0..BEFORE + 2400).map(|t| {
+        service.canary = usize::from(t >= BEFORE);
+        let mut window = service.next();
+        if t.is_multiple_of(60) {
+            let readings = window.stable.iter_mut().chain(&mut window.canary);
+            readings.for_each(|r| r.values[Indicator::RunQueueWaitP95 as usize] = 240_000.0);
+        }
+        judge.observe(&window)
+    });
+    let healthy = verdicts.find(|verdict| verdict.outcome == Outcome::Healthy).expect("the rest is healthy");
+    let tail = &healthy.indicators[Indicator::RunQueueWaitP95 as usize];
+    assert!(tail.missing.as_ref().is_some_and(|why| why.starts_with("baseline")), "{tail:?}");
+}

@@ -201,7 +201,8 @@ impl Surroundings {
     /// collection) weighs more on each request. Where stable's cost of a request is v + F/n, n requests in a time, and F/n
     /// the share f of it, an equal version with n/R requests has 1 + f (R - 1) times the cost.
     fn little_load(&self, p: &Parameters) -> Option<Sign> {
-        let fixed = p.fixed_cost_share * (1.0 / self.load_ratio()? - 1.0);
+        let load_ratio = self.load_ratio()?;
+        let fixed = p.fixed_cost_share * (1.0 / load_ratio - 1.0);
         if fixed < p.indicators[Indicator::CpuPerWork as usize].tolerance.delta {
             return None;
         }
@@ -229,7 +230,7 @@ impl Surroundings {
             text: format!(
                 "the canary has {} of the load of a stable instance: what a service costs beside its requests can make \
                  each of them up to {} dearer",
-                percent(self.load_ratio()?),
+                percent(load_ratio),
                 percent(fixed)
             ),
         })

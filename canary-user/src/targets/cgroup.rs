@@ -3,7 +3,10 @@
 use std::{
     cmp::Reverse,
     fs, io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirEntryExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -78,34 +81,32 @@ impl Root {
     ///
     /// A directory that vanishes while it is read is left out: it is no target any more.
     pub fn list(&self, base: &str, depth: usize) -> Vec<(String, u64)> {
+        let base = base.trim_matches('/');
         let mut found = Vec::new();
-        let base = format!("/{}", base.trim_matches('/'));
-        self.walk(if base == "/" { "" } else { &base }, depth, &mut found);
+        if base.is_empty() {
+            self.walk("", depth, &mut found);
+        } else if let Some(id) = self.id(base) {
+            let base = format!("/{base}");
+            found.push((base.clone(), id));
+            self.walk(&base, depth, &mut found);
+        }
         found.sort();
         found
     }
 
+    /// What lies below a cgroup. The kernel tells a directory's inode number with its name.
     fn walk(&self, cgroup: &str, depth: usize, found: &mut Vec<(String, u64)>) {
-        let dir = self.dir(cgroup);
-        let level = cgroup.matches('/').count();
-        if level > depth {
+        if cgroup.matches('/').count() >= depth {
             return;
         }
-        if level > 0 {
-            match fs::metadata(&dir) {
-                Ok(meta) if meta.is_dir() => found.push((cgroup.to_owned(), meta.ino())),
-                _ => return,
-            }
-        }
-        if level == depth {
-            return;
-        }
-        let Ok(entries) = fs::read_dir(&dir) else { return };
+        let Ok(entries) = fs::read_dir(self.dir(cgroup)) else { return };
         for entry in entries.flatten() {
             if entry.file_type().is_ok_and(|t| t.is_dir())
                 && let Some(name) = entry.file_name().to_str()
             {
-                self.walk(&format!("{cgroup}/{name}"), depth, found);
+                let below = format!("{cgroup}/{name}");
+                found.push((below.clone(), entry.ino()));
+                self.walk(&below, depth, found);
             }
         }
     }

@@ -16,9 +16,12 @@ pub fn targets(config: &Config, root: &Root, located: &Located) -> Vec<Target> {
 /// The same for a caller that knows which cgroups exist.
 pub fn among(config: &Config, existing: Vec<(String, u64)>, root: &Root, located: &Located) -> Vec<Target> {
     let mut found = located.targets(config, root);
+    // One name for all that have it.
+    let versions = |d| (version(d, Role::Stable), version(d, Role::Canary));
+    let deployments: Vec<_> = config.deployments.iter().map(|d| (d, versions(d))).collect();
     for (path, incarnation) in existing {
-        let mut roles = config.deployments.iter().filter_map(|d| Some((d, d.matches(&path)?)));
-        let Some((deployment, role)) = roles.next() else { continue };
+        let mut roles = deployments.iter().filter_map(|(d, versions)| Some((*d, versions, d.matches(&path)?)));
+        let Some((deployment, (stable, canary), role)) = roles.next() else { continue };
         let both = deployment.stable.matches(&path) && deployment.canary.matches(&path);
         if roles.next().is_some() || both {
             continue;
@@ -26,7 +29,7 @@ pub fn among(config: &Config, existing: Vec<(String, u64)>, root: &Root, located
         found.push(Target {
             deployment: deployment.name.clone(),
             role,
-            version: version(deployment, role),
+            version: if role == Role::Stable { stable } else { canary }.clone(),
             cgroup: path.into(),
             incarnation,
             identity: None,

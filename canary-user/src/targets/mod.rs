@@ -11,7 +11,7 @@ pub use containers::follow as follow_containers;
 pub use pods::follow as follow_pods;
 pub use units::follow as follow_units;
 
-use std::{fmt, sync::Arc};
+use std::{cmp::Ordering, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -42,7 +42,7 @@ impl fmt::Display for Role {
 /// A cgroup (with its descendants) that belongs to a deployment, a version and a role.
 ///
 /// Two targets are the same instance exactly when deployment, cgroup, incarnation and identity agree.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Target {
     #[schema(value_type = String)]
     pub deployment: Arc<str>,
@@ -59,6 +59,25 @@ pub struct Target {
     /// What the orchestrator calls this instance; `None` where it was found by its cgroup alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
+}
+
+/// By the fields in their order. Thousands are sorted and looked for in each window, and mostly share their names.
+impl Ord for Target {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let names = |a: &Arc<str>, b: &Arc<str>| if Arc::ptr_eq(a, b) { Ordering::Equal } else { a.cmp(b) };
+        names(&self.deployment, &other.deployment)
+            .then_with(|| self.role.cmp(&other.role))
+            .then_with(|| names(&self.version, &other.version))
+            .then_with(|| names(&self.cgroup, &other.cgroup))
+            .then_with(|| self.incarnation.cmp(&other.incarnation))
+            .then_with(|| self.identity.cmp(&other.identity))
+    }
+}
+
+impl PartialOrd for Target {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Target {

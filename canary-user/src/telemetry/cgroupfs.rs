@@ -7,9 +7,10 @@ use super::{BlockIo, Pressure, Throttling, kernel_file::KernelFile};
 /// What a tick needs of the files: a read takes the kernel some microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Reads {
-    /// Everything, also `io.stat`, for which the kernel has to add up its CPUs.
+    /// Everything but `cpu.stat`, also `io.stat`, for which the kernel has to add up its CPUs.
     pub all: bool,
-    /// `cpu.stat`, whatever else.
+    /// `cpu.stat`, also where no CPU limit is set. To bring it up to date the kernel looks for the cgroup in a list of all its siblings
+    /// that have run (`css_rstat_updated_list`, kernel/cgroup/rstat.c): of each of thousands that is read it walks thousands.
     pub cpu: bool,
     /// `cgroup.events`: it changed.
     pub populated: bool,
@@ -38,12 +39,13 @@ pub struct Reading {
 #[derive(Debug, Default)]
 pub struct CgroupFiles {
     cpu_stat: Option<KernelFile>,
+    cpu_max: Option<KernelFile>,
     events: Option<KernelFile>,
     /// Of cpu, memory and io: all three or none.
     pressure: Option<[KernelFile; 3]>,
     io_stat: Option<KernelFile>,
     before: Before,
-    /// A CPU limit is in force: its periods pass.
+    /// A CPU limit is set.
     limited: bool,
 }
 
@@ -64,6 +66,7 @@ impl CgroupFiles {
         let pressure = |name: &str| open(name).filter(|file| matches!(file.read(), Ok(Some(_))));
         Self {
             cpu_stat: open("cpu.stat"),
+            cpu_max: open("cpu.max"),
             // The kernel tells of it for as long as it is open.
             events: KernelFile::open(dir, "cgroup.events", true),
             pressure: (|| Some([pressure("cpu.pressure")?, pressure("memory.pressure")?, pressure("io.pressure")?]))(),
@@ -77,7 +80,7 @@ impl CgroupFiles {
         self.events.as_ref()?.held()
     }
 
-    /// Reads what is asked for, and `cpu.stat` while a CPU limit is in force.
+    /// Reads what is asked for, and `cpu.stat` while a CPU limit is set.
     ///
     /// # Errors
     /// When the cgroup is gone (see [`crate::targets::cgroup::is_gone`]).
@@ -88,15 +91,17 @@ impl CgroupFiles {
             self.before.populated = events.as_deref().and_then(|t| field(t, "populated")).map(|v| v == 1);
         }
         reading.populated = self.before.populated;
-        if reads.all || reads.cpu || self.limited {
+        if reads.all {
+            self.limited = read(self.cpu_max.as_ref())?.is_some_and(|limit| !limit.starts_with("max"));
+        }
+        if reads.cpu || self.limited {
             let text = read(self.cpu_stat.as_ref())?.unwrap_or_default();
             reading.cpu_usec = since(&mut self.before.cpu_usec, field(&text, "usage_usec"));
             let now = throttling(&text);
             let before = std::mem::replace(&mut self.before.throttling, now);
             reading.throttling = before.zip(now).map(|(before, now)| throttling_between(before, now));
-            self.limited = reading.throttling.is_some_and(|t| t.periods > 0);
         } else {
-            self.before.cpu_usec = None;
+            (self.before.cpu_usec, self.before.throttling) = (None, None);
         }
         if let Some([cpu, memory, io]) = &self.pressure {
             let [cpu_before, memory_before, io_before] = &mut self.before.pressure;
@@ -242,11 +247,18 @@ mod tests {
         write(400, 1);
         assert_eq!(files.read(Reads::ALL).expect("there").cpu_usec, Some(100));
         write(500, 3);
-        let reading = files.read(few).expect("there");
-        assert_eq!(
-            (reading.cpu_usec, reading.throttling.map(|t| t.periods)),
-            (Some(100), Some(2)),
-            "a limit is in force"
-        );
+        assert_eq!(files.read(few).expect("there").throttling, None, "no limit is set");
+        let turn = Reads { all: true, ..few };
+        for (limit, periods) in
+            [("max 100000", [None, None]), ("5000 100000", [None, Some(2)]), ("max 100000", [None; 2])]
+        {
+            std::fs::write(dir.path().join("cpu.max"), limit).expect("written");
+            let mut files = CgroupFiles::open(dir.path(), true);
+            write(500, 3);
+            let first = files.read(turn).expect("there").throttling.map(|t| t.periods);
+            write(600, 5);
+            let second = files.read(few).expect("there").throttling.map(|t| t.periods);
+            assert_eq!([first, second], periods, "{limit}");
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod libtest;
 use std::{
     io::{BufRead, BufReader},
     process::{Command, ExitCode, Stdio},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
@@ -97,6 +98,7 @@ fn doc_tests(filter: Option<&str>) -> Result<Counts> {
 /// Runs to the end, passing on what a reader needs as it comes: failures, their output, and reasons for skipping.
 fn watch(name: &str, command: &mut Command) -> Result<Counts> {
     println!("testing {name}");
+    let began = Instant::now();
     let (reader, writer) = std::io::pipe().context("make a pipe")?;
     command.stdin(Stdio::null()).stderr(writer.try_clone().context("clone a pipe")?).stdout(writer);
     let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
@@ -114,7 +116,7 @@ fn watch(name: &str, command: &mut Command) -> Result<Counts> {
     for line in ended.unexplained {
         println!("{line}");
     }
-    println!("  {}", ended.counts);
+    println!("  {} in {} s", ended.counts, began.elapsed().as_secs());
     Ok(ended.counts)
 }
 

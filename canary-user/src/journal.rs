@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::{
     guard::{Action, Decision, Moment, Stage},
@@ -252,6 +252,15 @@ impl Journal {
         let query = "SELECT max(unix_ms) FROM verdict WHERE deployment = ?1 AND outcome = ?2";
         let latest = self.db.query_row(query, [deployment, Outcome::Regressed.name()], |r| r.get::<_, Option<i64>>(0));
         Ok(latest.with_context(|| format!("journal: read the verdicts on {deployment}"))?.map(|ms| ms as u64))
+    }
+
+    /// The verdict that a decision was made on: the latest before it that condemned, whatever the wall clock did since.
+    pub fn condemnation(&self, decision: &Decision) -> anyhow::Result<Option<Verdict>> {
+        let query = "SELECT verdict FROM verdict WHERE deployment = ?1 AND outcome = ?2
+                     ORDER BY unix_ms <= ?3 DESC, seq DESC LIMIT 1";
+        let key = params![&*decision.deployment, Outcome::Regressed.name(), decision.unix_ms as i64];
+        let found = self.db.query_row(query, key, |r| json(r, 0)).optional();
+        found.with_context(|| format!("journal: read the verdict that {} rests on", decision.id))
     }
 
     /// How long ago the orchestrator was called for a deployment, for each call within `span`, oldest first. By the clock

@@ -156,6 +156,11 @@ impl Ledger {
         self.keep(result)
     }
 
+    /// The verdict that a decision was made on.
+    pub fn condemnation(&self, decision: &Decision) -> anyhow::Result<Option<Verdict>> {
+        self.journal.condemnation(decision)
+    }
+
     /// A decision with its whole life.
     pub fn entry(&self, id: &str) -> anyhow::Result<Option<HistoryEntry>> {
         self.journal.entry(id)

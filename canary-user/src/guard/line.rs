@@ -1,6 +1,7 @@
 //! One deployment: its window, its judge, its rules and the action in hand. No await: calls are made off the line.
 
 mod life;
+mod limited;
 mod looks;
 mod past;
 mod temporary;
@@ -9,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use self::{
     life::{InHand, Step},
+    limited::Limited,
     temporary::Temporary,
 };
 use super::{
@@ -71,6 +73,7 @@ pub(super) struct Line {
     in_hand: Option<InHand>,
     being_described: Option<Proposal>,
     temporary: Vec<Temporary>,
+    limited: Vec<Limited>,
     refused: Option<Refusal>,
     view: Option<DecisionView>,
     advice: Advice,
@@ -95,6 +98,7 @@ impl Line {
             in_hand: None,
             being_described: None,
             temporary: Vec::new(),
+            limited: Vec::new(),
             refused: None,
             view: None,
             advice: Advice::default(),
@@ -124,17 +128,20 @@ impl Line {
     /// Tick to window to verdict.
     pub fn judge(&mut self, tick: &Tick, ledger: &mut Ledger) {
         let window = (self.watched.window)(tick);
-        let verdict = self.watched.judge.observe(&window);
+        let found = self.watched.judge.observe(&window);
+        let canary = facts::targets(tick, &self.watched.config.name, Role::Canary);
+        let verdict = self.under_limits(found, &canary);
         self.memory.observe(tick, &window);
         self.levels.observe(&verdict);
         let stood = self.is_condemned;
-        let canary = facts::targets(tick, &self.watched.config.name, Role::Canary);
         for (before, now) in self.guard.observe(&verdict, &canary) {
             // The ledger has told the failure, which blocks every action.
             let _ = ledger.came_back(&before, &now);
+            self.follow_limited(&before, &now);
         }
         self.is_condemned = self.guard.is_condemned(&verdict);
-        if self.is_condemned && !stood {
+        // What stands since an earlier life does not come to stand now.
+        if self.is_condemned && !stood && !self.is_limited() {
             self.condemned_t_ns = Some(tick.t_ns);
         }
         if self.outcome != Some(verdict.outcome) {

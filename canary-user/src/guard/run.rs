@@ -49,6 +49,9 @@ pub trait Judging: Send {
 
     /// What later rollouts of the service should know; `None` while it is little.
     fn learned(&self) -> Option<Learned>;
+
+    /// Drops all that speaks for or against the canary that is there.
+    fn reset_evidence(&mut self);
 }
 
 impl Judging for Judge {
@@ -58,6 +61,10 @@ impl Judging for Judge {
 
     fn learned(&self) -> Option<Learned> {
         Judge::learned(self)
+    }
+
+    fn reset_evidence(&mut self) {
+        Judge::reset_evidence(self);
     }
 }
 

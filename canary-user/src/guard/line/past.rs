@@ -13,21 +13,19 @@ impl Line {
         let HistoryEntry { decision, plan, stages } = entry;
         let Some(last) = stages.last() else { return };
         let now = self.now;
-        let at = |s: &StageEntry| Moment { unix_ms: s.unix_ms, t_ns: 0 }.rebooted(now);
-        // A clock that was set in between does not make anything last longer than it should have.
-        let until = |from: Moment, span: Duration| from.after(span).t_ns.min(now.after(span).t_ns);
         let called = stages.iter().find(|s| s.stage == Stage::Applying);
         if let Some(called) = called {
             self.guard.leave(&decision.canary);
             if decision.action == Action::Quarantine && !stages.iter().any(|s| s.stage == Stage::Undone) {
-                self.hold(decision.clone(), plan.clone(), at(called));
+                self.hold(decision.clone(), plan.clone(), at(called, now));
+                self.stay_condemned(&decision, ledger);
             }
         }
         match last.stage {
             Stage::Verified | Stage::Recovered | Stage::NotRecovered if decision.action != Action::Quarantine => {
                 self.guard.release(&decision.canary);
                 let verified = stages.iter().find(|s| s.stage == Stage::Verified).unwrap_or(last);
-                let until_t_ns = until(at(verified), WATCH);
+                let until_t_ns = until(at(verified, now), WATCH, now);
                 if until_t_ns <= self.now.t_ns {
                     let detail = "the guard was not running when its watch over it ended".into();
                     return self.step(&decision, Stage::Closed, detail, ledger);
@@ -38,8 +36,9 @@ impl Line {
                 self.take_in_hand(decision, plan, Step::Watching { verification, until_t_ns, recovery, looks });
             }
             Stage::Planned if self.still_waits(&decision) => {
-                let t_ns = until(at(last), self.watched.config.approval_timeout);
-                let until = Moment { t_ns, ..at(last).after(self.watched.config.approval_timeout) };
+                let planned = at(last, now);
+                let t_ns = until(planned, self.watched.config.approval_timeout, now);
+                let until = Moment { t_ns, ..planned.after(self.watched.config.approval_timeout) };
                 self.await_approval(decision, plan, until);
             }
             Stage::Planned | Stage::Approved | Stage::Applying | Stage::Applied => {
@@ -84,4 +83,14 @@ impl Line {
             self.verify(InHand { decision, plan, step: Step::Applying, before: Before::default() });
         }
     }
+}
+
+/// When a stage was, on the clock that only runs on.
+fn at(stage: &StageEntry, now: Moment) -> Moment {
+    Moment { unix_ms: stage.unix_ms, t_ns: 0 }.rebooted(now)
+}
+
+/// The end of what lasts so long from there. A clock that was set in between does not make it last longer than it should have.
+fn until(from: Moment, span: Duration, now: Moment) -> u64 {
+    from.after(span).t_ns.min(now.after(span).t_ns)
 }

@@ -42,6 +42,7 @@ impl Line {
     /// A quarantine that was called for at a moment: it may be in effect, and has to end.
     pub(super) fn hold(&mut self, decision: Decision, plan: Plan, called: Moment) {
         let lasts = Duration::from_millis(plan.ends_after_ms.unwrap_or(0)) + MARGIN;
+        self.guard.quarantine(&decision.canary);
         // A clock that was set in between does not make it last longer.
         let look_t_ns = called.after(lasts).t_ns.min(self.now.after(lasts).t_ns);
         self.temporary.push(Temporary {
@@ -126,6 +127,7 @@ impl Line {
                     }
                     Ok(State::NotInEffect) => {
                         self.drop_in_hand(&held.decision);
+                        self.limits_ended(&held.decision);
                         return self.step(&held.decision, Stage::Undone, format!("{}; {said}", held.why), ledger);
                     }
                     Ok(State::InEffect) => {

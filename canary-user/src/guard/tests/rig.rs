@@ -24,7 +24,7 @@ use crate::{
     targets::{Role, Target},
     telemetry::Sample,
     watch::{DecisionView, Snapshot},
-    window::Window,
+    window::{Indicator, Window},
 };
 
 /// How long the fake's quarantines last.
@@ -214,19 +214,30 @@ pub type Says = (Outcome, Option<HardFact>);
 struct Scripted {
     line: usize,
     says: Arc<Mutex<Vec<Says>>>,
+    because: Arc<Mutex<Indicator>>,
     learned: Arc<Mutex<Option<Learned>>>,
+    resets: Arc<Mutex<u32>>,
 }
 
 impl Judging for Scripted {
     fn observe(&mut self, window: &Window) -> Verdict {
         match self.says.lock().unwrap()[self.line] {
             (_, Some(fact)) => hard(fact, window.index),
-            (outcome, None) => verdict(outcome, window.index),
+            (outcome, None) => {
+                let mut verdict = verdict(outcome, window.index);
+                let because = self.because.lock().unwrap().name();
+                verdict.causes.iter_mut().for_each(|cause| cause.signal = because.into());
+                verdict
+            }
         }
     }
 
     fn learned(&self) -> Option<Learned> {
         self.learned.lock().unwrap().clone()
+    }
+
+    fn reset_evidence(&mut self) {
+        *self.resets.lock().unwrap() += 1;
     }
 }
 
@@ -237,6 +248,10 @@ pub struct Rig {
     /// Instead of the fake, where set.
     pub orchestrator: Option<Arc<dyn Orchestrator>>,
     pub says: Arc<Mutex<Vec<Says>>>,
+    /// What leads the causes where it condemns.
+    pub because: Arc<Mutex<Indicator>>,
+    /// How often it was told to drop its evidence.
+    pub resets: Arc<Mutex<u32>>,
     /// What it has learned.
     pub learned: Arc<Mutex<Option<Learned>>>,
     running: Option<Running>,
@@ -304,6 +319,8 @@ impl Rig {
             fake: Arc::new(fake),
             orchestrator: None,
             says: Arc::new(Mutex::new(vec![(Outcome::Healthy, None); deployments.len()])),
+            because: Arc::new(Mutex::new(Indicator::CpuPerWork)),
+            resets: Arc::default(),
             learned: Arc::default(),
             running: None,
             second: 0,
@@ -363,13 +380,20 @@ impl Rig {
         let orchestrator = || self.orchestrator.clone().unwrap_or_else(|| self.fake.clone());
         let deployments = self.config.deployments.iter().enumerate().map(|(line, config)| {
             let (name, mut index) = (config.name.clone(), 0);
+            let scripted = Scripted {
+                line,
+                says: self.says.clone(),
+                because: self.because.clone(),
+                learned: self.learned.clone(),
+                resets: self.resets.clone(),
+            };
             Watched {
                 config: config.clone(),
                 window: Box::new(move |tick| {
                     index += 1;
                     window(&name, index - 1, tick)
                 }),
-                judge: Box::new(Scripted { line, says: self.says.clone(), learned: self.learned.clone() }),
+                judge: Box::new(scripted),
                 orchestrator: orchestrator(),
             }
         });

@@ -8,6 +8,8 @@ mod acted;
 pub mod archive;
 mod asked;
 mod learned;
+mod promotion;
+mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +28,7 @@ use crate::{
 };
 
 pub use asked::CommandEntry;
+pub use promotion::OnRecord;
 
 use acted::{acted_on, mark};
 
@@ -182,7 +185,7 @@ impl Journal {
         }
         upgrade(&tx)?;
         check_version(&tx)?;
-        tx.execute_batch(learned::TABLE)?;
+        [learned::TABLE, promotion::TABLE, seen::TABLE].iter().try_for_each(|table| tx.execute_batch(table))?;
         tx.commit()?;
         Ok(journal)
     }
@@ -261,6 +264,14 @@ impl Journal {
         let key = params![&*decision.deployment, Outcome::Regressed.name(), decision.unix_ms as i64];
         let found = self.db.query_row(query, key, |r| json(r, 0)).optional();
         found.with_context(|| format!("journal: read the verdict that {} rests on", decision.id))
+    }
+
+    /// Actions of this boot that were taken back, with their lives: what comes back after them is somebody's.
+    pub fn taken_back(&self, deployment: &str) -> anyhow::Result<Vec<HistoryEntry>> {
+        let which = "WHERE d.deployment = ?1 AND EXISTS (
+            SELECT 1 FROM stage s WHERE s.decision_id = d.id AND s.stage = 'undone' AND s.boot = ?2) ORDER BY d.rowid";
+        let found = self.entries_by(which, params![deployment, self.boot]);
+        found.with_context(|| format!("journal: read what was taken back of {deployment}"))
     }
 
     /// How long ago the orchestrator was called for a deployment, for each call within `span`, oldest first. By the clock

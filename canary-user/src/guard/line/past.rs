@@ -5,9 +5,29 @@ use super::{
     looks::Looks,
     *,
 };
-use crate::guard::recovery;
+use crate::guard::{ledger::Past, recovery};
 
 impl Line {
+    /// Takes up what earlier lives of the guard did to this deployment and saw of it.
+    pub fn remember(&mut self, past: Past, now: Moment) {
+        self.guard.count_from(past.decisions);
+        self.guard.leave(&past.declined);
+        self.guard.remember(&past.begun);
+        self.condemned_t_ns = past.condemned_ago.map(|ago| now.t_ns.saturating_sub(ago.as_nanos() as u64));
+        self.remember_seen(past.seen);
+        past.taken_back.into_iter().for_each(|entry| self.remember_taken_back(entry));
+    }
+
+    /// What a person took back comes back as theirs, also where the guard was started again before it came.
+    fn remember_taken_back(&mut self, entry: HistoryEntry) {
+        let HistoryEntry { decision, plan, stages } = entry;
+        let Some(last) = stages.last().filter(|last| last.stage == Stage::Undone) else { return };
+        let until_t_ns = until(at(last, self.now), WATCH, self.now);
+        if decision.action != Action::Quarantine && until_t_ns > self.now.t_ns {
+            self.let_return(decision, plan, until_t_ns);
+        }
+    }
+
     /// Takes up an action that an earlier run left unfinished, by what the orchestrator finds. Never sends it again.
     pub async fn reconcile(&mut self, entry: HistoryEntry, ledger: &mut Ledger) {
         let HistoryEntry { decision, plan, stages } = entry;
@@ -52,6 +72,9 @@ impl Line {
                     _ => (Stage::Failed, format!("undo: found unfinished after a restart, {said}; not sent again")),
                 };
                 self.step(&decision, stage, detail, ledger);
+                if stage == Stage::Undone {
+                    self.let_return(decision, plan, now.after(WATCH).t_ns);
+                }
             }
             _ => {}
         }

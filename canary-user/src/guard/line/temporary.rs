@@ -4,7 +4,7 @@
 //! inverse: again and again, each time after a look that found it still in effect, until two looks in a row found it gone.
 //! They are further apart than any call may take: one that nobody saw the end of may still bring what was taken back.
 
-use super::*;
+use super::{life::WATCH, *};
 
 /// What a backend's own timer may take beyond its time.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -150,7 +150,7 @@ impl Line {
             (What::Undone(Ok(())), Doing::Undoing | Doing::UndoingForAPerson) => {
                 self.drop_in_hand(&held.decision);
                 self.step(&held.decision, Stage::Undone, format!("{name} says that it is undone"), ledger);
-                return self.let_return(held.decision, held.plan);
+                return self.let_return(held.decision, held.plan, self.now.after(WATCH).t_ns);
             }
             (What::Undone(Err(why)), Doing::UndoingForAPerson) if !is_quarantine => {
                 return self.step(&held.decision, Stage::Failed, format!("undo: {name}: {why}"), ledger);

@@ -7,6 +7,7 @@ mod left;
 mod life;
 mod machine;
 mod policy;
+mod promotion;
 mod quarantine;
 mod recovery;
 mod restart;

@@ -4,9 +4,12 @@
 //! an orchestrator is called. A damaged file is refused, never repaired and never deleted: without its memory the guard
 //! cannot know what it has done already.
 
+mod acted;
 pub mod archive;
 mod asked;
 mod learned;
+mod promotion;
+mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -22,10 +25,12 @@ use crate::{
     guard::{Action, Decision, Moment, Stage},
     judge::{Outcome, Verdict},
     orchestrator::Plan,
-    targets::Target,
 };
 
 pub use asked::CommandEntry;
+pub use promotion::OnRecord;
+
+use acted::{acted_on, mark};
 
 /// Raised with every change of the tables; [`UPGRADES`] has the way from each one before.
 const SCHEMA: i64 = 2;
@@ -180,7 +185,7 @@ impl Journal {
         }
         upgrade(&tx)?;
         check_version(&tx)?;
-        tx.execute_batch(learned::TABLE)?;
+        [learned::TABLE, promotion::TABLE, seen::TABLE].iter().try_for_each(|table| tx.execute_batch(table))?;
         tx.commit()?;
         Ok(journal)
     }
@@ -226,13 +231,6 @@ impl Journal {
         self.commit(write).with_context(|| format!("journal: record {} of {decision_id}", stage.name()))
     }
 
-    /// Counts these instances as acted on by the decision: a canary that someone brought back is theirs.
-    pub fn mark_acted(&mut self, decision: &Decision, targets: &[Target]) -> anyhow::Result<()> {
-        let boot = self.boot.clone();
-        self.commit(|tx| mark(tx, &boot, &decision.id, &decision.deployment, targets))
-            .with_context(|| format!("journal: mark what came back after {}", decision.id))
-    }
-
     /// Decisions whose life is not over, oldest first: those that were begun and have no end yet, those that are watched
     /// still, and quarantines that were called for and are not undone.
     pub fn unfinished(&self) -> anyhow::Result<Vec<HistoryEntry>> {
@@ -252,27 +250,6 @@ impl Journal {
         Ok(all.with_context(|| format!("journal: read decision {id}"))?.pop())
     }
 
-    /// One instance took the place of another one that was acted on, as its next life: it counts as acted on in its place.
-    pub fn came_back(&mut self, before: &Target, now: &Target) -> anyhow::Result<()> {
-        let boot = self.boot.clone();
-        let write = |tx: &Transaction| -> anyhow::Result<()> {
-            tx.execute(
-                "UPDATE OR REPLACE acted SET cgroup = ?4, incarnation = ?5
-                 WHERE deployment = ?1 AND cgroup = ?2 AND incarnation = ?3 AND boot = ?6",
-                params![
-                    &*before.deployment,
-                    &*before.cgroup,
-                    before.incarnation.to_string(),
-                    &*now.cgroup,
-                    now.incarnation.to_string(),
-                    boot
-                ],
-            )?;
-            Ok(())
-        };
-        self.commit(write).with_context(|| format!("journal: record that {} came back", now.cgroup))
-    }
-
     /// When the verdict on a deployment last became "regressed", by the wall clock.
     pub fn last_condemned_unix_ms(&self, deployment: &str) -> anyhow::Result<Option<u64>> {
         let query = "SELECT max(unix_ms) FROM verdict WHERE deployment = ?1 AND outcome = ?2";
@@ -280,20 +257,21 @@ impl Journal {
         Ok(latest.with_context(|| format!("journal: read the verdicts on {deployment}"))?.map(|ms| ms as u64))
     }
 
-    /// The canary instances of this boot's decisions that came to a stage, but for those that were seen gone and stayed so.
-    pub fn canaries_with(&self, deployment: &str, stage: Stage) -> anyhow::Result<Vec<Target>> {
-        let read = || -> rusqlite::Result<Vec<Target>> {
-            let mut query = self.db.prepare_cached(
-                "SELECT d.decision FROM stage s JOIN decision d ON d.id = s.decision_id
-                 WHERE d.deployment = ?1 AND s.stage = ?3 AND s.boot = ?2 AND (
-                    NOT EXISTS (SELECT 1 FROM stage v WHERE v.decision_id = d.id AND v.stage = 'verified')
-                    OR d.action = 'quarantine'
-                    OR EXISTS (SELECT 1 FROM stage r WHERE r.decision_id = d.id AND r.stage = 'reverted'))",
-            )?;
-            let rows = query.query_map(params![deployment, self.boot, stage.name()], |r| json::<Decision>(r, 0))?;
-            Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flat_map(|d| d.canary).collect())
-        };
-        read().with_context(|| format!("journal: read what is {} on {deployment}", stage.name()))
+    /// The verdict that a decision was made on: the latest before it that condemned, whatever the wall clock did since.
+    pub fn condemnation(&self, decision: &Decision) -> anyhow::Result<Option<Verdict>> {
+        let query = "SELECT verdict FROM verdict WHERE deployment = ?1 AND outcome = ?2
+                     ORDER BY unix_ms <= ?3 DESC, seq DESC LIMIT 1";
+        let key = params![&*decision.deployment, Outcome::Regressed.name(), decision.unix_ms as i64];
+        let found = self.db.query_row(query, key, |r| json(r, 0)).optional();
+        found.with_context(|| format!("journal: read the verdict that {} rests on", decision.id))
+    }
+
+    /// Actions of this boot that were taken back, with their lives: what comes back after them is somebody's.
+    pub fn taken_back(&self, deployment: &str) -> anyhow::Result<Vec<HistoryEntry>> {
+        let which = "WHERE d.deployment = ?1 AND EXISTS (
+            SELECT 1 FROM stage s WHERE s.decision_id = d.id AND s.stage = 'undone' AND s.boot = ?2) ORDER BY d.rowid";
+        let found = self.entries_by(which, params![deployment, self.boot]);
+        found.with_context(|| format!("journal: read what was taken back of {deployment}"))
     }
 
     /// How long ago the orchestrator was called for a deployment, for each call within `span`, oldest first. By the clock
@@ -323,12 +301,6 @@ impl Journal {
             .db
             .query_row("SELECT count(*) FROM decision WHERE deployment = ?1", [deployment], |r| r.get::<_, i64>(0));
         Ok(count.with_context(|| format!("journal: count the decisions on {deployment}"))? as u64)
-    }
-
-    /// The decision by which an action was already begun against any of these instances.
-    pub fn acted_on(&self, deployment: &str, canary: &[Target]) -> anyhow::Result<Option<String>> {
-        acted_on(&self.db, &self.boot, deployment, canary)
-            .with_context(|| format!("journal: read what was done to {deployment}"))
     }
 
     /// The latest decisions with their stages, newest first.
@@ -456,29 +428,6 @@ fn stage_row(tx: &Transaction, boot: &str, id: &str, stage: Stage, detail: &str,
         params![id, stage.name(), detail, at.unix_ms as i64, at.t_ns as i64, boot],
     )?;
     Ok(())
-}
-
-fn mark(tx: &Transaction, boot: &str, id: &str, deployment: &str, targets: &[Target]) -> anyhow::Result<()> {
-    for t in targets {
-        tx.execute(
-            "INSERT OR IGNORE INTO acted VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![deployment, &*t.cgroup, t.incarnation.to_string(), boot, id],
-        )?;
-    }
-    Ok(())
-}
-
-fn acted_on(db: &Connection, boot: &str, deployment: &str, targets: &[Target]) -> anyhow::Result<Option<String>> {
-    let mut query = db.prepare_cached(
-        "SELECT decision_id FROM acted WHERE deployment = ?1 AND cgroup = ?2 AND incarnation = ?3 AND boot = ?4",
-    )?;
-    for t in targets {
-        let key = params![deployment, &*t.cgroup, t.incarnation.to_string(), boot];
-        if let Some(id) = query.query_row(key, |r| r.get(0)).optional()? {
-            return Ok(Some(id));
-        }
-    }
-    Ok(None)
 }
 
 fn json<T: serde::de::DeserializeOwned>(row: &Row, column: usize) -> rusqlite::Result<T> {

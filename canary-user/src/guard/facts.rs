@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Mode,
     recovery::{Before, Level, Look},
@@ -153,11 +155,22 @@ struct Recent {
     span_ns: u64,
 }
 
+/// Since when an instance of the canary is seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstSeen {
+    pub cgroup: Arc<str>,
+    pub incarnation: u64,
+    /// CLOCK_MONOTONIC end of the first tick that had it.
+    pub t_ns: u64,
+}
+
 /// What is remembered of one deployment between ticks.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// The canary targets that are there, with window and time of the first sight.
     first_seen: BTreeMap<Target, (u64, u64)>,
+    /// Those that an earlier life of the guard saw first, and when, by cgroup and incarnation.
+    seen_before: BTreeMap<(Arc<str>, u64), u64>,
     /// Those of them that had a turnaround.
     served: BTreeSet<Target>,
     canary_served: Option<bool>,
@@ -206,6 +219,22 @@ impl Memory {
         self.canary_served
     }
 
+    /// What an earlier life of the guard saw: the age of a canary does not begin anew with the guard.
+    pub fn remember(&mut self, seen: &[FirstSeen]) {
+        self.seen_before.extend(seen.iter().map(|s| ((s.cgroup.clone(), s.incarnation), s.t_ns)));
+    }
+
+    /// The canary instances that are there, for a later life. Not those whose cgroup is only expected.
+    pub fn seen(&self) -> Vec<FirstSeen> {
+        let there = self.first_seen.iter().filter(|(target, _)| !target.is_expected());
+        let seen = |(target, (_, t_ns)): (&Target, &(u64, u64))| FirstSeen {
+            cgroup: target.cgroup.clone(),
+            incarnation: target.incarnation,
+            t_ns: *t_ns,
+        };
+        there.map(seen).collect()
+    }
+
     fn served_now(&mut self, tick: &Tick, deployment: &str) -> Option<bool> {
         let canary = samples(tick, deployment, Role::Canary);
         let turnarounds = |s: &Sample| s.network.as_ref().map(|n| n.turnarounds);
@@ -220,7 +249,9 @@ impl Memory {
         let canary = targets(tick, &window.deployment, Role::Canary);
         self.first_seen.retain(|t, _| canary.binary_search(t).is_ok());
         for target in canary {
-            self.first_seen.entry(target).or_insert((window.index, tick.t_ns));
+            let before = self.seen_before.get(&(target.cgroup.clone(), target.incarnation));
+            let t_ns = before.copied().unwrap_or(tick.t_ns);
+            self.first_seen.entry(target).or_insert((window.index, t_ns));
         }
         self.canary_served = self.served_now(tick, &window.deployment);
         let stable = samples(tick, &window.deployment, Role::Stable);

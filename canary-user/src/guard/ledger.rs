@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::{
     control::Command,
-    guard::{Decision, Moment, Pause, Stage},
-    journal::{HistoryEntry, Journal},
-    judge::{Learned, Verdict},
+    guard::{Decision, FirstSeen, Moment, Pause, Stage},
+    journal::{HistoryEntry, Journal, OnRecord},
+    judge::{KeptControl, Learned, Verdict},
     orchestrator::Plan,
     targets::Target,
 };
@@ -29,6 +29,10 @@ pub(super) struct Past {
     pub declined: Vec<Target>,
     /// Those that an orchestrator was called for.
     pub begun: Vec<Target>,
+    /// Actions that were taken back.
+    pub taken_back: Vec<HistoryEntry>,
+    /// Since when the canary is seen.
+    pub seen: Vec<FirstSeen>,
     /// How long ago it was condemned the last time.
     pub condemned_ago: Option<Duration>,
 }
@@ -93,6 +97,28 @@ impl Ledger {
         self.keep(result)
     }
 
+    /// How far stable has been held against what it was before a promotion; `at` is the end of the last window in it.
+    pub fn control(&mut self, deployment: &str, control: &KeptControl, at: Moment, span_ns: u64) -> Result<(), String> {
+        let result = self.journal.record_control(deployment, control, at, span_ns);
+        self.keep(result)
+    }
+
+    pub fn end_control(&mut self, deployment: &str) -> Result<(), String> {
+        let result = self.journal.end_control(deployment);
+        self.keep(result)
+    }
+
+    /// What an earlier life left of that; `Err` = it cannot be used, in words.
+    pub fn control_left(&self, deployment: &str) -> anyhow::Result<Option<OnRecord>> {
+        self.journal.control(deployment)
+    }
+
+    /// Since when the canary's instances are seen.
+    pub fn seen(&mut self, deployment: &str, instances: &[FirstSeen]) -> Result<(), String> {
+        let result = self.journal.record_seen(deployment, instances);
+        self.keep(result)
+    }
+
     pub fn mark_acted(&mut self, decision: &Decision, targets: &[Target]) -> Result<(), String> {
         let result = self.journal.mark_acted(decision, targets);
         self.keep(result)
@@ -146,6 +172,8 @@ impl Ledger {
             decisions: self.journal.decisions(deployment)?,
             declined: self.journal.canaries_with(deployment, Stage::Declined)?,
             begun: self.journal.canaries_with(deployment, Stage::Applying)?,
+            taken_back: self.journal.taken_back(deployment)?,
+            seen: self.journal.seen(deployment)?,
             condemned_ago: condemned_ms.map(|then| Duration::from_millis(now.unix_ms.saturating_sub(then))),
         })
     }
@@ -154,6 +182,11 @@ impl Ledger {
     pub fn came_back(&mut self, before: &Target, now: &Target) -> Result<(), String> {
         let result = self.journal.came_back(before, now);
         self.keep(result)
+    }
+
+    /// The verdict that a decision was made on.
+    pub fn condemnation(&self, decision: &Decision) -> anyhow::Result<Option<Verdict>> {
+        self.journal.condemnation(decision)
     }
 
     /// A decision with its whole life.

@@ -1,6 +1,8 @@
 //! One deployment: its window, its judge, its rules and the action in hand. No await: calls are made off the line.
 
+mod kept;
 mod life;
+mod limited;
 mod looks;
 mod past;
 mod temporary;
@@ -8,7 +10,9 @@ mod temporary;
 use std::{sync::Arc, time::Duration};
 
 use self::{
+    kept::Kept,
     life::{InHand, Step},
+    limited::Limited,
     temporary::Temporary,
 };
 use super::{
@@ -17,7 +21,7 @@ use super::{
     desk::Desk,
     facts::{self, Memory},
     gates::{self, Case},
-    ledger::{Ledger, Past},
+    ledger::Ledger,
     recovery::{Before, Levels, Look, Recovery},
     rules::is_same_canary,
     run::Watched,
@@ -37,7 +41,7 @@ use crate::{
 
 /// How long after a refusal the orchestrator is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
-/// Windows between two writes of what was learned about the service.
+/// Windows between two writes of what was learned about the service, and of how far a comparison has come.
 const LEARN_WINDOWS: u64 = 300;
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -71,6 +75,8 @@ pub(super) struct Line {
     in_hand: Option<InHand>,
     being_described: Option<Proposal>,
     temporary: Vec<Temporary>,
+    limited: Vec<Limited>,
+    kept: Kept,
     refused: Option<Refusal>,
     view: Option<DecisionView>,
     advice: Advice,
@@ -95,6 +101,8 @@ impl Line {
             in_hand: None,
             being_described: None,
             temporary: Vec::new(),
+            limited: Vec::new(),
+            kept: Kept::default(),
             refused: None,
             view: None,
             advice: Advice::default(),
@@ -124,17 +132,21 @@ impl Line {
     /// Tick to window to verdict.
     pub fn judge(&mut self, tick: &Tick, ledger: &mut Ledger) {
         let window = (self.watched.window)(tick);
-        let verdict = self.watched.judge.observe(&window);
+        self.take_up_control(tick, window.index, ledger);
+        let found = self.watched.judge.observe(&window);
+        let canary = facts::targets(tick, &self.watched.config.name, Role::Canary);
+        let verdict = self.under_limits(found, &canary);
         self.memory.observe(tick, &window);
         self.levels.observe(&verdict);
         let stood = self.is_condemned;
-        let canary = facts::targets(tick, &self.watched.config.name, Role::Canary);
         for (before, now) in self.guard.observe(&verdict, &canary) {
             // The ledger has told the failure, which blocks every action.
             let _ = ledger.came_back(&before, &now);
+            self.follow_limited(&before, &now);
         }
         self.is_condemned = self.guard.is_condemned(&verdict);
-        if self.is_condemned && !stood {
+        // What stands since an earlier life does not come to stand now.
+        if self.is_condemned && !stood && !self.is_limited() {
             self.condemned_t_ns = Some(tick.t_ns);
         }
         if self.outcome != Some(verdict.outcome) {
@@ -142,12 +154,12 @@ impl Line {
             // The ledger has said so and remembers: a failure blocks every action from here on.
             let _ = ledger.verdict(&self.watched.config.name, tick.unix_ms, &verdict);
         }
-        if window.index % LEARN_WINDOWS == LEARN_WINDOWS - 1
-            && let Some(learned) = self.watched.judge.learned()
-        {
+        let is_due = window.index % LEARN_WINDOWS == LEARN_WINDOWS - 1;
+        if is_due && let Some(learned) = self.watched.judge.learned() {
             let _ = ledger.learned(&self.watched.config.name, tick.unix_ms, &learned);
         }
         self.current = Some((window, verdict));
+        self.keep_for_later(is_due, ledger);
     }
 
     /// Verdict to decision to action; first the action in hand. `elsewhere`: other deployments condemned at about
@@ -270,14 +282,6 @@ impl Line {
     pub fn awaiting(&self) -> Option<&str> {
         let waits = |a: &&InHand| matches!(a.step, Step::Awaiting { .. });
         self.in_hand.as_ref().filter(waits).map(|a| a.decision.id.as_str())
-    }
-
-    /// Takes up what earlier lives of the guard did to this deployment, and when it last came to stand condemned.
-    pub fn remember(&mut self, past: &Past, now: Moment) {
-        self.guard.count_from(past.decisions);
-        self.guard.leave(&past.declined);
-        self.guard.remember(&past.begun);
-        self.condemned_t_ns = past.condemned_ago.map(|ago| now.t_ns.saturating_sub(ago.as_nanos() as u64));
     }
 
     /// How this deployment stands; `None` before its first window.

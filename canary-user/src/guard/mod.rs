@@ -22,7 +22,7 @@ mod tests;
 
 pub use advice::Advice;
 pub use decision::*;
-pub use facts::{Approval, Facts};
+pub use facts::{Approval, Facts, FirstSeen};
 pub use ledger::{Entry, OnEntry};
 pub use moment::Moment;
 pub use pauses::{Pause, Pauses};

@@ -32,7 +32,8 @@ pub struct Guard {
     left: BTreeSet<Target>,
     /// The canary that was there last.
     latest: Vec<Target>,
-    /// Those that were let through for a quarantine: what condemns them later and asks for more is told.
+    /// Those that were let through for a quarantine, or that an earlier life of the guard called one for: what condemns them
+    /// later and asks for more is told.
     quarantined: BTreeSet<Target>,
     decisions: u64,
 }
@@ -129,7 +130,7 @@ impl Guard {
             None => {
                 self.mark_acted(&facts.canary);
                 if action == Action::Quarantine {
-                    self.quarantined.extend(facts.canary.iter().cloned());
+                    self.quarantine(&facts.canary);
                 }
             }
         }
@@ -197,6 +198,11 @@ impl Guard {
     /// These were taken away, and that was seen: what is there later is another rollout, or somebody's doing that is watched for.
     pub fn release(&mut self, targets: &[Target]) {
         self.left.retain(|left| !targets.contains(left));
+    }
+
+    /// These are in quarantine, or may be.
+    pub fn quarantine(&mut self, targets: &[Target]) {
+        self.quarantined.extend(targets.iter().cloned());
     }
 
     /// An earlier life of the guard acted on these: what comes back in their place is the same.

@@ -27,7 +27,7 @@ use crate::{
     config::DeploymentConfig,
     control::Request,
     journal::Journal,
-    judge::{Judge, Learned, Verdict},
+    judge::{Judge, KeptControl, Learned, Resumed, Verdict},
     orchestrator::Orchestrator,
     targets::Target,
     telemetry::Tick,
@@ -49,6 +49,15 @@ pub trait Judging: Send {
 
     /// What later rollouts of the service should know; `None` while it is little.
     fn learned(&self) -> Option<Learned>;
+
+    /// How far stable has been held against what it was before a promotion; `None` while it is not.
+    fn control(&self) -> Option<KeptControl>;
+
+    /// Goes on with what an earlier life of the guard left of that, `missed` windows later.
+    fn resume(&mut self, kept: KeptControl, missed: u64) -> Resumed;
+
+    /// Drops all that speaks for or against the canary that is there.
+    fn reset_evidence(&mut self);
 }
 
 impl Judging for Judge {
@@ -58,6 +67,18 @@ impl Judging for Judge {
 
     fn learned(&self) -> Option<Learned> {
         Judge::learned(self)
+    }
+
+    fn control(&self) -> Option<KeptControl> {
+        Judge::control(self)
+    }
+
+    fn resume(&mut self, kept: KeptControl, missed: u64) -> Resumed {
+        Judge::resume(self, kept, missed)
+    }
+
+    fn reset_evidence(&mut self) {
+        Judge::reset_evidence(self);
     }
 }
 
@@ -166,6 +187,7 @@ pub async fn run(mut ticks: mpsc::Receiver<Tick>, setup: Setup, shutdown: impl F
         let Some(answer) = answers.recv().await else { break };
         answered(&mut lines, answer, latest.as_ref(), &mut desk);
     }
+    lines.iter_mut().for_each(|l| l.hand_down(&mut desk.ledger));
     let verdicts = lines.iter().filter_map(|l| Some((l.name().clone(), l.verdict()?.clone()))).collect();
     Ok(Summary { ticks: sequence, verdicts })
 }
@@ -201,7 +223,8 @@ fn take(lines: &mut [Line], desk: &mut Desk, tick: &Tick) {
 async fn reconcile(lines: &mut [Line], ledger: &mut Ledger, now: Moment) -> Result<()> {
     let past = "the guard does not run without its own past";
     for line in lines.iter_mut() {
-        line.remember(&ledger.past(line.name(), now).context(past)?, now);
+        line.remember(ledger.past(line.name(), now).context(past)?, now);
+        line.remember_control(ledger);
     }
     let unfinished = ledger.unfinished().context("the guard does not run without knowing what it left unfinished")?;
     for entry in unfinished {

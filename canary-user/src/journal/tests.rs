@@ -9,13 +9,13 @@ use crate::{
     control::Command,
     guard::{Action, Pause},
     judge::{Earlier, Known, Learned, Outcome},
-    targets::Role,
+    targets::{Role, Target},
     window::Indicator,
 };
 
-const AT: Moment = Moment { unix_ms: 1_000_000, t_ns: 7 };
+pub(super) const AT: Moment = Moment { unix_ms: 1_000_000, t_ns: 7 };
 
-fn target(incarnation: u64) -> Target {
+pub(super) fn target(incarnation: u64) -> Target {
     Target {
         deployment: "checkout".into(),
         role: Role::Canary,
@@ -26,7 +26,7 @@ fn target(incarnation: u64) -> Target {
     }
 }
 
-fn decision(id: &str, incarnations: &[u64]) -> Decision {
+pub(super) fn decision(id: &str, incarnations: &[u64]) -> Decision {
     Decision {
         id: id.into(),
         deployment: "checkout".into(),
@@ -41,7 +41,7 @@ fn decision(id: &str, incarnations: &[u64]) -> Decision {
     }
 }
 
-fn plan() -> Plan {
+pub(super) fn plan() -> Plan {
     Plan {
         orchestrator: "process".into(),
         steps: vec!["stop 41".into()],

@@ -31,6 +31,7 @@ pub use counts::Counts;
 pub use earlier::{Earlier, Known, Learned};
 pub use observe::Judge;
 pub use parameters::*;
+pub use promotion::{CONTROL_FORMAT, KeptControl, Resumed};
 pub use verdict::*;
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::{
     level::{Before, Level},
     pace::{Differences, Frame, Pace, Phase, StableSide, Track},
     parameters::{IndicatorParameters, Parameters, Tolerance},
-    promotion,
+    promotion::{self, KeptControl, Resumed},
     stretch::{Moment, Stretches},
     traffic::Traffic,
     verdict::{Cause, HardFact, Promotion, Sign, SignKind, Stretch, Verdict},
@@ -257,6 +257,16 @@ impl Judge {
 
     pub(super) fn promotion(&self) -> Option<Promotion> {
         self.promotion.promotion(&self.parameters)
+    }
+
+    /// How far stable has been held against what it was before a promotion, for a later life of the guard; `None` while it is not.
+    pub fn control(&self) -> Option<KeptControl> {
+        self.promotion.kept(&self.parameters)
+    }
+
+    /// Goes on with a comparison of an earlier life of the guard, after `missed` windows in which nobody compared.
+    pub fn resume(&mut self, kept: KeptControl, missed: u64) -> Resumed {
+        self.promotion.resume(kept, missed, &self.parameters)
     }
 
     /// When one version left its own usual band, and in what: the latest.

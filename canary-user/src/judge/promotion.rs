@@ -3,7 +3,13 @@
 //! Goes in: who stable is, and its level per indicator and window. Comes out: what stable is like since then, for the verdict.
 //! It tells and advises, and condemns nobody: a profile cannot tell the version from the time of day.
 
+mod kept;
+
+pub use kept::{CONTROL_FORMAT, KeptControl, Resumed};
+
 use std::{collections::BTreeSet, sync::Arc};
+
+use serde::{Deserialize, Serialize};
 
 use super::{
     explain::number,
@@ -62,7 +68,7 @@ impl Watch {
         if let Some(profile) = self.profile.take_if(replaced)
             && p.continuous_windows > 0
         {
-            self.control = Some(Control::new(&profile, self.who.len(), index, p));
+            self.control = Some(Control::new(&profile, self.who.len(), Some(index), p));
         }
     }
 
@@ -83,7 +89,9 @@ impl Watch {
 /// Stable held against those before it.
 #[derive(Clone, Debug)]
 struct Control {
-    since: u64,
+    /// `None` = since an earlier life of the guard, whose windows had other numbers.
+    since: Option<u64>,
+    /// Windows compared, and those that passed while the guard was not there.
     windows: u64,
     restarts: Restarts,
     tracks: [Option<Track>; Indicator::COUNT],
@@ -91,7 +99,7 @@ struct Control {
 }
 
 /// One indicator of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Track {
     /// ln of what is usual, more being worse, and the rise that says nothing.
     level: f64,
@@ -106,7 +114,7 @@ struct Track {
 }
 
 impl Control {
-    fn new(profile: &Profile, instances: usize, since: u64, p: &Parameters) -> Self {
+    fn new(profile: &Profile, instances: usize, since: Option<u64>, p: &Parameters) -> Self {
         let (m, now) = (profile.who.len() as f64, instances as f64);
         let tracks = std::array::from_fn(|i| {
             let (usual, set) = (profile.usual[i].as_ref()?, &p.indicators[i]);
@@ -194,12 +202,14 @@ impl Control {
     }
 
     fn in_words(&self, leading: Option<&Promoted>, p: &Parameters) -> String {
-        let (since, n, of) = (self.since, self.windows, p.continuous_windows);
+        let (n, of) = (self.windows, p.continuous_windows);
+        let since =
+            self.since.map_or("before the guard was started".to_owned(), |window| format!("in window {window}"));
         match leading.filter(|_| self.is_worse) {
             Some(it) => {
                 let percent = |x: f64| format!("{:.0}", 100.0 * x);
                 format!(
-                    "stable is worse since its instances were replaced in window {since}: {} {:+.0} % ({} to {} %) of what it was \
+                    "stable is worse since its instances were replaced {since}: {} {:+.0} % ({} to {} %) of what it was \
                      before, evidence {} of {}",
                     it.indicator.title(),
                     100.0 * it.effect,
@@ -210,10 +220,10 @@ impl Control {
                 )
             }
             None if n < of => format!(
-                "stable was replaced in window {since} and is held against what it was before: no worse so far, window {n} of {of}"
+                "stable was replaced {since} and is held against what it was before: no worse so far, window {n} of {of}"
             ),
             None => {
-                format!("stable was replaced in window {since} and no worse than before in the {of} windows after that")
+                format!("stable was replaced {since} and no worse than before in the {of} windows after that")
             }
         }
     }

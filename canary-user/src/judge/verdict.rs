@@ -348,9 +348,9 @@ impl Stretch {
 /// Stable against what it was before all of its instances were replaced.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Promotion {
-    /// First window in which none of the instances before was there any more.
-    pub since: u64,
-    /// Windows compared, and how many are to be.
+    /// First window in which none of the instances before was there any more; null where that was before the guard was started.
+    pub since: Option<u64>,
+    /// Windows compared, those that passed while the guard was not there among them, and how many are to be.
     pub windows: u64,
     pub of_windows: u64,
     /// Whether the evidence reached 1/alpha; it stays.

@@ -390,9 +390,8 @@ impl Line {
         self.in_hand = Some(action);
     }
 
-    /// From now on, what comes back was wanted by a person.
-    pub(super) fn let_return(&mut self, decision: Decision, plan: Plan) {
-        let until_t_ns = self.now.after(WATCH).t_ns;
+    /// From now on and until then, what comes back was wanted by a person.
+    pub(super) fn let_return(&mut self, decision: Decision, plan: Plan, until_t_ns: u64) {
         let verification = Verification::new(&decision.canary, None, until_t_ns);
         self.guard.leave(&decision.canary);
         if self.in_hand.as_ref().is_none_or(|a| a.step.is_done()) {

@@ -5,29 +5,47 @@ use super::{
     looks::Looks,
     *,
 };
-use crate::guard::recovery;
+use crate::guard::{ledger::Past, recovery};
 
 impl Line {
+    /// Takes up what earlier lives of the guard did to this deployment and saw of it.
+    pub fn remember(&mut self, past: Past, now: Moment) {
+        self.guard.count_from(past.decisions);
+        self.guard.leave(&past.declined);
+        self.guard.remember(&past.begun);
+        self.condemned_t_ns = past.condemned_ago.map(|ago| now.t_ns.saturating_sub(ago.as_nanos() as u64));
+        self.remember_seen(past.seen);
+        past.taken_back.into_iter().for_each(|entry| self.remember_taken_back(entry));
+    }
+
+    /// What a person took back comes back as theirs, also where the guard was started again before it came.
+    fn remember_taken_back(&mut self, entry: HistoryEntry) {
+        let HistoryEntry { decision, plan, stages } = entry;
+        let Some(last) = stages.last().filter(|last| last.stage == Stage::Undone) else { return };
+        let until_t_ns = until(at(last, self.now), WATCH, self.now);
+        if decision.action != Action::Quarantine && until_t_ns > self.now.t_ns {
+            self.let_return(decision, plan, until_t_ns);
+        }
+    }
+
     /// Takes up an action that an earlier run left unfinished, by what the orchestrator finds. Never sends it again.
     pub async fn reconcile(&mut self, entry: HistoryEntry, ledger: &mut Ledger) {
         let HistoryEntry { decision, plan, stages } = entry;
         let Some(last) = stages.last() else { return };
         let now = self.now;
-        let at = |s: &StageEntry| Moment { unix_ms: s.unix_ms, t_ns: 0 }.rebooted(now);
-        // A clock that was set in between does not make anything last longer than it should have.
-        let until = |from: Moment, span: Duration| from.after(span).t_ns.min(now.after(span).t_ns);
         let called = stages.iter().find(|s| s.stage == Stage::Applying);
         if let Some(called) = called {
             self.guard.leave(&decision.canary);
             if decision.action == Action::Quarantine && !stages.iter().any(|s| s.stage == Stage::Undone) {
-                self.hold(decision.clone(), plan.clone(), at(called));
+                self.hold(decision.clone(), plan.clone(), at(called, now));
+                self.stay_condemned(&decision, ledger);
             }
         }
         match last.stage {
             Stage::Verified | Stage::Recovered | Stage::NotRecovered if decision.action != Action::Quarantine => {
                 self.guard.release(&decision.canary);
                 let verified = stages.iter().find(|s| s.stage == Stage::Verified).unwrap_or(last);
-                let until_t_ns = until(at(verified), WATCH);
+                let until_t_ns = until(at(verified, now), WATCH, now);
                 if until_t_ns <= self.now.t_ns {
                     let detail = "the guard was not running when its watch over it ended".into();
                     return self.step(&decision, Stage::Closed, detail, ledger);
@@ -38,8 +56,9 @@ impl Line {
                 self.take_in_hand(decision, plan, Step::Watching { verification, until_t_ns, recovery, looks });
             }
             Stage::Planned if self.still_waits(&decision) => {
-                let t_ns = until(at(last), self.watched.config.approval_timeout);
-                let until = Moment { t_ns, ..at(last).after(self.watched.config.approval_timeout) };
+                let planned = at(last, now);
+                let t_ns = until(planned, self.watched.config.approval_timeout, now);
+                let until = Moment { t_ns, ..planned.after(self.watched.config.approval_timeout) };
                 self.await_approval(decision, plan, until);
             }
             Stage::Planned | Stage::Approved | Stage::Applying | Stage::Applied => {
@@ -53,6 +72,9 @@ impl Line {
                     _ => (Stage::Failed, format!("undo: found unfinished after a restart, {said}; not sent again")),
                 };
                 self.step(&decision, stage, detail, ledger);
+                if stage == Stage::Undone {
+                    self.let_return(decision, plan, now.after(WATCH).t_ns);
+                }
             }
             _ => {}
         }
@@ -84,4 +106,14 @@ impl Line {
             self.verify(InHand { decision, plan, step: Step::Applying, before: Before::default() });
         }
     }
+}
+
+/// When a stage was, on the clock that only runs on.
+fn at(stage: &StageEntry, now: Moment) -> Moment {
+    Moment { unix_ms: stage.unix_ms, t_ns: 0 }.rebooted(now)
+}
+
+/// The end of what lasts so long from there. A clock that was set in between does not make it last longer than it should have.
+fn until(from: Moment, span: Duration, now: Moment) -> u64 {
+    from.after(span).t_ns.min(now.after(span).t_ns)
 }

@@ -4,7 +4,7 @@
 //! inverse: again and again, each time after a look that found it still in effect, until two looks in a row found it gone.
 //! They are further apart than any call may take: one that nobody saw the end of may still bring what was taken back.
 
-use super::*;
+use super::{life::WATCH, *};
 
 /// What a backend's own timer may take beyond its time.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -42,6 +42,7 @@ impl Line {
     /// A quarantine that was called for at a moment: it may be in effect, and has to end.
     pub(super) fn hold(&mut self, decision: Decision, plan: Plan, called: Moment) {
         let lasts = Duration::from_millis(plan.ends_after_ms.unwrap_or(0)) + MARGIN;
+        self.guard.quarantine(&decision.canary);
         // A clock that was set in between does not make it last longer.
         let look_t_ns = called.after(lasts).t_ns.min(self.now.after(lasts).t_ns);
         self.temporary.push(Temporary {
@@ -126,6 +127,7 @@ impl Line {
                     }
                     Ok(State::NotInEffect) => {
                         self.drop_in_hand(&held.decision);
+                        self.limits_ended(&held.decision);
                         return self.step(&held.decision, Stage::Undone, format!("{}; {said}", held.why), ledger);
                     }
                     Ok(State::InEffect) => {
@@ -148,7 +150,7 @@ impl Line {
             (What::Undone(Ok(())), Doing::Undoing | Doing::UndoingForAPerson) => {
                 self.drop_in_hand(&held.decision);
                 self.step(&held.decision, Stage::Undone, format!("{name} says that it is undone"), ledger);
-                return self.let_return(held.decision, held.plan);
+                return self.let_return(held.decision, held.plan, self.now.after(WATCH).t_ns);
             }
             (What::Undone(Err(why)), Doing::UndoingForAPerson) if !is_quarantine => {
                 return self.step(&held.decision, Stage::Failed, format!("undo: {name}: {why}"), ledger);

@@ -7,6 +7,8 @@ mod left;
 mod life;
 mod machine;
 mod policy;
+mod promotion;
+mod quarantine;
 mod recovery;
 mod restart;
 mod rig;

@@ -13,6 +13,7 @@ use crate::{
     judge::Outcome,
     orchestrator::State,
     targets::Role,
+    telemetry::Sample,
 };
 
 const AT: Moment = Moment { unix_ms: UNIX_MS, t_ns: 0 };
@@ -124,6 +125,57 @@ async fn a_guard_killed_while_the_orchestrator_hangs_does_not_call_it_again() {
     }
     assert_eq!(first_life(&rig), [Planned, Applying, Failed]);
     assert_eq!(rig.applies(), 1);
+}
+
+/// Both versions serving, the canary as another instance than that of the decision.
+fn another_canary() -> Vec<Sample> {
+    vec![busy(target(Role::Stable, 1)), busy(target(Role::Canary, 9))]
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_took_back_is_theirs_also_where_it_comes_after_a_restart() {
+    let undoing = [Planned, Applying, Applied, Verified, Undoing];
+    let undone = [Planned, Applying, Applied, Verified, Undoing, Undone];
+    for stages in [&undoing[..], &undone] {
+        let mut rig = killed_after(stages, State::NotInEffect);
+        for _ in 0..20 {
+            rig.tick(another_canary()).await;
+        }
+        assert_eq!((rig.applies(), rig.stages()), (0, vec![undone.to_vec()]));
+        assert!(
+            rig.journal().acted_on("checkout", &[target(Role::Canary, 9)]).unwrap().is_some(),
+            "nor in a later life"
+        );
+    }
+    let mut rig = killed_after(&undone, State::NotInEffect);
+    rig.second = 700;
+    for _ in 0..5 {
+        rig.tick(another_canary()).await;
+    }
+    assert_eq!(rig.applies(), 1, "what comes much later is another rollout");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_grows_no_younger_by_a_restart_of_the_guard() {
+    let mut rig = Rig::with_keys("rollback", &["checkout"], "max_age = \"1m\"");
+    for _ in 0..40 {
+        rig.tick(both_busy(0).samples).await;
+    }
+    rig.kill().await;
+    for _ in 0..30 {
+        rig.tick(both_busy(0).samples).await;
+    }
+    rig.says(Outcome::Regressed, None);
+    for _ in 0..5 {
+        rig.tick(both_busy(0).samples).await;
+    }
+    assert_eq!((rig.applies(), rig.stages()), (0, vec![vec![Blocked]]));
+    let said = rig.last_detail();
+    assert!(said.starts_with("canary_window: ") && said.contains("longer than max_age 1m"), "{said}");
+    for _ in 0..5 {
+        rig.tick(another_canary()).await;
+    }
+    assert_eq!(rig.applies(), 1, "another one is young");
 }
 
 #[tokio::test(start_paused = true)]

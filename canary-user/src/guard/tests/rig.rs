@@ -17,14 +17,15 @@ use super::{hard, tick, verdict, window};
 use crate::{
     config::Config,
     control::{self, Answer, Command, Control},
+    daemon,
     guard::{Action, Decision, Judging, Setup, Stage, Summary, Watched, run},
     journal::Journal,
-    judge::{HardFact, Learned, Outcome, Verdict},
+    judge::{Earlier, HardFact, KeptControl, Learned, Outcome, Resumed, Verdict},
     orchestrator::{BoxFuture, Error, Found, Orchestrator, Plan, State, pause::Paused},
     targets::{Role, Target},
-    telemetry::Sample,
+    telemetry::{Sample, Tick},
     watch::{DecisionView, Snapshot},
-    window::Window,
+    window::{Indicator, Window},
 };
 
 /// How long the fake's quarantines last.
@@ -200,7 +201,7 @@ impl Orchestrator for Fake {
 }
 
 struct Running {
-    ticks: mpsc::Sender<crate::telemetry::Tick>,
+    ticks: mpsc::Sender<Tick>,
     snapshots: mpsc::UnboundedReceiver<Arc<Snapshot>>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<Summary>>,
@@ -214,29 +215,54 @@ pub type Says = (Outcome, Option<HardFact>);
 struct Scripted {
     line: usize,
     says: Arc<Mutex<Vec<Says>>>,
+    because: Arc<Mutex<Indicator>>,
     learned: Arc<Mutex<Option<Learned>>>,
+    resets: Arc<Mutex<u32>>,
 }
 
 impl Judging for Scripted {
     fn observe(&mut self, window: &Window) -> Verdict {
         match self.says.lock().unwrap()[self.line] {
             (_, Some(fact)) => hard(fact, window.index),
-            (outcome, None) => verdict(outcome, window.index),
+            (outcome, None) => {
+                let mut verdict = verdict(outcome, window.index);
+                let because = self.because.lock().unwrap().name();
+                verdict.causes.iter_mut().for_each(|cause| cause.signal = because.into());
+                verdict
+            }
         }
     }
 
     fn learned(&self) -> Option<Learned> {
         self.learned.lock().unwrap().clone()
     }
+
+    fn control(&self) -> Option<KeptControl> {
+        None
+    }
+
+    fn resume(&mut self, _: KeptControl, _: u64) -> Resumed {
+        Resumed::Refused("it says what the test wants".into())
+    }
+
+    fn reset_evidence(&mut self) {
+        *self.resets.lock().unwrap() += 1;
+    }
 }
 
 pub struct Rig {
     dir: tempfile::TempDir,
-    config: Config,
+    pub config: Config,
     pub fake: Arc<Fake>,
     /// Instead of the fake, where set.
     pub orchestrator: Option<Arc<dyn Orchestrator>>,
     pub says: Arc<Mutex<Vec<Says>>>,
+    /// What leads the causes where it condemns.
+    pub because: Arc<Mutex<Indicator>>,
+    /// How often it was told to drop its evidence.
+    pub resets: Arc<Mutex<u32>>,
+    /// The real judge, on real windows of the ticks, in place of one that says what the test wants.
+    pub judges: bool,
     /// What it has learned.
     pub learned: Arc<Mutex<Option<Learned>>>,
     running: Option<Running>,
@@ -304,6 +330,9 @@ impl Rig {
             fake: Arc::new(fake),
             orchestrator: None,
             says: Arc::new(Mutex::new(vec![(Outcome::Healthy, None); deployments.len()])),
+            because: Arc::new(Mutex::new(Indicator::CpuPerWork)),
+            resets: Arc::default(),
+            judges: false,
             learned: Arc::default(),
             running: None,
             second: 0,
@@ -363,13 +392,23 @@ impl Rig {
         let orchestrator = || self.orchestrator.clone().unwrap_or_else(|| self.fake.clone());
         let deployments = self.config.deployments.iter().enumerate().map(|(line, config)| {
             let (name, mut index) = (config.name.clone(), 0);
+            let (mut windower, judge) = daemon::line(name.clone(), config.judge.clone(), &Earlier::default());
+            let scripted = Scripted {
+                line,
+                says: self.says.clone(),
+                because: self.because.clone(),
+                learned: self.learned.clone(),
+                resets: self.resets.clone(),
+            };
+            let of_test = move |tick: &Tick| {
+                index += 1;
+                window(&name, index - 1, tick)
+            };
+            let judge: Box<dyn Judging> = if self.judges { Box::new(judge) } else { Box::new(scripted) };
             Watched {
                 config: config.clone(),
-                window: Box::new(move |tick| {
-                    index += 1;
-                    window(&name, index - 1, tick)
-                }),
-                judge: Box::new(Scripted { line, says: self.says.clone(), learned: self.learned.clone() }),
+                window: if self.judges { Box::new(move |tick: &Tick| windower.push(tick)) } else { Box::new(of_test) },
+                judge,
                 orchestrator: orchestrator(),
             }
         });

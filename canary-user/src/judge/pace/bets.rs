@@ -1,6 +1,8 @@
 //! Bets against "the canary is not worse": each loses on average while that is true, so growing a stake
 //! 1000-fold has a probability of at most 1/1000, however often one looks (Ville's inequality).
 
+use serde::{Deserialize, Serialize};
+
 use crate::judge::parameters::BETS;
 
 /// More than this is never needed, and it keeps sums finite.
@@ -9,7 +11,7 @@ const WEALTH_LIMIT: f64 = 1e30;
 /// When how much of the stake is put in: a part at the start, the rest in equal parts over the horizon.
 ///
 /// The weights sum to at most one, so the mixture over start times stays an e-process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Restarts {
     age: u64,
     /// What has not been bet yet.
@@ -39,7 +41,7 @@ impl Restarts {
 }
 
 /// The stakes of one signal, one per size of bet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stakes([f64; BETS]);
 
 impl Stakes {

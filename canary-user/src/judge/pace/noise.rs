@@ -3,6 +3,8 @@
 //! Goes in: rows of differences. Comes out: offsets, scale, long-run variance, wander and the price of each bet.
 //! Nothing is looked at twice but the first `initial_windows` rows, which give location and scale to start from.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     blocks::{LongRun, Scales, Series},
     differences::{OWN, PLACEBOS, SERIES},
@@ -104,7 +106,7 @@ pub struct Estimates {
 }
 
 /// What bets are made by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Terms {
     /// One over the standard deviation that deviations are measured in.
     pub precision: f64,

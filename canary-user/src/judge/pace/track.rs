@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU64;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     bets::{Restarts, Stakes, at_most, powers},
     differences::{OWN, SERIES},
@@ -79,7 +81,7 @@ impl Derived {
 }
 
 /// Bets on "worse than the margin".
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Worse {
     stakes: Stakes,
     /// Sum of the scores since it was last at its minimum, and the window after that: where a change most likely began. One

@@ -16,11 +16,48 @@ fn watched(
     let (mut judge, mut service) = (Judge::new(parameters), Service::new(seed, 3, 0.3));
     let (mut last, mut worse) = (None, None);
     for _ in 0..windows {
-        let mut window = service.next();
-        let load = 1.0 + 0.5 * (window.index as f64 / 200.0).sin();
-        window.stable.iter_mut().for_each(|r| r.values.iter_mut().for_each(|v| *v /= load));
-        change(&mut window);
+        let window = next(&mut service, &change);
         let verdict = judge.observe(&window);
+        if worse.is_none() && verdict.promotion.as_ref().is_some_and(|p| p.worse) {
+            worse = Some(verdict.clone());
+        }
+        last = Some(verdict);
+    }
+    (last.expect("there were windows"), worse)
+}
+
+/// Its next window.
+fn next(service: &mut Service, change: impl Fn(&mut Window)) -> Window {
+    let mut window = service.next();
+    let load = 1.0 + 0.5 * (window.index as f64 / 200.0).sin();
+    window.stable.iter_mut().for_each(|r| r.values.iter_mut().for_each(|v| *v /= load));
+    change(&mut window);
+    window
+}
+
+/// What a judge leaves that has watched for so many windows, as it is kept.
+fn left(service: &mut Service, windows: u64, change: impl Fn(&mut Window)) -> KeptControl {
+    let mut judge = Judge::new(Parameters::default());
+    (0..windows).for_each(|_| drop(judge.observe(&next(service, &change))));
+    let text = serde_json::to_string(&judge.control().expect("it is under way")).expect("JSON");
+    serde_json::from_str(&text).expect("the same")
+}
+
+/// Another judge, which begins to count anew after `missed` windows; the last verdict and that in which stable was first said to be
+/// worse.
+fn resumed(
+    service: &mut Service,
+    kept: KeptControl,
+    missed: u64,
+    windows: u64,
+    change: impl Fn(&mut Window),
+) -> (Verdict, Option<Verdict>) {
+    (0..missed).for_each(|_| drop(next(service, &change)));
+    let mut judge = Judge::new(Parameters::default());
+    assert_eq!(judge.resume(kept, missed), Resumed::GoesOn);
+    let (mut last, mut worse) = (None, None);
+    for index in 0..windows {
+        let verdict = judge.observe(&Window { index, ..next(service, &change) });
         if worse.is_none() && verdict.promotion.as_ref().is_some_and(|p| p.worse) {
             worse = Some(verdict.clone());
         }
@@ -53,7 +90,7 @@ fn a_worse_version_that_was_promoted_is_told_and_condemns_nobody() {
         });
         let verdict = worse.unwrap_or_else(|| panic!("seed {seed}"));
         let promotion = verdict.promotion.as_ref().expect("as found");
-        assert_eq!(promotion.since, BEFORE + 40, "seed {seed}: when the last one was replaced");
+        assert_eq!(promotion.since, Some(BEFORE + 40), "seed {seed}: when the last one was replaced");
         assert!(verdict.window < BEFORE + 40 + 60 + 60, "seed {seed}: found in window {}", verdict.window);
         let leading = &promotion.indicators[0];
         assert_eq!(leading.indicator, Indicator::CpuPerWork, "seed {seed}");
@@ -74,7 +111,7 @@ fn an_equal_version_that_was_promoted_is_no_worse() {
         });
         let promotion = last.promotion.expect("stable was replaced");
         assert!(worse.is_none(), "seed {seed}: {promotion:?}");
-        assert_eq!((promotion.windows, promotion.of_windows, promotion.since), (3_600, 3_600, BEFORE));
+        assert_eq!((promotion.windows, promotion.of_windows, promotion.since), (3_600, 3_600, Some(BEFORE)));
         let said = "stable was replaced in window 700 and no worse than before in the 3600 windows after that";
         assert!(last.reasons.iter().any(|r| r == said), "seed {seed}: {:?}", last.reasons);
         assert_eq!(last.recommendations[0].step, Step::Wait);
@@ -118,4 +155,90 @@ fn it_can_be_switched_off() {
         heavier(w, 1.5);
     });
     assert_eq!(last.promotion, None);
+}
+
+#[test]
+fn a_version_that_gets_worse_after_a_restart_of_the_guard_is_held_against_the_one_before() {
+    for seed in 1..=5 {
+        let mut service = Service::new(seed, 3, 0.3);
+        let change = |w: &mut Window| {
+            (0..3).for_each(|j| replace(w, j, BEFORE));
+            if w.index >= BEFORE + 320 {
+                heavier(w, 1.3);
+            }
+        };
+        let kept = left(&mut service, BEFORE + 200, change);
+        let (_, worse) = resumed(&mut service, kept, 100, 120, change);
+        let verdict = worse.unwrap_or_else(|| panic!("seed {seed}"));
+        let promotion = verdict.promotion.as_ref().expect("as found");
+        assert_eq!((promotion.since, promotion.indicators[0].indicator), (None, Indicator::CpuPerWork), "seed {seed}");
+        assert!(verdict.window >= 20, "seed {seed}: not before it was so: {}", verdict.window);
+        let said =
+            "stable is worse since its instances were replaced before the guard was started: CPU per turnaround +";
+        assert!(promotion.text.starts_with(said), "seed {seed}: {}", promotion.text);
+        assert_eq!((verdict.outcome, verdict.hard), (Outcome::InsufficientData, None), "seed {seed}");
+    }
+}
+
+#[test]
+fn an_equal_version_is_no_worse_over_a_restart_of_the_guard_and_its_time_ends_as_it_would_have() {
+    for seed in 1..=5 {
+        let mut service = Service::new(seed, 3, 0.3);
+        let change = |w: &mut Window| (0..3).for_each(|j| replace(w, j, BEFORE));
+        let kept = left(&mut service, BEFORE + 200, change);
+        let (last, worse) = resumed(&mut service, kept, 100, 3_500, change);
+        let promotion = last.promotion.expect("stable was replaced");
+        assert!(worse.is_none(), "seed {seed}: {promotion:?}");
+        assert_eq!((promotion.windows, promotion.of_windows, promotion.since), (3_600, 3_600, None));
+        let said =
+            "stable was replaced before the guard was started and no worse than before in the 3600 windows after that";
+        assert!(last.reasons.iter().any(|r| r == said), "seed {seed}: {:?}", last.reasons);
+    }
+}
+
+#[test]
+fn what_was_found_before_a_restart_stays_found() {
+    let mut service = Service::new(1, 3, 0.3);
+    let change = |w: &mut Window| {
+        (0..3).for_each(|j| replace(w, j, BEFORE));
+        heavier(w, 1.3);
+    };
+    let kept = left(&mut service, BEFORE + 200, change);
+    let (last, _) = resumed(&mut service, kept, 5, 1, change);
+    assert!(last.promotion.is_some_and(|p| p.worse));
+}
+
+#[test]
+fn one_whose_time_is_over_or_that_was_made_by_other_settings_is_not_used() {
+    let change = |w: &mut Window| (0..3).for_each(|j| replace(w, j, BEFORE));
+    let kept = left(&mut Service::new(1, 3, 0.3), BEFORE + 200, change);
+    let mut other = Parameters::default();
+    other.indicators[Indicator::CpuPerWork as usize].tolerance.delta = 0.05;
+    for (parameters, missed, becomes) in [
+        (Parameters::default(), 3_600, Resumed::Over),
+        (Parameters { continuous_windows: 100, ..Parameters::default() }, 0, Resumed::Over),
+        (other, 0, Resumed::Refused("it was made by other settings of the judge".to_owned())),
+    ] {
+        let mut judge = Judge::new(parameters);
+        assert_eq!(judge.resume(kept.clone(), missed), becomes);
+        let mut service = Service::new(1, 3, 0.3);
+        for _ in 0..50 {
+            assert_eq!(judge.observe(&service.next()).promotion, None);
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_nothing_is_where_nothing_is_compared() {
+    let change = |w: &mut Window| (0..80).for_each(|j| replace(w, j, BEFORE));
+    let kept = left(&mut Service::new(1, 80, 0.3), BEFORE + 1, change);
+    assert_eq!(kept.instances.len(), 64);
+    let bytes = serde_json::to_string(&kept).expect("JSON").len();
+    assert!(bytes < 16_384, "{bytes}");
+    let mut judge = Judge::new(Parameters::default());
+    let mut service = Service::new(1, 3, 0.3);
+    for _ in 0..BEFORE {
+        judge.observe(&service.next());
+    }
+    assert_eq!(judge.control(), None);
 }

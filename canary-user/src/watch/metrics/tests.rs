@@ -252,7 +252,7 @@ fn all_measured(index: u64) -> Snapshot {
     samples.for_each(story::measure_all);
     for view in snapshot.deployments.values_mut() {
         view.verdict.promotion = Some(crate::judge::Promotion {
-            since: 10,
+            since: Some(10),
             windows: 20,
             of_windows: 3600,
             worse: true,

@@ -75,7 +75,7 @@ impl DemoCgroups {
         let lock = File::open(&dir).with_context(|| format!("open cgroup {}", dir.display()))?;
         lock.try_lock().with_context(|| format!("lock cgroup {}", dir.display()))?;
         let mut demo = Self { cgroup2, name, limit: None, _lock: lock };
-        let has_memory = demo.enable_memory(memory_limit_bytes.is_some())?;
+        let has_memory = demo.enable("memory", memory_limit_bytes.is_some())?;
         if let Some(bytes) = memory_limit_bytes {
             ensure!(
                 has_memory || v1_memory.is_some(),
@@ -125,20 +125,30 @@ impl DemoCgroups {
         Some(self.limit.as_ref()?.v1.as_ref()?.join(&self.name))
     }
 
-    /// Hands the memory controller to our children where cgroup2 has it; says whether they have it. Enables it at the
-    /// root only when it is `needed`.
-    fn enable_memory(&self, needed: bool) -> anyhow::Result<bool> {
+    /// Makes it possible to limit the CPU of cells. To be called before the first of them.
+    ///
+    /// # Errors
+    /// Where cgroup2 does not have the controller.
+    pub fn enable_cpu_limits(&self) -> anyhow::Result<()> {
+        ensure!(self.enable("cpu", true)?, "{} has no cpu controller to hand on", self.dir().display());
+        Ok(())
+    }
+
+    /// Hands a controller to our children where cgroup2 has it; says whether they have it. Enables it at the root only when it
+    /// is `needed`.
+    fn enable(&self, controller: &str, needed: bool) -> anyhow::Result<bool> {
         let has = |dir: &Path, file: &str| -> anyhow::Result<bool> {
             let path = dir.join(file);
             let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-            Ok(text.split_whitespace().any(|controller| controller == "memory"))
+            Ok(text.split_whitespace().any(|offered| offered == controller))
         };
+        let hand_on = format!("+{controller}");
         if needed && has(&self.cgroup2, "cgroup.controllers")? && !has(&self.dir(), "cgroup.controllers")? {
-            set(&self.cgroup2.join("cgroup.subtree_control"), "+memory")?;
+            set(&self.cgroup2.join("cgroup.subtree_control"), &hand_on)?;
         }
         let given = has(&self.dir(), "cgroup.controllers")?;
         if given {
-            set(&self.dir().join("cgroup.subtree_control"), "+memory")?;
+            set(&self.dir().join("cgroup.subtree_control"), &hand_on)?;
         }
         Ok(given)
     }

@@ -58,7 +58,6 @@ enum Request {
 /// The running instances. Dropping it kills them.
 pub struct Fleet {
     program: PathBuf,
-    working_set: Option<PathBuf>,
     instances: watch::Sender<Vec<Instance>>,
     supervisors: Supervisors,
     tasks: JoinSet<()>,
@@ -68,17 +67,17 @@ pub struct Fleet {
 type Supervisors = Arc<Mutex<HashMap<Arc<str>, mpsc::Sender<Request>>>>;
 
 impl Fleet {
-    /// `program` is this program's file; `working_set` the file for the fault 'memory'. Call it in a tokio runtime.
-    pub fn new(program: PathBuf, working_set: Option<PathBuf>) -> Self {
+    /// `program` is this program's file. Call it in a tokio runtime.
+    pub fn new(program: PathBuf) -> Self {
         let (control, requests) = mpsc::channel(4);
         let instances = watch::Sender::new(Vec::new());
         let supervisors = Supervisors::default();
         tokio::spawn(obey(requests, instances.clone(), supervisors.clone()));
-        Self { program, working_set, instances, supervisors, tasks: JoinSet::new(), control }
+        Self { program, instances, supervisors, tasks: JoinSet::new(), control }
     }
 
-    /// Starts an instance and returns once it serves.
-    pub async fn add(&mut self, role: Role, cell: Cell) -> anyhow::Result<()> {
+    /// Starts an instance, with these arguments besides its address, and returns once it serves.
+    pub async fn add(&mut self, role: Role, cell: Cell, arguments: Vec<String>) -> anyhow::Result<()> {
         let cgroup = cell.cgroup.clone();
         let fresh = Instance {
             name: cgroup.clone(),
@@ -95,7 +94,7 @@ impl Fleet {
         let (started, first) = oneshot::channel();
         let supervisor = Supervisor {
             program: self.program.clone(),
-            working_set: self.working_set.clone(),
+            arguments,
             cell,
             instances: self.instances.clone(),
             requests,
@@ -175,7 +174,7 @@ async fn obey(
 /// into the cgroup: that is what makes the answer to `Retire` a promise.
 struct Supervisor {
     program: PathBuf,
-    working_set: Option<PathBuf>,
+    arguments: Vec<String>,
     cell: Cell,
     instances: watch::Sender<Vec<Instance>>,
     requests: mpsc::Receiver<Request>,
@@ -216,7 +215,7 @@ impl Supervisor {
 
     /// From the start of a process to its end.
     async fn one_process(&mut self) -> anyhow::Result<(ExitStatus, After)> {
-        let mut child = spawn(&self.program, &self.cell, self.working_set.as_deref())?;
+        let mut child = spawn(&self.program, &self.cell, &self.arguments)?;
         let mut orders = child.stdin.take().context("its standard input is not a pipe")?;
         let output = child.stdout.take().context("its standard output is not a pipe")?;
         self.publish(|instance| instance.starts += 1);
@@ -281,12 +280,9 @@ impl Supervisor {
     }
 }
 
-fn spawn(program: &Path, cell: &Cell, working_set: Option<&Path>) -> anyhow::Result<Child> {
+fn spawn(program: &Path, cell: &Cell, arguments: &[String]) -> anyhow::Result<Child> {
     let mut command = Command::new(program);
-    command.args(cell.enter_args()).arg(program).args(["serve", "--listen", "127.0.0.1:0"]);
-    if let Some(file) = working_set {
-        command.arg("--working-set").arg(file);
-    }
+    command.args(cell.enter_args()).arg(program).args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     command.spawn().with_context(|| format!("start {}", program.display()))
 }

@@ -8,6 +8,7 @@ use tokio::{process::Child, sync::watch};
 
 use crate::{
     cgroup::DemoCgroups,
+    cpu_limit::Measured,
     fault::Order,
     fleet::{Fleet, Instance},
     guard::Hands,
@@ -15,6 +16,8 @@ use crate::{
     neighbour,
     orchestrator::Kind,
     run::Options,
+    scenario::{Reads, Scenario},
+    upstream,
     working_set::make_working_set,
 };
 
@@ -22,10 +25,16 @@ use crate::{
 pub struct Instances {
     who: Who,
     program: PathBuf,
-    /// Of the noisy neighbour, where the instances need none.
+    /// Of the noisy neighbour and the upstream, where the instances need none.
     cgroups: DemoCgroups,
-    /// What the instances read from; it has no name and goes with them.
-    _working_set: Option<File>,
+    /// What each instance of our own is started with, besides what it reads from.
+    arguments: Vec<String>,
+    reads: Option<Reads>,
+    /// What instances read from, in the order of their start; the last is for all that come after. They have no names and go
+    /// with us.
+    files: Vec<File>,
+    /// What they depend on.
+    _upstream: Option<upstream::Running>,
 }
 
 enum Who {
@@ -43,15 +52,29 @@ impl Instances {
         let scenario = options.scenario;
         options.orchestrator.orchestrator.check(scenario, Root::find()?.path())?;
         let cgroups = DemoCgroups::create(scenario.memory_limit_bytes())?;
-        let working_set = scenario.working_set_bytes().map(|bytes| make_working_set(&options.scratch, bytes));
-        let working_set = working_set.transpose()?;
-        // The file has no name; the instances open it through us.
-        let open_path = |file: &File| PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
-        let who = match options.orchestrator.orchestrator {
-            Kind::Process => Who::Own(Fleet::new(program.clone(), working_set.as_ref().map(open_path))),
-            Kind::Systemd | Kind::Docker => Who::Managed(Managed::open(&options.orchestrator, program.clone()).await?),
+        if scenario.limits_cpu() {
+            cgroups.enable_cpu_limits()?;
+        }
+        let reads = scenario.reads();
+        let mut files = Vec::new();
+        if let Some(reads) = reads {
+            let wanted = if reads.usual_bytes > 0 { usize::from(options.instances) + 1 } else { 1 };
+            while files.len() < wanted {
+                files.push(make_working_set(&options.scratch, reads.file_bytes)?);
+            }
+        }
+        let upstream = match scenario.has_upstream() {
+            true => Some(upstream::start(&program, &cgroups.cell("upstream")?).await?),
+            false => None,
         };
-        Ok(Self { who, program, cgroups, _working_set: working_set })
+        let arguments = arguments(scenario, upstream.as_ref());
+        let who = match options.orchestrator.orchestrator {
+            Kind::Process => Who::Own(Fleet::new(program.clone())),
+            Kind::Systemd | Kind::Docker => {
+                Who::Managed(Managed::open(&options.orchestrator, program.clone(), arguments.clone()).await?)
+            }
+        };
+        Ok(Self { who, program, cgroups, arguments, reads, files, _upstream: upstream })
     }
 
     /// What the guard has to know of them.
@@ -74,8 +97,14 @@ impl Instances {
     pub async fn add(&mut self, role: Role) -> anyhow::Result<()> {
         match &mut self.who {
             Who::Own(fleet) => {
-                let number = fleet.watch().borrow().iter().filter(|i| i.role == role).count();
-                fleet.add(role, self.cgroups.cell(&format!("{role}-{number}"))?).await
+                let (all, number) = {
+                    let watch = fleet.watch();
+                    let known = watch.borrow();
+                    (known.len(), known.iter().filter(|i| i.role == role).count())
+                };
+                let mut arguments = self.arguments.clone();
+                arguments.extend(reading(self.reads, self.files.get(all).or(self.files.last())));
+                fleet.add(role, self.cgroups.cell(&format!("{role}-{number}"))?, arguments).await
             }
             Who::Managed(managed) => managed.add(role).await,
         }
@@ -100,6 +129,17 @@ impl Instances {
         }
     }
 
+    /// Begins to measure what CPU the canary takes, for a limit on it.
+    ///
+    /// # Errors
+    /// Where there is none in a cgroup of our own.
+    pub fn measure_canary(&self) -> anyhow::Result<Measured> {
+        let watch = self.watch();
+        let known = watch.borrow();
+        let canary = known.iter().find(|i| i.role == Role::Canary).context("there is no canary to be limited")?;
+        Measured::from_now(self.cgroups.root().join(canary.name.trim_start_matches('/')))
+    }
+
     /// A program that takes their CPUs, until it is dropped.
     pub fn neighbour(&self) -> anyhow::Result<Child> {
         neighbour::start(&self.program, &self.cgroups.cell("neighbour")?)
@@ -115,4 +155,23 @@ impl Instances {
             Who::Managed(managed) => managed.stop().await.context("remove what the demo made"),
         }
     }
+}
+
+/// What each instance is started with.
+fn arguments(scenario: Scenario, upstream: Option<&upstream::Running>) -> Vec<String> {
+    let mut arguments = Vec::new();
+    if let Some(upstream) = upstream {
+        arguments.extend(["--upstream".into(), upstream.address.to_string()]);
+    }
+    if scenario.has_log_thread() {
+        arguments.push("--log-thread".into());
+    }
+    arguments
+}
+
+/// What an instance is started with besides, for it to read from a file. That has no name; the instance opens it through us.
+fn reading(reads: Option<Reads>, file: Option<&File>) -> Vec<String> {
+    let (Some(reads), Some(file)) = (reads, file) else { return Vec::new() };
+    let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    vec!["--working-set".into(), path, "--usual-bytes".into(), reads.usual_bytes.to_string()]
 }

@@ -9,12 +9,14 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod cpu_limit;
 pub mod enter;
 pub mod fault;
 pub mod fleet;
 pub mod guard;
 pub mod instances;
 pub mod load;
+pub mod log_thread;
 pub mod managed;
 pub mod neighbour;
 pub mod observer;
@@ -24,4 +26,6 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod serve;
+pub mod service;
+pub mod upstream;
 pub mod working_set;

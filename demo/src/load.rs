@@ -40,7 +40,7 @@ use self::{
     counted::Counted,
     totals::{Counters, InstanceCounters},
 };
-use crate::{fleet::Instance, serve::unit};
+use crate::{fleet::Instance, service::unit};
 
 /// A request that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(2);

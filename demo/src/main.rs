@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use canary_demo::{enter, neighbour, run, serve};
+use canary_demo::{enter, neighbour, run, serve, service, upstream};
 use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
@@ -37,9 +37,8 @@ enum Verb {
         /// Address to listen on; port 0 lets the system choose. The address is printed as the first line.
         #[arg(long, default_value = "127.0.0.1:0")]
         listen: SocketAddr,
-        /// File that the fault 'memory' reads from.
-        #[arg(long)]
-        working_set: Option<PathBuf>,
+        #[command(flatten)]
+        equipment: service::Equipment,
         /// Directory in which this instance and the demo find each other.
         #[arg(long)]
         registry: Option<PathBuf>,
@@ -50,6 +49,9 @@ enum Verb {
     /// Moves itself into cgroups and becomes the program after '--'.
     #[command(hide = true)]
     Enter(enter::Options),
+    /// What instances depend on. Ends when standard input closes; its address is printed as the first line.
+    #[command(hide = true)]
+    Upstream,
     /// Keeps this many threads busy until standard input closes.
     #[command(hide = true)]
     Burn {
@@ -79,13 +81,12 @@ impl Verb {
                 let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().context("runtime")?;
                 runtime.block_on(run::run(options))
             }
-            Verb::Serve { listen, working_set, registry, ready_after } => {
+            Verb::Serve { listen, equipment, registry, ready_after } => {
                 let runtime = Builder::new_current_thread().enable_all().build().context("runtime")?;
-                runtime
-                    .block_on(serve::serve(listen, working_set, registry.map(|dir| (dir, ready_after))))
-                    .map(|()| true)
+                runtime.block_on(serve::serve(listen, equipment, registry.map(|dir| (dir, ready_after)))).map(|()| true)
             }
             Verb::Enter(options) => enter::enter(options).map(|()| true),
+            Verb::Upstream => upstream::serve().map(|()| true),
             Verb::Burn { threads } => neighbour::burn(threads).map(|()| true),
         }
     }

@@ -92,14 +92,15 @@ pub struct Managed {
 }
 
 impl Managed {
-    /// Reaches systemd or Docker and removes what an earlier demo left there.
+    /// Reaches systemd or Docker and removes what an earlier demo left there. Each instance is started with these arguments
+    /// besides its directory.
     ///
     /// # Errors
     /// Where it is not there, with what to do about it; another demo that has the names.
-    pub async fn open(options: &Choice, program: PathBuf) -> anyhow::Result<Self> {
+    pub async fn open(options: &Choice, program: PathBuf, arguments: Vec<String>) -> anyhow::Result<Self> {
         let manager = match options.orchestrator {
-            Kind::Systemd => Manager::Systemd(Units::open(&options.systemd_bus, program).await?),
-            Kind::Docker => Manager::Docker(Containers::open(&options.docker_socket, program).await?),
+            Kind::Systemd => Manager::Systemd(Units::open(&options.systemd_bus, program, arguments).await?),
+            Kind::Docker => Manager::Docker(Containers::open(&options.docker_socket, program, arguments).await?),
             Kind::Process => bail!("the demo's own processes have no other manager"),
         };
         let registry = Registry::open(Path::new(registry::DIRECTORY))?;

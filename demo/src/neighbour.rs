@@ -5,7 +5,7 @@ use std::{io, path::Path, process::Stdio, thread};
 use anyhow::Context;
 use tokio::process::{Child, Command};
 
-use crate::{cgroup::Cell, serve::burn_cpu};
+use crate::{cgroup::Cell, service::burn_cpu};
 
 /// Keeps `threads` threads busy until standard input closes.
 pub fn burn(threads: usize) -> anyhow::Result<()> {

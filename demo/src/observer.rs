@@ -7,6 +7,7 @@ use std::{
 
 use canary_user::{
     guard::Stage,
+    judge::SignKind,
     watch::{DecisionView, Snapshot},
 };
 use tokio::sync::Notify;
@@ -26,6 +27,9 @@ pub struct Seen {
     pub decisions: Vec<DecisionView>,
     /// CLOCK_MONOTONIC of the moment at which the scenario began to go wrong.
     pub onset_ns: Option<u64>,
+    /// What the judge has seen around the canary since then, and whether it held a verdict back for that.
+    pub signs: Vec<SignKind>,
+    pub held: bool,
     /// Windows from the onset until the snapshot that shows the canary condemned.
     pub windows_to_decide: Option<f64>,
     /// The same until the snapshot that shows it stopped by the orchestrator.
@@ -44,7 +48,15 @@ impl Observer {
     pub fn see(&self, snapshot: &Arc<Snapshot>) {
         let mut seen = self.lock();
         seen.last = snapshot.clone();
+        let since_onset = seen.onset_ns.is_some();
         for view in snapshot.deployments.values() {
+            let environment = &view.verdict.environment;
+            for sign in environment.signs.iter().filter(|_| since_onset) {
+                if !seen.signs.contains(&sign.kind) {
+                    seen.signs.push(sign.kind);
+                }
+            }
+            seen.held |= since_onset && environment.holds;
             let Some(decision) = &view.decision else { continue };
             let known =
                 seen.decisions.iter().any(|d| d.decision.id == decision.decision.id && d.stage == decision.stage);

@@ -42,26 +42,33 @@ impl Kind {
         }
     }
 
-    /// Refuses a scenario that cannot be shown on this orchestrator; `root` is where cgroup2 is mounted.
+    /// Refuses a scenario that cannot be shown on this orchestrator or this machine; `root` is where cgroup2 is mounted.
     pub fn check(self, scenario: Scenario, root: &Path) -> anyhow::Result<()> {
-        if self == Kind::Process {
-            return Ok(());
-        }
         let name = scenario.name();
-        if scenario.memory_limit_bytes().is_some() {
+        let has = |controller: &str| -> anyhow::Result<bool> {
+            let path = root.join("cgroup.controllers");
+            let offered = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            Ok(offered.split_whitespace().any(|offer| offer == controller))
+        };
+        let of_memory = scenario.memory_limit_bytes().map(|_| "memory");
+        let limit = of_memory.or(scenario.limits_cpu().then_some("CPU"));
+        if let Some(limit) = limit.filter(|_| self != Kind::Process) {
             bail!(
-                "the scenario '{name}' needs cgroups of the demo's own, with a memory limit: use --orchestrator process"
+                "the scenario '{name}' needs cgroups of the demo's own, with a {limit} limit: use --orchestrator process"
             );
         }
-        if scenario == Scenario::Leak {
-            let path = root.join("cgroup.controllers");
-            let has = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-            if !has.split_whitespace().any(|controller| controller == "memory") {
-                bail!(
-                    "the scenario '{name}' needs cgroup2's memory controller on {self}, which this machine does not have \
-                     there (it may be cgroup v1's): use --orchestrator process"
-                );
-            }
+        if scenario.limits_cpu() && !has("cpu")? {
+            bail!(
+                "the scenario '{name}' needs cgroup2's cpu controller, which this machine does not have there (it may be cgroup \
+                 v1's): boot with systemd.unified_cgroup_hierarchy=1, or choose another scenario"
+            );
+        }
+        let is_seen_by_memory = matches!(scenario, Scenario::Leak | Scenario::WorkingSet);
+        if is_seen_by_memory && self != Kind::Process && !has("memory")? {
+            bail!(
+                "the scenario '{name}' needs cgroup2's memory controller on {self}, which this machine does not have \
+                 there (it may be cgroup v1's): use --orchestrator process"
+            );
         }
         Ok(())
     }
@@ -83,10 +90,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_needs_a_memory_limit_is_refused_where_the_cgroups_are_not_the_demos() {
+    fn what_needs_a_limit_is_refused_where_the_cgroups_are_not_the_demos() {
         let root = tempfile::tempdir().expect("a directory");
         std::fs::write(root.path().join("cgroup.controllers"), "cpu pids\n").expect("write");
-        for scenario in [Scenario::Memory, Scenario::Oom, Scenario::Leak] {
+        for scenario in
+            [Scenario::Memory, Scenario::Thrash, Scenario::Oom, Scenario::Leak, Scenario::WorkingSet, Scenario::Quota]
+        {
             assert!(Kind::Process.check(scenario, root.path()).is_ok());
             let error = Kind::Docker.check(scenario, root.path()).expect_err("refused").to_string();
             assert!(error.contains(&scenario.name()) && error.contains("--orchestrator process"), "{error}");
@@ -94,5 +103,14 @@ mod tests {
         std::fs::write(root.path().join("cgroup.controllers"), "cpu memory pids\n").expect("write");
         assert!(Kind::Systemd.check(Scenario::Leak, root.path()).is_ok());
         assert!(Kind::Systemd.check(Scenario::Cpu, root.path()).is_ok());
+    }
+
+    #[test]
+    fn a_cpu_limit_needs_the_cpu_controller() {
+        let root = tempfile::tempdir().expect("a directory");
+        std::fs::write(root.path().join("cgroup.controllers"), "cpuset memory pids\n").expect("write");
+        let error = Kind::Process.check(Scenario::Quota, root.path()).expect_err("refused").to_string();
+        assert!(error.contains("'quota'") && error.contains("cpu controller"), "{error}");
+        assert!(Kind::Process.check(Scenario::Thrash, root.path()).is_ok());
     }
 }

@@ -27,6 +27,9 @@ const DEPLOYMENT: &str = "demo";
 /// Windows of the canary, after its warm-up, that a run must have judged before "healthy" is demanded of it.
 const HEALTHY_AFTER: u64 = 400;
 
+/// Windows since the onset that a run must have seen before a sign of what is around the canary is demanded of it.
+const SIGNS_AFTER: u64 = 50;
+
 /// What the demo knows of its own run.
 pub struct Report {
     pub scenario: Scenario,
@@ -62,11 +65,27 @@ impl Report {
         }
         let begun = |stage: Stage| seen.decisions.iter().any(|d| d.stage == stage);
         let acted = begun(Stage::Planned) || begun(Stage::Applying);
-        match self.expected {
+        let right = match self.expected {
             Expected::StayQuiet if acted => Err("the guard acted although the canary was not to blame".into()),
             Expected::StayQuiet => self.quiet(seen),
             Expected::RollBack => self.rolled_back(seen, acted),
+        }?;
+        self.signs(seen)?;
+        Ok(right)
+    }
+
+    /// Whether what is around the canary was seen.
+    fn signs(&self, seen: &Seen) -> Result<(), String> {
+        let wanted = self.scenario.signs();
+        let since_ns = seen.onset_ns.map_or(0, |onset_ns| seen.last.t_ns.saturating_sub(onset_ns));
+        let long_enough = u128::from(since_ns) >= u128::from(SIGNS_AFTER) * self.window.as_nanos();
+        if wanted.is_empty() || !long_enough || wanted.iter().any(|kind| seen.signs.contains(kind)) {
+            return Ok(());
         }
+        Err(match self.scenario.limits_cpu() {
+            true => "the judge did not see that the CPU limit holds the canary back".into(),
+            false => "the judge saw no neighbour: was the machine as busy before it came?".into(),
+        })
     }
 
     fn quiet(&self, seen: &Seen) -> Result<String, String> {
@@ -164,6 +183,8 @@ impl Report {
             "window_s": self.window.as_secs_f64(),
             "windows_to_decide": seen.windows_to_decide,
             "windows_to_drain": seen.windows_to_drain,
+            "signs": seen.signs,
+            "held": seen.held,
             "verdict": view.map(|v| &v.verdict),
             "decisions": seen.decisions.iter().map(json::decision).collect::<Vec<_>>(),
             "instances": self.instances,

@@ -65,7 +65,7 @@ pub struct Options {
     /// Serve the guard's metrics, status and probes here, such as 127.0.0.1:9847 [default: not served]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Directory on a real disk for the file that the scenario 'memory' reads
+    /// Directory on a real disk for what the scenarios 'memory' and 'thrash' read
     #[arg(long, value_name = "DIRECTORY", default_value = "/var/tmp")]
     pub scratch: PathBuf,
 }
@@ -173,14 +173,25 @@ async fn show(
         sleep_until(start + time_line.canary_start).await;
         instances.add(Role::Canary).await?;
         teller.log(format!("the canary starts and gets the same rate: {}", names(Role::Canary)));
+        let measured = if scenario.limits_cpu() { Some(instances.measure_canary()?) } else { None };
         let mut neighbour = None;
+        if let Some(neighbour_start) = time_line.neighbour_start {
+            sleep_until(start + neighbour_start).await;
+            neighbour = Some(instances.neighbour()?);
+            if time_line.neighbour_start < time_line.onset {
+                teller.log("another program begins to take the CPUs");
+            }
+        }
         if let Some(onset) = time_line.onset {
             sleep_until(start + onset).await;
             load.onset();
             observer.onset(monotonic_ns());
-            match scenario.fault() {
-                Some(fault) => instances.fault(Role::Canary, Order { fault: Some(fault), severity }).await?,
-                None => neighbour = Some(instances.neighbour()?),
+            if let Some(fault) = scenario.fault() {
+                instances.fault(Role::Canary, Order { fault: Some(fault), severity }).await?;
+            }
+            if let Some(measured) = &measured {
+                let cpus = measured.limit(severity)?;
+                teller.log(format!("the canary's CPU limit is {:.1} % of a CPU", 100.0 * cpus));
             }
             teller.log(format!("from here on {}", scenario.title()));
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use canary_user::judge::SignKind;
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
 
@@ -12,6 +13,8 @@ use crate::fault::Fault;
 const CANARY_START: u32 = 240;
 /// The canary goes wrong here: 100 windows after its warm-up.
 const ONSET: u32 = 400;
+/// So long before, a neighbour comes that is there besides: what it does to stable is over as a change by then.
+const NEIGHBOUR_BEFORE: u32 = 60;
 /// A run is this long unless told otherwise: 85 s with windows of 100 ms.
 const DURATION: u32 = 850;
 
@@ -23,12 +26,20 @@ pub enum Scenario {
     Cpu,
     /// The working set no longer fits the memory limit
     Memory,
+    /// The working set just fits the memory limit, and grows
+    Thrash,
     /// Memory is kept with each request
     Leak,
+    /// More memory is in use, and no more after that
+    WorkingSet,
     /// Answers are larger
     Network,
     /// Answers come later
     Latency,
+    /// What both versions ask answers the canary later
+    Dependency,
+    /// The same work comes in bursts: some waits for a CPU are long
+    Tail,
     /// Some connections are reset
     Errors,
     /// The process aborts, again and again
@@ -37,8 +48,12 @@ pub enum Scenario {
     Oom,
     /// Nothing goes wrong
     Healthy,
+    /// A CPU limit holds the canary back: not the version's fault
+    Quota,
     /// Someone else takes the CPUs; both versions suffer alike
     NoisyNeighbour,
+    /// Someone else takes the CPUs, and answers come later besides
+    NeighbourAndLatency,
 }
 
 /// What the guard should do.
@@ -65,14 +80,22 @@ impl Scenario {
         match self {
             Scenario::Cpu => "each request costs the canary more CPU",
             Scenario::Memory => "the canary's working set no longer fits its memory limit",
+            Scenario::Thrash => "the canary's working set, which just fitted its memory limit, grows",
             Scenario::Leak => "the canary keeps memory with each request",
+            Scenario::WorkingSet => "the canary has more memory in use",
             Scenario::Network => "the canary's answers are larger",
             Scenario::Latency => "the canary answers later",
+            Scenario::Dependency => "what both versions ask answers the canary later",
+            Scenario::Tail => "the canary does the same work in bursts",
             Scenario::Errors => "the canary resets some connections",
             Scenario::Crash => "the canary aborts, again and again",
             Scenario::Oom => "the kernel kills the canary for its memory, again and again",
             Scenario::Healthy => "the canary is as good as stable",
+            Scenario::Quota => "a CPU limit holds the canary back",
             Scenario::NoisyNeighbour => "another program takes the CPUs from both versions",
+            Scenario::NeighbourAndLatency => {
+                "the canary answers later, and another program has the CPUs of both versions"
+            }
         }
     }
 
@@ -86,13 +109,17 @@ impl Scenario {
         match self {
             Scenario::Cpu => Some(Fault::Cpu),
             Scenario::Memory => Some(Fault::Memory),
+            Scenario::Thrash => Some(Fault::Thrash),
             Scenario::Leak => Some(Fault::Leak),
+            Scenario::WorkingSet => Some(Fault::WorkingSet),
             Scenario::Network => Some(Fault::Network),
-            Scenario::Latency => Some(Fault::Latency),
+            Scenario::Latency | Scenario::NeighbourAndLatency => Some(Fault::Latency),
+            Scenario::Dependency => Some(Fault::Dependency),
+            Scenario::Tail => Some(Fault::Tail),
             Scenario::Errors => Some(Fault::Errors),
             Scenario::Crash => Some(Fault::Crash),
             Scenario::Oom => Some(Fault::Oom),
-            Scenario::Healthy | Scenario::NoisyNeighbour => None,
+            Scenario::Healthy | Scenario::Quota | Scenario::NoisyNeighbour => None,
         }
     }
 
@@ -107,15 +134,59 @@ impl Scenario {
         }
     }
 
-    /// The memory that each instance may use, where the scenario needs a limit. A healthy instance takes about 36 MiB.
-    pub fn memory_limit_bytes(self) -> Option<u64> {
-        matches!(self, Scenario::Memory | Scenario::Oom).then_some(48 << 20)
+    /// What the judge has to see around the canary once it goes wrong: one of these, where there are any.
+    pub fn signs(self) -> &'static [SignKind] {
+        match self {
+            Scenario::Quota => &[SignKind::Throttled],
+            Scenario::NoisyNeighbour | Scenario::NeighbourAndLatency => &[SignKind::Neighbour, SignKind::CpuPressure],
+            _ => &[],
+        }
     }
 
-    /// Size of the file that the canary reads, where the scenario needs one: more than the limit leaves room for.
-    pub fn working_set_bytes(self) -> Option<u64> {
-        (self == Scenario::Memory).then_some(16 << 20)
+    /// The memory that each instance may use, where the scenario needs a limit. A healthy instance takes about 36 MiB, besides
+    /// what it reads.
+    pub fn memory_limit_bytes(self) -> Option<u64> {
+        match self {
+            Scenario::Memory | Scenario::Oom => Some(48 << 20),
+            // A few MiB more than it takes: filling them is no change in memory that would count.
+            Scenario::Thrash => Some(86 << 20),
+            _ => None,
+        }
     }
+
+    /// Whether the canary gets a CPU limit once it goes wrong.
+    pub fn limits_cpu(self) -> bool {
+        self == Scenario::Quota
+    }
+
+    /// What instances read from, where the scenario needs it.
+    pub fn reads(self) -> Option<Reads> {
+        match self {
+            // More than the limit leaves room for.
+            Scenario::Memory => Some(Reads { file_bytes: 16 << 20, usual_bytes: 0 }),
+            Scenario::Thrash => Some(Reads { file_bytes: 64 << 20, usual_bytes: 48 << 20 }),
+            _ => None,
+        }
+    }
+
+    /// Whether each request asks an upstream.
+    pub fn has_upstream(self) -> bool {
+        self == Scenario::Dependency
+    }
+
+    /// Whether each request leaves a thread of low priority something to do.
+    pub fn has_log_thread(self) -> bool {
+        self == Scenario::Tail
+    }
+}
+
+/// A file that instances read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    pub file_bytes: u64,
+    /// At its beginning, what every request reads from. With 0 the canary alone reads, and one file is enough; else each
+    /// instance has its own, as a page counts as memory of whoever read it first.
+    pub usual_bytes: u64,
 }
 
 /// When what happens, from the start of the run.
@@ -123,6 +194,9 @@ impl Scenario {
 pub struct TimeLine {
     #[serde(rename = "canary_start_s", serialize_with = "seconds")]
     pub canary_start: Duration,
+    /// When another program begins to take the CPUs; `None` where none does.
+    #[serde(rename = "neighbour_start_s", serialize_with = "optional_seconds")]
+    pub neighbour_start: Option<Duration>,
     /// `None` where nothing goes wrong.
     #[serde(rename = "onset_s", serialize_with = "optional_seconds")]
     pub onset: Option<Duration>,
@@ -143,7 +217,13 @@ impl TimeLine {
     pub fn new(scenario: Scenario, window: Duration, duration: Option<Duration>) -> anyhow::Result<Self> {
         ensure!(!window.is_zero(), "a window of 0 is no window: try --window 100ms");
         let onset = (scenario != Scenario::Healthy).then_some(window * ONSET);
-        let line = Self { canary_start: window * CANARY_START, onset, end: duration.unwrap_or(window * DURATION) };
+        let neighbour_start = match scenario {
+            Scenario::NoisyNeighbour => onset,
+            Scenario::NeighbourAndLatency => Some(window * (ONSET - NEIGHBOUR_BEFORE)),
+            _ => None,
+        };
+        let end = duration.unwrap_or(window * DURATION);
+        let line = Self { canary_start: window * CANARY_START, neighbour_start, onset, end };
         let last = line.onset.unwrap_or(line.canary_start);
         ensure!(
             line.end > last,
@@ -170,10 +250,23 @@ mod tests {
     fn the_time_line_is_counted_in_windows() {
         let line = TimeLine::new(Scenario::Cpu, Duration::from_millis(100), None).expect("default");
         let seconds = Duration::from_secs;
-        assert_eq!(line, TimeLine { canary_start: seconds(24), onset: Some(seconds(40)), end: seconds(85) });
+        let cpu =
+            TimeLine { canary_start: seconds(24), neighbour_start: None, onset: Some(seconds(40)), end: seconds(85) };
+        assert_eq!(line, cpu);
         assert_eq!(line.canary_windows(Duration::from_millis(100)), 610);
         let fast = TimeLine::new(Scenario::Healthy, Duration::from_millis(50), Some(seconds(20))).expect("fits");
-        assert_eq!(fast, TimeLine { canary_start: seconds(12), onset: None, end: seconds(20) });
+        let healthy = TimeLine { canary_start: seconds(12), neighbour_start: None, onset: None, end: seconds(20) };
+        assert_eq!(fast, healthy);
+    }
+
+    #[test]
+    fn a_neighbour_that_is_there_besides_comes_first() {
+        let line = |scenario| TimeLine::new(scenario, Duration::from_millis(100), None).expect("default");
+        let besides = line(Scenario::NeighbourAndLatency);
+        assert_eq!(besides.neighbour_start, Some(Duration::from_secs(34)));
+        assert!(besides.canary_start < Duration::from_secs(34) && besides.onset > besides.neighbour_start);
+        let alone = line(Scenario::NoisyNeighbour);
+        assert_eq!(alone.neighbour_start, alone.onset);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The file that the fault 'memory' reads: larger than the memory limit leaves room for.
+//! The file that the faults 'memory' and 'thrash' read: larger than the memory limit leaves room for.
 
 use std::{
     fs::File,
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use rustix::fs::{Advice, fadvise};
 
-use crate::serve::mix;
+use crate::service::mix;
 
 const PAGE_BYTES: u64 = 4096;
 /// Of linux/magic.h.
@@ -19,28 +19,47 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// Of linux/magic.h.
 const RAMFS_MAGIC: u64 = 0x8584_58f6;
 
+/// What is read at once where all is read.
+const CHUNK_BYTES: usize = 256 << 10;
+
 pub struct WorkingSet {
     file: File,
     pages: u64,
+    /// The first of them, which each request reads from.
+    usual_pages: u64,
 }
 
 impl WorkingSet {
-    pub fn open(path: PathBuf) -> anyhow::Result<Self> {
+    /// Reads the usual bytes, so that they are in memory from the first request on; 0 where requests read nothing.
+    pub fn open(path: PathBuf, usual_bytes: u64) -> anyhow::Result<Self> {
         let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
         let bytes = file.metadata().with_context(|| format!("stat {}", path.display()))?.len();
         // Without read-ahead, each missing page is waited for: what a working set that does not fit costs.
         fadvise(&file, 0, None, Advice::Random).with_context(|| format!("fadvise {}", path.display()))?;
-        Ok(Self { file, pages: (bytes / PAGE_BYTES).max(1) })
+        let usual_bytes = usual_bytes.min(bytes);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        // Twice, as below.
+        for _ in 0..2 {
+            for at in (0..usual_bytes).step_by(CHUNK_BYTES) {
+                file.read_at(&mut chunk, at).with_context(|| format!("read {}", path.display()))?;
+            }
+        }
+        Ok(Self { file, pages: (bytes / PAGE_BYTES).max(1), usual_pages: usual_bytes / PAGE_BYTES })
     }
 
-    /// Reads `pages` pages that `seed` chooses, twice.
-    pub fn read(&self, seed: u64, pages: u64) -> io::Result<()> {
+    pub fn usual_pages(&self) -> u64 {
+        self.usual_pages
+    }
+
+    /// Reads `pages` pages that `seed` chooses among the first `among` (of those that there are), twice.
+    pub fn read(&self, seed: u64, pages: u64, among: u64) -> io::Result<()> {
+        let among = among.clamp(1, self.pages);
         let mut page = [0; PAGE_BYTES as usize];
         // Twice, because only a page that is used again counts as part of the working set: the kernel books the wait
         // for it as a memory stall, and not as plain reading.
         for _ in 0..2 {
             for i in 0..pages {
-                let number = mix(mix(seed).wrapping_add(i)) % self.pages;
+                let number = mix(mix(seed).wrapping_add(i)) % among;
                 self.file.read_exact_at(&mut page, number * PAGE_BYTES)?;
                 black_box(&page);
             }
@@ -49,7 +68,7 @@ impl WorkingSet {
     }
 }
 
-/// A file of `bytes` bytes for the fault 'memory', on disk and out of the page cache. It has no name and goes
+/// A file of `bytes` bytes to be read so, on disk and out of the page cache. It has no name and goes
 /// with the last process that has it open. Refuses a file system in memory.
 pub fn make_working_set(dir: &Path, bytes: u64) -> anyhow::Result<File> {
     let magic = rustix::fs::statfs(dir).with_context(|| format!("statfs {}", dir.display()))?.f_type as u64;

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use canary_demo::run;
-use clap::{CommandFactory as _, Parser};
+use canary_demo::{run, scenario::Scenario};
+use clap::{CommandFactory as _, Parser, ValueEnum as _};
 
 #[path = "../../canary-user/tests/docs/markdown.rs"]
 mod markdown;
@@ -49,4 +49,31 @@ fn the_help_of_xtask_run_is_that_of_the_demo() {
         fresh,
         "demo/options.txt is behind the code: run\n  CANARY_REWRITE_DOCS=1 cargo test -p canary-demo --test docs\n{text}"
     );
+}
+
+#[test]
+fn each_cause_is_pinned_by_a_story_and_made_to_happen_by_a_scenario() {
+    let page = markdown::read("docs/judge.md");
+    let tests = markdown::read("tests/tests/scenarios.rs");
+    let rows = markdown::rows(markdown::section(&page, "## Causes"));
+    let mut shown = Vec::new();
+    for row in &rows {
+        let [_, mechanism, story, scenario] = row.as_slice() else { panic!("a row with other cells: {row:?}") };
+        let (stories, names) = (markdown::code(story), markdown::code(scenario));
+        let ([story], [name]) = (stories.as_slice(), names.as_slice()) else {
+            panic!("{mechanism}: one story and one scenario, not {story} and {scenario}");
+        };
+        let pinned = markdown::repository().join(format!("canary-user/tests/golden/expected/{story}.txt"));
+        assert!(pinned.exists(), "{mechanism}: there is no story {story}");
+        let scenario = Scenario::from_str(name, false).unwrap_or_else(|e| panic!("{mechanism}: {name}: {e}"));
+        assert!(tests.contains(&format!("Scenario::{scenario:?}")), "{mechanism}: no test runs {name}");
+        shown.push(scenario);
+    }
+    // 'memory' is found by what reading costs, before it stalls.
+    let without_a_row = [Scenario::Healthy, Scenario::Memory];
+    let missing: Vec<_> = Scenario::value_variants()
+        .iter()
+        .filter(|scenario| !shown.contains(scenario) && !without_a_row.contains(scenario))
+        .collect();
+    assert!(missing.is_empty(), "docs/judge.md has no cause for {missing:?}");
 }

@@ -38,12 +38,12 @@ fn cgroups(test: &str, limit: Option<u64>) -> Option<DemoCgroups> {
 }
 
 async fn fleet(cgroups: &DemoCgroups, stable: usize) -> Fleet {
-    let mut fleet = Fleet::new(program(), None);
+    let mut fleet = Fleet::new(program());
     for i in 0..stable {
         let cell = cgroups.cell(&format!("stable-{i}")).expect("cell");
-        fleet.add(Role::Stable, cell).await.expect("stable starts");
+        fleet.add(Role::Stable, cell, Vec::new()).await.expect("stable starts");
     }
-    fleet.add(Role::Canary, cgroups.cell("canary-0").expect("cell")).await.expect("canary starts");
+    fleet.add(Role::Canary, cgroups.cell("canary-0").expect("cell"), Vec::new()).await.expect("canary starts");
     fleet
 }
 

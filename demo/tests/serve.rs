@@ -2,6 +2,7 @@
 //! outside without a cgroup.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::TcpStream,
     os::unix::process::ExitStatusExt,
@@ -19,8 +20,13 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::run(&["serve"])
+    }
+
+    /// A verb that prints its address and ends with its standard input.
+    fn run(arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_canary-demo"))
-            .arg("serve")
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -48,6 +54,13 @@ impl Server {
     /// Asks until the answer is as wanted: an order is obeyed soon, not at once.
     fn until(&self, wanted: impl Fn(&std::io::Result<Vec<u8>>) -> bool) {
         while !wanted(&self.get()) {}
+    }
+
+    /// Memory of the process that is its own.
+    fn anonymous_kib(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it lives");
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     fn wait(mut self) -> (ExitStatus, String) {
@@ -106,6 +119,67 @@ fn network_makes_answers_larger_and_no_fault_heals() {
 }
 
 #[test]
+fn a_larger_working_set_is_held_at_once_and_no_more_after_that() {
+    let mut server = Server::start();
+    server.get().expect("answer");
+    let before = server.anonymous_kib();
+    server.order(r#"{"fault":"working-set","severity":2}"#);
+    // The kernel's number is a sum over CPUs, some of which may be behind.
+    server.until(|answer| answer.is_ok() && server.anonymous_kib() >= before + (31 << 10));
+    let held = server.anonymous_kib();
+    for _ in 0..100 {
+        server.get().expect("answer");
+    }
+    let later = server.anonymous_kib();
+    assert!(later < held + (4 << 10), "{before} kB, then {held}, and {later} after 100 requests");
+    server.order(r#"{"fault":null}"#);
+    server.until(|answer| answer.is_ok() && server.anonymous_kib() < held - (16 << 10));
+}
+
+#[test]
+fn requests_wait_for_the_upstream_and_longer_where_that_is_the_fault() {
+    let mut upstream = Server::run(&["upstream"]);
+    let mut server = Server::run(&["serve", "--upstream", &upstream.address]);
+    assert_eq!(body_bytes(&server.get().expect("answer")), 2048);
+    // 49 × 2 ms.
+    server.order(r#"{"fault":"dependency","severity":50}"#);
+    let took = |server: &Server| {
+        let start = Instant::now();
+        server.get().expect("answer");
+        start.elapsed()
+    };
+    while took(&server) < Duration::from_millis(98) {}
+    for _ in 0..5 {
+        assert!(took(&server) >= Duration::from_millis(98));
+    }
+    server.order(r#"{"fault":null}"#);
+    while took(&server) >= Duration::from_millis(98) {}
+    drop(upstream.orders.take());
+    let (status, errors) = upstream.wait();
+    assert!(status.success(), "{status}: {errors}");
+    // Without it there is no answer.
+    server.until(|answer| answer.as_ref().is_ok_and(Vec::is_empty) || answer.is_err());
+}
+
+#[test]
+fn with_a_working_set_and_a_log_requests_are_answered_with_and_without_the_faults() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("set");
+    fs::write(&file, vec![7; 1 << 20]).expect("write");
+    let file = file.to_str().expect("UTF-8");
+    let mut server = Server::run(&["serve", "--log-thread", "--working-set", file, "--usual-bytes", "524288"]);
+    for fault in ["null", r#""tail""#, r#""thrash""#, r#""memory""#, "null"] {
+        server.order(&format!(r#"{{"fault":{fault},"severity":3}}"#));
+        for _ in 0..20 {
+            assert_eq!(body_bytes(&server.get().expect("answer")), 2048);
+        }
+    }
+    drop(server.orders.take());
+    let (status, errors) = server.wait();
+    assert!(status.success() && errors.is_empty(), "{status}: {errors}");
+}
+
+#[test]
 fn errors_reset_the_connection() {
     let mut server = Server::start();
     // (21 - 1) × 5 % is all of them.
@@ -132,6 +206,9 @@ fn an_order_that_makes_no_sense_ends_it_with_the_reason() {
         (r#"{"fault":"gremlins"}"#, "unknown variant `gremlins`"),
         (r#"{"fault":"cpu","severity":0.5}"#, "severity 0.5 is not a number from 1 on"),
         (r#"{"fault":"memory","severity":2}"#, "needs --working-set"),
+        (r#"{"fault":"thrash","severity":2}"#, "needs --working-set"),
+        (r#"{"fault":"dependency","severity":2}"#, "needs --upstream"),
+        (r#"{"fault":"tail","severity":2}"#, "needs --log-thread"),
     ] {
         let mut server = Server::start();
         server.order(order);

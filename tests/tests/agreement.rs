@@ -33,14 +33,14 @@ struct Counted {
 async fn count() -> anyhow::Result<Vec<Counted>> {
     let root = Root::find()?;
     let cgroups = DemoCgroups::create(None)?;
-    let mut fleet = Fleet::new(program("canary-demo")?, None);
+    let mut fleet = Fleet::new(program("canary-demo")?);
     let mut targets = Vec::new();
     for (name, role) in [("stable-0", Role::Stable), ("stable-1", Role::Stable), ("canary-0", Role::Canary)] {
         let cell = cgroups.cell(name)?;
         let (cgroup, version) = (cell.cgroup.clone(), role.name().into());
         let incarnation = root.id(&cgroup).context("the cell's cgroup exists")?;
         targets.push(Target { deployment: "demo".into(), role, version, cgroup, incarnation, identity: None });
-        fleet.add(role, cell).await?;
+        fleet.add(role, cell, Vec::new()).await?;
     }
     let mut sensor = Sensor::load(root.clone(), &Options::default())?;
     sensor.follow(&targets);

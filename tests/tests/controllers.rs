@@ -9,8 +9,10 @@ use std::{
 
 use canary_e2e::{Sandbox, kernel_available, v1::V1Memory, wait_until};
 use canary_user::{
+    judge::{HardFact, Judge, Outcome, Parameters, SignKind, Verdict},
     targets::Role,
     telemetry::{MemorySource, Options, Sample, Sensor},
+    window::Windower,
 };
 
 const LIMIT_BYTES: u64 = 24 << 20;
@@ -212,6 +214,80 @@ fn cpu_that_a_quarantine_takes_is_taken_and_comes_back() -> anyhow::Result<()> {
     assert!(before > during && after > during, "{before}, {during} and {after} of a CPU");
     let throttled = phases[1].iter().filter_map(|s| Some(s.throttling?.throttled_periods)).sum::<u64>();
     assert!(throttled > 0, "it was held back");
+    Ok(())
+}
+
+/// From what the kernel counts to the verdict.
+struct Line {
+    sensor: Sensor,
+    windower: Windower,
+    judge: Judge,
+}
+
+impl Line {
+    /// Judges windows until `enough`, within a generous limit.
+    fn until(&mut self, what: &str, enough: impl Fn(&Verdict) -> bool) -> anyhow::Result<Verdict> {
+        let deadline = Instant::now() + Duration::from_secs(300);
+        loop {
+            // As long as it takes for each instance to wait a few times.
+            std::thread::sleep(Duration::from_millis(500));
+            let verdict = self.judge.observe(&self.windower.push(&self.sensor.tick()));
+            if enough(&verdict) {
+                return Ok(verdict);
+            }
+            anyhow::ensure!(Instant::now() < deadline, "{what}: not within five minutes: {verdict:#?}");
+        }
+    }
+}
+
+/// Four shells do the same, until a CPU limit makes that of the canary wait. Two that it then has killed by a fault signal are its
+/// own doing, and the limit is named beside them.
+#[test]
+fn a_cpu_limit_is_not_held_against_the_canary_and_excuses_no_crash() -> anyhow::Result<()> {
+    let test = "a_cpu_limit_is_not_held_against_the_canary_and_excuses_no_crash";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    if !handed_over(&sandbox, "cpu")? {
+        println!("SKIP {test}: cgroup v2 has no cpu controller here");
+        return Ok(());
+    }
+    let canary = sandbox.cgroup("canary")?;
+    let mut targets = vec![sandbox.target(&canary, Role::Canary)?];
+    for name in ["stable-0", "stable-1", "stable-2"] {
+        targets.push(sandbox.target(&sandbox.cgroup(name)?, Role::Stable)?);
+    }
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&targets);
+    for target in &targets {
+        // The sandbox ends it.
+        let script = "while :; do i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done; sleep 0.2; done";
+        sandbox.run(&target.cgroup, script)?;
+    }
+    sensor.tick();
+    let parameters = Parameters { minimum_baseline: 90, initial_windows: 30, ..Parameters::default() };
+    let (windower, judge) = (Windower::new("test".into()), Judge::new(parameters));
+    let mut line = Line { sensor, windower, judge };
+    line.until("a baseline", |verdict| verdict.baseline_windows >= 150)?;
+
+    // Less than what it needs: a hundredth of a CPU.
+    fs::write(sandbox.root.dir(&canary).join("cpu.max"), "1000 100000")?;
+    let held = line.until("a verdict that is held back", |verdict| verdict.environment.holds)?;
+    println!("{test}: {}", held.reasons.join("; "));
+    assert_eq!((held.outcome, held.hard), (Outcome::Inconclusive, None), "{held:#?}");
+    assert!(held.environment.signs.iter().any(|sign| sign.kind == SignKind::Throttled), "{held:#?}");
+    assert!(held.reasons[0].starts_with("environment, not the version"), "{held:#?}");
+
+    for _ in 0..2 {
+        let ended = sandbox.run(&canary, "kill -SEGV $$")?.wait()?;
+        assert!(!ended.success(), "{ended}");
+    }
+    let condemned = line.until("a verdict", |verdict| verdict.outcome == Outcome::Regressed)?;
+    assert_eq!(condemned.hard, Some(HardFact::CrashLoop), "{condemned:#?}");
+    assert_eq!(condemned.causes[0].signal, "crashes", "{condemned:#?}");
+    let waits = condemned.causes.iter().find(|cause| cause.signal == "run_queue_wait").map(|c| c.mechanism.as_str());
+    assert_eq!(waits, Some("waits for its CPU limit: quota"), "{condemned:#?}");
     Ok(())
 }
 

@@ -79,6 +79,17 @@ pub const STORIES: &[Story] = &[
         tick: nothing,
     },
     Story {
+        name: "larger-responses",
+        about: "The canary's answers are half as large again.",
+        tells_reason: false,
+        instance: |d| {
+            if d.is_bad_canary() {
+                d.bytes = 1.5;
+            }
+        },
+        tick: nothing,
+    },
+    Story {
         name: "slow-leak",
         about: "The canary's memory grows by a quarter of a percent of the usual in each window.",
         tells_reason: false,

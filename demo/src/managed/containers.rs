@@ -37,15 +37,16 @@ pub(super) struct Containers {
     pub socket: PathBuf,
     api: Api,
     program: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl Containers {
-    pub async fn open(socket: &Path, program: PathBuf) -> anyhow::Result<Self> {
+    pub async fn open(socket: &Path, program: PathBuf, arguments: Vec<String>) -> anyhow::Result<Self> {
         let api = Api::open(socket, ANSWER).await.context(
             "install and start Docker (apt-get install docker.io), name the socket of another with --docker-socket, or take \
              another orchestrator: --orchestrator process or systemd",
         )?;
-        Ok(Self { socket: socket.to_owned(), api, program })
+        Ok(Self { socket: socket.to_owned(), api, program, arguments })
     }
 
     pub async fn make_image(&self) -> anyhow::Result<()> {
@@ -59,13 +60,10 @@ impl Containers {
 
     pub async fn start(&self, name: &str, dir: &Path) -> anyhow::Result<()> {
         let policy = RestartPolicy { name: Some(RestartPolicyNameEnum::ON_FAILURE), maximum_retry_count: None };
+        let command = [image::PROGRAM, "serve", "--registry", REGISTRY, "--ready-after", READY_AFTER].map(String::from);
         let config = ContainerCreateBody {
             image: Some(IMAGE.into()),
-            cmd: Some(
-                [image::PROGRAM, "serve", "--registry", REGISTRY, "--ready-after", READY_AFTER]
-                    .map(String::from)
-                    .into(),
-            ),
+            cmd: Some(command.into_iter().chain(self.arguments.iter().cloned()).collect()),
             labels: Some(HashMap::from([(LABEL.into(), String::new())])),
             host_config: Some(HostConfig {
                 // The load reaches each instance on the loopback.

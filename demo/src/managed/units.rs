@@ -23,10 +23,11 @@ pub(super) struct Units {
     pub bus: String,
     session: Session,
     program: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl Units {
-    pub async fn open(bus: &str, program: PathBuf) -> anyhow::Result<Self> {
+    pub async fn open(bus: &str, program: PathBuf, arguments: Vec<String>) -> anyhow::Result<Self> {
         const ADVICE: &str = "run the demo on a machine that systemd has booted, with its D-Bus (apt-get install dbus), or on \
                               another orchestrator: --orchestrator process or docker";
         // As sd_booted(3) does.
@@ -35,12 +36,14 @@ impl Units {
             "process 1 of this machine is '{}' and not systemd: {ADVICE}",
             fs::read_to_string("/proc/1/comm").unwrap_or_default().trim()
         );
-        Ok(Self { bus: bus.to_owned(), session: Session::open(bus).await.context(ADVICE)?, program })
+        let session = Session::open(bus).await.context(ADVICE)?;
+        Ok(Self { bus: bus.to_owned(), session, program, arguments })
     }
 
     pub async fn start(&self, name: &str, dir: &Path) -> anyhow::Result<()> {
         let file = Path::new(UNIT_FILES).join(name);
-        fs::write(&file, unit(&self.program, dir)).with_context(|| format!("write {}", file.display()))?;
+        fs::write(&file, unit(&self.program, dir, &self.arguments))
+            .with_context(|| format!("write {}", file.display()))?;
         self.session.manager.reload().await.context("have systemd read the demo's unit files")?;
         jobs::run(&self.session, Verb::Start, name, LIMIT).await.with_context(|| format!("start {name}"))
     }
@@ -86,26 +89,27 @@ impl Units {
 }
 
 /// A unit file. A crash loop goes on until somebody stops it.
-fn unit(program: &Path, dir: &Path) -> String {
+fn unit(program: &Path, dir: &Path, arguments: &[String]) -> String {
+    let more: String = arguments.iter().map(|argument| format!(" {}", quoted(argument))).collect();
     format!(
         "[Unit]\n\
          Description=An instance of the canary guard's demo\n\
          StartLimitIntervalSec=0\n\
          [Service]\n\
          Type=exec\n\
-         ExecStart={} serve --registry {}\n\
+         ExecStart={} serve --registry {}{more}\n\
          Restart=on-failure\n\
          RestartSec=20ms\n\
          TimeoutStopSec=5s\n",
-        quoted(program),
-        quoted(dir)
+        quoted(&program.to_string_lossy()),
+        quoted(&dir.to_string_lossy())
     )
 }
 
 /// As one word of a command line: systemd.service(5), "Command lines", and systemd.unit(5), "Specifiers".
-fn quoted(path: &Path) -> String {
+fn quoted(text: &str) -> String {
     let mut word = String::from("\"");
-    for character in path.to_string_lossy().chars() {
+    for character in text.chars() {
         match character {
             '"' | '\\' => word.extend(['\\', character]),
             '%' | '$' => word.extend([character, character]),
@@ -121,7 +125,8 @@ mod tests {
 
     #[test]
     fn paths_are_one_word_and_hold_no_specifier() {
-        assert_eq!(quoted(Path::new("/home/a b/100%/$x/\"q\"\\")), r#""/home/a b/100%%/$$x/\"q\"\\""#);
-        assert!(unit(Path::new("/bin/demo"), Path::new("/run/d")).contains("\nExecStart=\"/bin/demo\" serve"));
+        assert_eq!(quoted("/home/a b/100%/$x/\"q\"\\"), r#""/home/a b/100%%/$$x/\"q\"\\""#);
+        let unit = unit(Path::new("/bin/demo"), Path::new("/run/d"), &["--log-thread".into()]);
+        assert!(unit.contains("\nExecStart=\"/bin/demo\" serve --registry \"/run/d\" \"--log-thread\"\n"), "{unit}");
     }
 }

@@ -87,7 +87,7 @@ pub fn steps(built: &[Artifact], demo: bool, emulated: bool) -> Vec<Step> {
         steps.push(Step::new(test.target.clone(), test, &format!("test-{}", test.target), arguments));
     }
     for program in built.iter().filter(|a| demo && a.kind == "bin" && a.target == "canary-demo" && !is_test(a)) {
-        for scenario in ["memory", "oom"] {
+        for scenario in ["memory", "oom", "quota"] {
             let arguments = format!("run --scenario {scenario} {DEMO_OPTIONS}");
             steps.push(Step::new(format!("demo {scenario}"), program, "canary-demo", &arguments));
         }

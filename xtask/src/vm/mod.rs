@@ -1,5 +1,5 @@
 //! `cargo xtask vm`: boots Debian's kernels in qemu and runs in each what needs a kernel that this machine does not have:
-//! `canary check`, the end-to-end tests with every controller of cgroup v2, and the demo against a memory limit.
+//! `canary check`, the end-to-end tests with every controller of cgroup v2, and the demo against limits of memory and CPU.
 //!
 //! Prints a table of kernels, signals and hooks. What apt brings is kept in `.canary/vm`.
 
@@ -30,7 +30,7 @@ pub struct Options {
     /// A kernel by the beginning of its version; may be given several times
     #[arg(long = "kernel", value_name = "VERSION", default_values = KERNELS)]
     kernels: Vec<String>,
-    /// Run the demo's scenarios with a memory limit too (some minutes for each kernel)
+    /// Run the demo's scenarios with a limit of memory or CPU too (some minutes for each kernel)
     #[arg(long)]
     demo: bool,
 }

@@ -31,8 +31,8 @@ pub static CACHE: PerCpuArray<Cached, CGROUP_CACHE> = PerCpuArray::new();
 #[btf_map]
 pub static COUNTERS: Array<Counters, MAX_SLOTS, { BPF_F_MMAPABLE as usize }> = Array::new();
 
-/// Histograms of one signal, one for each slot. The daemon maps those that it reads for as long as it reads them.
-pub type Histograms = Array<Buckets, MAX_SLOTS, { BPF_F_MMAPABLE as usize }>;
+/// Histograms of one signal, one for each slot.
+pub type Histograms = Array<Buckets, MAX_SLOTS>;
 
 #[btf_map]
 pub static RUNQ_WAIT: Histograms = Array::new();

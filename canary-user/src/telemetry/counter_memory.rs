@@ -53,5 +53,5 @@ impl CounterMemory {
 }
 
 fn words(map: &MapData, cpus: usize, slots: usize) -> anyhow::Result<Words> {
-    Words::map(map.fd().as_fd(), 0, slots * cpus * STRIDE).context("map the counters into memory")
+    Words::map(map.fd().as_fd(), slots * cpus * STRIDE).context("map the counters into memory")
 }

@@ -6,9 +6,9 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
     util::nr_cpus,
 };
-use canary_common::{CgroupPath, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_SLOTS, Main, Remade, Settings};
+use canary_common::{Buckets, CgroupPath, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_SLOTS, Main, Remade, Settings};
 
-use super::{Histogram, counter_memory::CounterMemory, histogram_memory::HistogramMemory};
+use super::{Histogram, counter_memory::CounterMemory};
 
 /// Handles of all maps that the daemon touches.
 pub struct KernelMaps {
@@ -16,10 +16,10 @@ pub struct KernelMaps {
     settings: Array<MapData, Settings>,
     groups: Array<MapData, u32>,
     counters: CounterMemory,
-    runq_wait: HistogramMemory,
-    stall: HistogramMemory,
-    turnaround: HistogramMemory,
-    dependency: HistogramMemory,
+    runq_wait: Array<MapData, Buckets>,
+    stall: Array<MapData, Buckets>,
+    turnaround: Array<MapData, Buckets>,
+    dependency: Array<MapData, Buckets>,
     owned_since: Array<MapData, u32>,
     main: Array<MapData, Main>,
     lost: PerCpuArray<MapData, Lost>,
@@ -80,10 +80,10 @@ impl KernelMaps {
             settings: Array::try_from(take("SETTINGS")?)?,
             groups: Array::try_from(take("GROUPS")?)?,
             counters: CounterMemory::new(take("COUNTERS")?, cpus)?,
-            runq_wait: HistogramMemory::new(take("RUNQ_WAIT")?)?,
-            stall: HistogramMemory::new(take("STALL")?)?,
-            turnaround: HistogramMemory::new(take("TURNAROUND")?)?,
-            dependency: HistogramMemory::new(take("DEPENDENCY")?)?,
+            runq_wait: Array::try_from(take("RUNQ_WAIT")?)?,
+            stall: Array::try_from(take("STALL")?)?,
+            turnaround: Array::try_from(take("TURNAROUND")?)?,
+            dependency: Array::try_from(take("DEPENDENCY")?)?,
             owned_since: Array::try_from(take("OWNED_SINCE")?)?,
             main: Array::try_from(take("MAIN")?)?,
             lost: PerCpuArray::try_from(take("LOST")?)?,
@@ -115,10 +115,10 @@ impl KernelMaps {
             turnaround: SeenHistogram::default(),
             dependency: SeenHistogram::default(),
         };
-        seen.runq_wait.update(&mut self.runq_wait, slot, counters.runq_waits)?;
-        seen.stall.update(&mut self.stall, slot, counters.reclaims)?;
-        seen.turnaround.update(&mut self.turnaround, slot, counters.turnarounds)?;
-        seen.dependency.update(&mut self.dependency, slot, counters.dependency_turnarounds)?;
+        seen.runq_wait.update(&self.runq_wait, slot, counters.runq_waits)?;
+        seen.stall.update(&self.stall, slot, counters.reclaims)?;
+        seen.turnaround.update(&self.turnaround, slot, counters.turnarounds)?;
+        seen.dependency.update(&self.dependency, slot, counters.dependency_turnarounds)?;
         Ok(seen)
     }
 
@@ -178,7 +178,7 @@ impl KernelMaps {
     }
 
     /// What was counted since the last read.
-    pub fn read(&mut self, slot: u32, seen: &mut Seen) -> anyhow::Result<Counted> {
+    pub fn read(&self, slot: u32, seen: &mut Seen) -> anyhow::Result<Counted> {
         let mut words = self.counters.read(slot)?;
         for (word, before) in words.iter_mut().zip(&mut seen.counters) {
             // A count never shrinks; a CPU's write may be seen late.
@@ -186,18 +186,12 @@ impl KernelMaps {
         }
         let counters = Counters::from_words(&words);
         Ok(Counted {
-            runq_wait: seen.runq_wait.update(&mut self.runq_wait, slot, counters.runq_waits)?,
-            stall: seen.stall.update(&mut self.stall, slot, counters.reclaims)?,
-            turnaround: seen.turnaround.update(&mut self.turnaround, slot, counters.turnarounds)?,
-            dependency: seen.dependency.update(&mut self.dependency, slot, counters.dependency_turnarounds)?,
+            runq_wait: seen.runq_wait.update(&self.runq_wait, slot, counters.runq_waits)?,
+            stall: seen.stall.update(&self.stall, slot, counters.reclaims)?,
+            turnaround: seen.turnaround.update(&self.turnaround, slot, counters.turnarounds)?,
+            dependency: seen.dependency.update(&self.dependency, slot, counters.dependency_turnarounds)?,
             counters,
         })
-    }
-
-    /// Takes out of this process's memory what it needs during a tick only.
-    pub fn close_histograms(&mut self) {
-        let all = [&mut self.runq_wait, &mut self.stall, &mut self.turnaround, &mut self.dependency];
-        all.into_iter().for_each(HistogramMemory::close);
     }
 
     /// Events lost since the programs were loaded.
@@ -249,18 +243,17 @@ fn decode_remade(bytes: &[u8]) -> Option<Remade> {
 
 impl SeenHistogram {
     /// The histogram since the last update. `events` is how many its counter had: without any, nothing is read.
-    fn update(&mut self, map: &mut HistogramMemory, slot: u32, events: u64) -> anyhow::Result<Histogram> {
+    fn update(&mut self, map: &Array<MapData, Buckets>, slot: u32, events: u64) -> anyhow::Result<Histogram> {
         let was_active = std::mem::replace(&mut self.active, events > 0);
         if events == 0 && !was_active {
             return Ok(Histogram::default());
         }
+        let banks = map.get(&slot, 0).with_context(|| format!("read a histogram of slot {slot}"))?;
         let words = self.words.get_or_insert_with(|| Box::new([0; HISTOGRAM_WORDS]));
         let mut difference = Vec::new();
-        for (i, (before, now)) in words.iter_mut().zip(map.read(slot)?).enumerate() {
+        for (i, before) in words.iter_mut().enumerate() {
+            let now = banks.words.iter().fold(0u64, |sum, bank| sum.wrapping_add(bank[i]));
             let more = now.wrapping_sub(std::mem::replace(before, now));
-            if more == 0 {
-                continue;
-            }
             for (bucket, count) in [(2 * i, more & u64::from(u32::MAX)), (2 * i + 1, more >> 32)] {
                 if count > 0 {
                     difference.push((bucket as u16, count));

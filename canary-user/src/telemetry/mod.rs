@@ -8,7 +8,6 @@ mod changes;
 mod clocks;
 mod counted;
 mod counter_memory;
-mod histogram_memory;
 pub mod hooks;
 pub mod kernel;
 mod kernel_file;

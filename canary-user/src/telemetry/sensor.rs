@@ -245,7 +245,6 @@ impl Sensor {
             self.publish_or_tell();
         }
         self.let_go();
-        self.maps.close_histograms();
     }
 
     /// Attaches the socket programs to each target that no other one lies above: a program runs for the sockets of all
@@ -356,7 +355,7 @@ impl Sensor {
         let mut slots = BTreeMap::new();
         for (i, (target, tracked)) in self.tracked.iter_mut().enumerate() {
             if taken_over.contains(&tracked.slot) && self.root.id(&target.cgroup) != Some(target.incarnation) {
-                if let Some(sample) = tracked.sample_of_an_end(target, &mut self.maps, &self.live, t_ns, true) {
+                if let Some(sample) = tracked.sample_of_an_end(target, &self.maps, &self.live, t_ns, true) {
                     slots.insert(tracked.slot, samples.len());
                     samples.push(sample);
                 }
@@ -370,7 +369,7 @@ impl Sensor {
                 memory_pressure,
             };
             let with_memory = tracked.memory.is_none() || (self.ticks + u64::from(tracked.slot)).is_multiple_of(every);
-            let mut sample = tracked.sample(target, &mut self.maps, &self.live, (t_ns, reads, with_memory));
+            let mut sample = tracked.sample(target, &self.maps, &self.live, (t_ns, reads, with_memory));
             if sample.populated != Some(false) {
                 sample.listen_queue = tracked.listen_queue.read(&tracked.dir, &mut self.namespaces, t_ns);
             }
@@ -379,12 +378,11 @@ impl Sensor {
         }
         for (target, tracked) in self.returning.waiting_mut() {
             let told = exits.iter().any(|exit| exit.slot == tracked.slot);
-            if let Some(sample) = tracked.sample_of_an_end(target, &mut self.maps, &self.live, t_ns, told) {
+            if let Some(sample) = tracked.sample_of_an_end(target, &self.maps, &self.live, t_ns, told) {
                 slots.insert(tracked.slot, samples.len());
                 samples.push(sample);
             }
         }
-        self.maps.close_histograms();
         self.tell_exits(exits, &slots, &mut samples);
         self.adopt_main_processes();
         let before = std::mem::replace(&mut self.clocks, clocks);

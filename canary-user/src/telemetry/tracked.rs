@@ -46,7 +46,7 @@ impl Tracked {
     pub fn sample(
         &mut self,
         target: &Target,
-        maps: &mut KernelMaps,
+        maps: &KernelMaps,
         live: &Live,
         (t_ns, reads, with_memory): (u64, Reads, bool),
     ) -> Sample {
@@ -117,7 +117,7 @@ impl Tracked {
     }
 
     /// The cgroup was removed: of what was counted last, its ends are told yet.
-    pub fn end(&mut self, maps: &mut KernelMaps) {
+    pub fn end(&mut self, maps: &KernelMaps) {
         self.gone = true;
         // An open file keeps what is left of the cgroup in the kernel.
         self.files = CgroupFiles::default();
@@ -135,7 +135,7 @@ impl Tracked {
     pub fn sample_of_an_end(
         &mut self,
         target: &Target,
-        maps: &mut KernelMaps,
+        maps: &KernelMaps,
         live: &Live,
         t_ns: u64,
         told: bool,

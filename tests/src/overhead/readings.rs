@@ -92,7 +92,7 @@ pub fn all(plan: &Plan) -> anyhow::Result<Vec<Row>> {
     let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
     let per_cpu = Array::new(PERCPU_ARRAY, WORDS, TARGETS, 0)?;
     let flat = Array::new(ARRAY, WORDS, TARGETS * cpus, MMAPABLE)?;
-    let mapped = Words::map(flat.as_fd(), 0, TARGETS * cpus * WORDS).context("map an array")?;
+    let mapped = Words::map(flat.as_fd(), TARGETS * cpus * WORDS).context("map an array")?;
     let sandbox = Sandbox::new()?;
     let mut paths = Vec::new();
     for i in 0..TARGETS {

@@ -172,7 +172,7 @@ impl Sensor {
             // It runs on, and is a target no more.
             self.free(&target, tracked.slot);
         } else {
-            tracked.end(&mut self.maps);
+            tracked.end(&self.maps);
             self.returning.wait_for(target, tracked, monotonic_ns());
         }
     }

@@ -120,6 +120,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
             metrics: metrics.clone(),
             snapshots: watchers,
             board: board.clone(),
+            journal: journal_path.clone(),
             tls,
             commands: routes,
             takes_commands,

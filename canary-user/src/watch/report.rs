@@ -13,7 +13,7 @@ use maud::{DOCTYPE, Markup, html};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    api::{DecisionLife, Deployment, WindowPoint},
+    api::{DecisionLife, Deployment, State, WindowPoint},
     chart,
     html::{self as blocks, View, answers},
     units,
@@ -38,6 +38,20 @@ pub struct Evidence {
     pub own: Option<OwnCost>,
     /// Oldest first; of those long before the decision only some.
     pub windows: Vec<WindowPoint>,
+}
+
+impl Evidence {
+    /// What a state says of a deployment, without windows; `None` where it is not in it.
+    pub fn at(state: &State, deployment: &str) -> Option<Self> {
+        Some(Self {
+            deployment: state.deployment(deployment)?.clone(),
+            span_ns: state.span_ns,
+            quality: state.quality.clone(),
+            machine: state.machine,
+            own: state.own.clone(),
+            windows: Vec::new(),
+        })
+    }
 }
 
 /// A decision with what is known of it.

@@ -9,7 +9,7 @@ mod probes;
 pub mod tls;
 mod v1;
 
-use std::{future::Future, io::ErrorKind, net::SocketAddr, sync::Arc};
+use std::{future::Future, io::ErrorKind, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, anyhow};
 use axum::{
@@ -53,6 +53,8 @@ pub struct Sources {
     pub metrics: Metrics,
     pub snapshots: Receiver<Arc<Snapshot>>,
     pub board: Board,
+    /// Where the evidence of decisions is kept; `None` = in memory only.
+    pub journal: Option<PathBuf>,
     /// Certificate and key; `None` = plain HTTP.
     pub tls: Option<Arc<ServerConfig>>,
     /// The commands of [`crate::control`].
@@ -66,6 +68,7 @@ struct Api {
     metrics: Metrics,
     snapshots: Receiver<Arc<Snapshot>>,
     board: Board,
+    journal: Option<PathBuf>,
     takes_commands: bool,
     started_ns: u64,
 }
@@ -105,8 +108,8 @@ pub async fn serve(
 }
 
 fn router(sources: Sources) -> Router {
-    let Sources { metrics, snapshots, board, tls: _, commands, takes_commands } = sources;
-    let api = Api { metrics, snapshots, board, takes_commands, started_ns: monotonic_ns() };
+    let Sources { metrics, snapshots, board, journal, tls: _, commands, takes_commands } = sources;
+    let api = Api { metrics, snapshots, board, journal, takes_commands, started_ns: monotonic_ns() };
     Router::new()
         .route("/", get(human::root))
         .route("/page/now", get(human::now))

@@ -21,6 +21,7 @@ async fn guard() -> (String, watch::Sender<Arc<Snapshot>>, Board) {
         metrics: Default::default(),
         snapshots: receiver,
         board: board.clone(),
+        journal: None,
         tls: None,
         commands: axum::Router::new(),
         takes_commands: false,

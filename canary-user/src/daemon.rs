@@ -84,7 +84,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     let Daemon { config, root, sensor, journal, listener, socket, token, recording, orchestrator, mut on_snapshot } =
         daemon;
     let tls = config.tls.as_ref().map(server::tls::load).transpose()?;
-    let watched = |d: &DeploymentConfig| anyhow::Ok(watched(d, orchestrator(d)?, &journal.earlier(&d.name)?));
+    let watched = |d: &DeploymentConfig| anyhow::Ok(watched(d, &root, orchestrator(d)?, &journal.earlier(&d.name)?));
     let deployments = config.deployments.iter().map(watched).collect::<anyhow::Result<_>>()?;
     let sensor = Sensor::load(root.clone(), &sensor)?;
     for refusal in &sensor.live().refused {
@@ -197,12 +197,12 @@ fn follow(config: Config, root: Root, located: Located) -> impl FnMut() -> Vec<T
     }
 }
 
-fn watched(config: &DeploymentConfig, orchestrator: Arc<dyn Orchestrator>, earlier: &Earlier) -> Watched {
+fn watched(config: &DeploymentConfig, root: &Root, orchestrator: Arc<dyn Orchestrator>, earlier: &Earlier) -> Watched {
     let (mut windower, judge) = line(config.name.clone(), config.judge.clone(), earlier);
     Watched {
         config: config.clone(),
         window: Box::new(move |tick: &Tick| windower.push(tick)),
-        judge: Box::new(judge),
+        judge: Box::new(judge.at_mount(&root.path().to_string_lossy())),
         orchestrator,
     }
 }

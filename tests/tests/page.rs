@@ -1,7 +1,8 @@
 //! The page of a running guard in a real browser: what a person reads, and that it keeps up by itself.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
+use anyhow::{Context as _, ensure};
 use canary_e2e::{
     Sandbox,
     browser::Browser,
@@ -103,6 +104,12 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
     wait_until("the button to pause again", canary_e2e::guard::PATIENCE, || {
         browser.script("return document.getElementById('pause').textContent").is_ok_and(|text| text == json!("Pause"))
     })?;
+
+    // What it says to type does what it says, also where cgroup2 is not mounted at the usual place.
+    let command = browser.script("return document.querySelector('.answers pre').textContent")?;
+    let command = command.as_str().context("there is a command")?;
+    ensure!(Command::new("sh").args(["-c", command]).status()?.success(), "{command}");
+    browser.until_it_says("Is a canary running?\n\nNo")?;
 
     let report = browser.script("return document.getElementById('report').href")?;
     browser.open(report.as_str().unwrap_or_default())?;

@@ -202,7 +202,9 @@ fn after_verdict(view: &View) -> Next {
     match view.deployment.verdict.outcome {
         Outcome::Regressed => match (held_back, left_alone) {
             (Some(state), _) => blocked(view, state),
-            (None, Some(_)) => say("Take the canary back by hand", "The guard leaves this canary alone.", &steps(view)),
+            (None, Some(state)) => {
+                by_hand(view, state, "Take the canary back by hand", "The guard leaves this canary alone.")
+            }
             (None, None) => say("Wait: the guard decides in the next window", "", &[]),
         },
         Outcome::Healthy => {
@@ -222,31 +224,48 @@ fn waits_for_approval(state: &DecisionState) -> bool {
     state.stage == Stage::Planned && state.decision.blocked_by().is_some_and(|gate| gate.gate == gates::APPROVAL)
 }
 
-/// What the guard would do, as far as it was planned.
-fn steps(view: &View) -> Vec<String> {
-    life(view).map(|l| l.plan.steps.clone()).unwrap_or_default()
+/// The command that does what was decided: as recommended now, for the canary may have been started anew, or as it was then.
+fn command(view: &View, state: &DecisionState) -> Option<String> {
+    let (decision, now) = (&state.decision, &view.deployment.verdict.recommendations);
+    let chosen = decision.action.chosen(now).or(decision.recommendation.as_ref());
+    chosen.and_then(|r| r.command.clone()).or_else(|| now.iter().find_map(|r| r.command.clone()))
+}
+
+/// What a person does in the guard's place. Where no command is known, what the guard would have done is told in its own
+/// words, which are none to be typed.
+fn by_hand(view: &View, state: &DecisionState, what: &str, why: &str) -> Next {
+    if let Some(command) = command(view, state) {
+        return say(what, why, &[command]);
+    }
+    let steps = life(view).map(|l| l.plan.steps.join("; ")).unwrap_or_default();
+    let planned = if steps.is_empty() { String::new() } else { format!(" It planned: {steps}.") };
+    say(what, format!("{why}{planned}"), &[])
+}
+
+/// The command that ends a pause, which stands last in the guard's words about it.
+fn resume(paused: &str) -> Option<String> {
+    let (before, _) = paused.rsplit_once('`')?;
+    let (_, command) = before.rsplit_once('`')?;
+    command.starts_with("canary resume").then(|| command.to_owned())
 }
 
 fn blocked(view: &View, state: &DecisionState) -> Next {
-    let steps = steps(view);
     let gate = state.decision.blocked_by();
     match gate.map(|g| g.gate.as_str()) {
-        Some("mode") => Next {
-            what: "Take the canary back".to_owned(),
-            why: "The guard may not do it in this mode. It would:".to_owned(),
-            commands: steps,
-        },
-        Some("pause") => Next {
-            what: "Resume the guard, or take the canary back".to_owned(),
-            why: view.paused.unwrap_or("It is paused.").to_owned(),
-            commands: vec!["canary resume".to_owned()],
+        Some("mode") => by_hand(view, state, "Take the canary back", "The guard may not do it in this mode."),
+        Some("pause") => match view.paused {
+            Some(paused) => {
+                let commands: Vec<String> = resume(paused).into_iter().chain(command(view, state)).collect();
+                say("Resume the guard, or take the canary back", paused, &commands)
+            }
+            None => say("Wait: the guard is no longer paused, and decides anew", "", &[]),
         },
         Some(gate) => Next {
             what: "Look at what holds the guard back".to_owned(),
             why: format!("Gate {}; once it lets through, the guard decides anew.", gate.replace('_', " ")),
             commands: vec!["canary history --limit 1".to_owned()],
         },
-        None => Next { what: "Take the canary back".to_owned(), why: state.detail.clone(), commands: steps },
+        None => by_hand(view, state, "Take the canary back", "The guard did not do it."),
     }
 }
 

@@ -27,7 +27,7 @@ fn seen(index: u64) -> Seen {
     (0..=index).for_each(|i| board.record(&story::snapshot(i)));
     let state = api::State::from(&story::snapshot(index));
     let life = |d: &api::DecisionState| {
-        let steps = vec!["systemctl stop checkout-canary-1.service".to_owned()];
+        let steps = vec!["stop it by hand".to_owned()];
         let plan = Plan { orchestrator: "fake".into(), steps, inverse: None, ..Plan::default() };
         let stage = crate::journal::StageEntry { stage: d.stage, detail: d.detail.clone(), unix_ms: state.unix_ms };
         Arc::new(DecisionLife { decision: d.decision.clone(), plan, stages: vec![stage] })
@@ -40,6 +40,12 @@ impl Seen {
     fn view(&self) -> View<'_> {
         let deployment = &self.state.deployments[0];
         View { deployment, windows: &self.windows, decisions: &self.decisions, verdicts: &[], paused: None }
+    }
+
+    /// As a judge recommends it.
+    fn advised(mut self) -> Self {
+        self.state.deployments[0].verdict.recommendations = story::recommendations();
+        self
     }
 
     fn blocked_by(mut self, gate: &str) -> Self {
@@ -101,10 +107,41 @@ fn each_situation_has_its_answers() {
     assert_eq!(worse, "Yes, it is worse: more work per request");
     assert!(what.starts_with("Wait: the guard verifies"), "{what}");
     assert!(told(&seen(story::DECIDED + 9)).1.starts_with("Nothing: mend it"));
-    let (_, what, commands) = told(&seen(story::DECIDED).blocked_by("mode"));
-    assert_eq!((&*what, &*commands), ("Take the canary back", "systemctl stop checkout-canary-1.service"));
-    assert_eq!(told(&seen(story::DECIDED).blocked_by("pause")).2, "canary resume");
+    let (_, what, commands) = told(&seen(story::DECIDED).advised().blocked_by("mode"));
+    assert_eq!((&*what, &*commands), ("Take the canary back", "systemctl stop 'checkout-canary-1.service'"));
     assert!(told(&seen(story::DECIDED).blocked_by("budget")).1.contains("what holds the guard back"));
+}
+
+#[test]
+fn what_to_do_by_hand_is_a_command_or_told_in_words() {
+    let stop = "systemctl stop 'checkout-canary-1.service'";
+    // A dry run ends with its plan and no gate that blocks.
+    for seen in [seen(story::DECIDED).blocked_by("mode"), seen(story::DECIDED).at(Stage::Blocked)] {
+        assert_eq!(next(&seen.view()).commands, [] as [&str; 0], "a plan is no command");
+        assert!(next(&seen.view()).why.ends_with("It planned: stop it by hand."), "{}", next(&seen.view()).why);
+        assert_eq!(next(&seen.advised().view()).commands, [stop]);
+    }
+    // What was recommended then, where nothing is now.
+    let mut before = seen(story::DECIDED).blocked_by("mode");
+    let decision = &mut before.state.deployments[0].decision.as_mut().expect("decided").decision;
+    decision.recommendation = Some(story::recommendations().remove(0));
+    assert_eq!(next(&before.view()).commands, [stop]);
+}
+
+#[test]
+fn a_pause_is_ended_by_the_command_for_that_pause() {
+    let seen = seen(story::DECIDED).advised().blocked_by("pause");
+    let told = |paused| next(&View { paused, ..seen.view() }).commands;
+    let stop = "systemctl stop 'checkout-canary-1.service'".to_owned();
+    for (paused, command) in [
+        ("by root: see `ticket 7`; `canary resume` ends it", "canary resume"),
+        ("by root; `canary resume checkout` ends it", "canary resume checkout"),
+        ("/run/p exists; `canary resume --pause-file /run/p` removes it", "canary resume --pause-file /run/p"),
+    ] {
+        assert_eq!(told(Some(paused)), [command.to_owned(), stop.clone()], "{paused}");
+    }
+    assert_eq!(told(Some("cannot tell whether /run/p exists: denied")), [stop]);
+    assert!(told(None).is_empty(), "it is over");
 }
 
 #[test]
@@ -116,8 +153,8 @@ fn whoever_acts_next_is_told_at_each_stage() {
     let id = &seen(story::DECIDED).state.deployments[0].decision.as_ref().expect("decided").decision.id.clone();
     let (what, command) = told(&seen(story::DECIDED).blocked_by("approval").at(Stage::Planned));
     assert!(what.starts_with("Approve it") && command == format!("canary approve {id}"), "{what}: {command}");
-    let (what, command) = told(&seen(story::DECIDED).at(Stage::Declined));
-    assert_eq!((&*what, &*command), ("Take the canary back by hand", "systemctl stop checkout-canary-1.service"));
+    let (what, command) = told(&seen(story::DECIDED).advised().at(Stage::Declined));
+    assert_eq!((&*what, &*command), ("Take the canary back by hand", "systemctl stop 'checkout-canary-1.service'"));
     for stage in [Stage::Verified, Stage::Recovered, Stage::Closed] {
         assert!(told(&seen(story::GONE + 8).at(stage)).0.starts_with("Nothing: mend it"), "{stage:?}");
         // Another canary runs: what was done to the one before says nothing about it.

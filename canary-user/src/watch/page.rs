@@ -92,7 +92,8 @@ pub fn now(snapshot: &Snapshot, board: &Board, chosen: Option<&str>, width: u32)
         (blocks::answers::answers(&view))
         (blocks::section("course", "Over time", course(&view, width)))
         (blocks::section("causes", "Likely causes", blocks::causes(&deployment.verdict)))
-        @if !deployment.verdict.recommendations.is_empty() {
+        // Of one that is gone there is nothing to be taken back.
+        @if !deployment.verdict.recommendations.is_empty() && !blocks::answers::is_gone(&view) {
             (blocks::section("advice", blocks::ADVICE, blocks::advice(&deployment.verdict)))
         }
         (blocks::section("indicators", "What was compared", blocks::indicators(&view, width)))

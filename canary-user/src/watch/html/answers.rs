@@ -8,23 +8,28 @@ use crate::{
     judge::{HardFact, Outcome, Verdict},
     targets::Role,
     watch::{
-        api::{DecisionLife, DecisionState, Deployment},
+        api::{DecisionLife, DecisionState, Deployment, WindowPoint},
         units,
     },
 };
+
+/// How long a condemned canary has to be away until it counts as gone. One that keeps crashing is started again, by itself and
+/// after ever longer pauses.
+pub(super) const AWAY_MS: u64 = 5_000;
+pub(super) const AWAY_IN_CRASH_LOOP_MS: u64 = 120_000;
 
 /// All five, the most important one first and largest.
 pub fn answers(view: &View) -> Markup {
     let verdict = &view.deployment.verdict;
     let worse = html! {
-        p.answer { (headline(verdict)) }
+        p.answer { (headline(view)) }
         @for reason in verdict.reasons.iter().take(2) { p.more { (reason) } }
     };
     let (did, detail) = done(view);
     let next = next(view);
     html! {
         div.answers {
-            section.wide.(class(verdict.outcome)) aria-live="polite" { p.question { "Is it worse?" } (worse) }
+            section.wide.(if is_gone(view) { "unknown" } else { class(verdict.outcome) }) aria-live="polite" { p.question { "Is it worse?" } (worse) }
             section { p.question { "Is a canary running?" } p.answer { (running(view.deployment)) } p.more { (stable(view.deployment)) } }
             section { p.question { "How sure are we?" } (sure(verdict)) }
             section { p.question { "What did we do?" } p.answer { (did) } @if !detail.is_empty() { p.more { (detail) } } }
@@ -34,13 +39,32 @@ pub fn answers(view: &View) -> Markup {
     }
 }
 
+/// Whether the canary that stands condemned is gone: the verdict stays, and there is nothing left to be taken back.
+pub fn is_gone(view: &View) -> bool {
+    let (deployment, verdict) = (view.deployment, &view.deployment.verdict);
+    if verdict.outcome != Outcome::Regressed || !versions(deployment, Role::Canary).is_empty() {
+        return false;
+    }
+    let taken = |stage| matches!(stage, Stage::Verified | Stage::Recovered | Stage::NotRecovered | Stage::Closed);
+    if deployment.decision.as_ref().is_some_and(|state| taken(state.stage)) {
+        return true;
+    }
+    let away_ms = if verdict.hard == Some(HardFact::CrashLoop) { AWAY_IN_CRASH_LOOP_MS } else { AWAY_MS };
+    let seen = |w: &&WindowPoint| w.indicators.values().any(|i| i.canary.is_some());
+    let last_seen = view.windows.iter().rev().find(seen).or(view.windows.first());
+    last_seen.zip(view.windows.last()).is_none_or(|(seen, now)| now.unix_ms.saturating_sub(seen.unix_ms) >= away_ms)
+}
+
 /// The verdict in one sentence.
-pub fn headline(verdict: &Verdict) -> String {
+pub fn headline(view: &View) -> String {
+    let verdict = &view.deployment.verdict;
+    let gone = is_gone(view);
     match (verdict.outcome, verdict.hard) {
+        (Outcome::Regressed, Some(fact)) if gone => format!("It was worse, and is gone: {}", fact_of_the_past(fact)),
         (Outcome::Regressed, Some(fact)) => format!("Yes: {}", fact_in_words(fact)),
         (Outcome::Regressed, None) => {
             let mechanism = verdict.causes.first().map(|c| format!(": {}", c.mechanism)).unwrap_or_default();
-            format!("Yes, it is worse{mechanism}")
+            format!("{}{mechanism}", if gone { "It was worse, and is gone" } else { "Yes, it is worse" })
         }
         (Outcome::Healthy, _) => "No: it is as good as stable so far".to_owned(),
         (Outcome::Inconclusive, _) if verdict.evidence_share() >= 0.5 => {
@@ -56,6 +80,13 @@ pub fn fact_in_words(fact: HardFact) -> &'static str {
         HardFact::OomKill => "it ran out of memory and was killed",
         HardFact::CrashLoop => "it keeps crashing",
         HardFact::Silent => "it went silent while stable did not",
+    }
+}
+
+fn fact_of_the_past(fact: HardFact) -> &'static str {
+    match fact {
+        HardFact::CrashLoop => "it kept crashing",
+        HardFact::OomKill | HardFact::Silent => fact_in_words(fact),
     }
 }
 
@@ -166,6 +197,9 @@ fn after(view: &View, state: &DecisionState) -> Option<Next> {
     let (id, another_runs) = (&state.decision.id, running(view.deployment) != "No");
     let history = ["canary history --limit 1".to_owned()];
     Some(match state.stage {
+        Stage::Failed if is_gone(view) => {
+            say("Find out why the guard's action failed", "The canary is gone all the same.", &history)
+        }
         Stage::Failed => {
             say("Take the canary back by hand", "The guard's action failed, and is not tried again.", &history)
         }
@@ -185,16 +219,21 @@ fn after(view: &View, state: &DecisionState) -> Option<Next> {
             "The service is no better without it. This brings the canary back:",
             &[format!("canary undo {id}")],
         ),
-        Stage::Verified | Stage::Recovered | Stage::Closed if !another_runs => {
-            say("Nothing: mend it before the next rollout", "The report has what an incident needs.", &[])
-        }
+        Stage::Verified | Stage::Recovered | Stage::Closed if !another_runs => mend(),
         Stage::Verified | Stage::Recovered | Stage::Closed | Stage::Blocked | Stage::Declined | Stage::Undone => {
             return None;
         }
     })
 }
 
+fn mend() -> Next {
+    say("Nothing: mend it before the next rollout", "The report has what an incident needs.", &[])
+}
+
 fn after_verdict(view: &View) -> Next {
+    if is_gone(view) {
+        return mend();
+    }
     let first = view.deployment.verdict.reasons.first().cloned().unwrap_or_default();
     let name = &view.deployment.name;
     let held_back = view.deployment.decision.as_ref().filter(|state| state.stage == Stage::Blocked);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    answers::{Next, headline, next},
+    answers::{AWAY_IN_CRASH_LOOP_MS, AWAY_MS, Next, headline, next},
     *,
 };
 use crate::{
@@ -96,7 +96,7 @@ fn the_page_has_each_recommendation_with_its_command_as_it_is_typed() {
 fn each_situation_has_its_answers() {
     let told = |seen: &Seen| {
         let Next { what, commands, .. } = next(&seen.view());
-        (headline(&seen.state.deployments[0].verdict), what, commands.join("; "))
+        (headline(&seen.view()), what, commands.join("; "))
     };
     let (worse, what, _) = told(&seen(10));
     assert_eq!((&*worse, &*what), ("Cannot be told: too little data", "Wait, and see that the canary gets traffic"));
@@ -189,6 +189,43 @@ fn the_blocks_say_what_they_draw_in_words_too() {
     let chart = figures::course(&seen.view(), 900).expect("windows");
     let marks: Vec<&str> = chart.marks.iter().map(|m| &*m.name).collect();
     assert_eq!(marks, ["onset", "planned"]);
+}
+
+#[test]
+fn of_a_canary_that_is_gone_the_last_is_told_and_nothing_is_recommended() {
+    // Taken away by the guard, and by somebody else a while ago.
+    let by_guard = seen(story::DECIDED + 8);
+    let mut by_hand = seen(story::WINDOWS - 1).blocked_by("mode").advised();
+    by_hand.windows.last_mut().expect("windows").unix_ms += AWAY_MS;
+    for seen in [&by_guard, &by_hand] {
+        assert_eq!(headline(&seen.view()), "It was worse, and is gone: more work per request");
+        assert!(next(&seen.view()).what.starts_with("Nothing: mend it"), "{:?}", next(&seen.view()));
+        let tiles = indicators(&seen.view(), 1000).into_string();
+        let cpu = tiles.split("<h3>CPU per turnaround</h3>").nth(1).expect("a tile");
+        assert!(cpu.starts_with("<p class=\"numbers\">before it went: stable <b>"), "{cpu}");
+        let numbers = cpu.split("</p>").next().expect("numbers");
+        assert!(!numbers.contains(units::MISSING) && !cpu.contains("not compared yet: learning"), "{numbers}");
+    }
+    // It is away for a moment: one that crashes is about to be started again.
+    let mut away = seen(story::GONE).at(Stage::Applied).advised();
+    assert!(headline(&away.view()).starts_with("Yes, it is worse"));
+    away.windows.last_mut().expect("windows").unix_ms += AWAY_MS;
+    assert!(headline(&away.view()).starts_with("It was worse"));
+    away.state.deployments[0].verdict.hard = Some(crate::judge::HardFact::CrashLoop);
+    assert_eq!(headline(&away.view()), "Yes: it keeps crashing");
+    away.windows.last_mut().expect("windows").unix_ms += AWAY_IN_CRASH_LOOP_MS;
+    assert_eq!(headline(&away.view()), "It was worse, and is gone: it kept crashing");
+}
+
+#[test]
+fn the_page_recommends_nothing_for_a_canary_that_is_gone() {
+    let board = Board::default();
+    let mut snapshot = story::snapshot(story::DECIDED + 8);
+    snapshot.deployments.get_mut(DEPLOYMENT).expect("the story's deployment").verdict.recommendations =
+        story::recommendations();
+    (0..=story::DECIDED + 8).for_each(|i| board.record(&story::snapshot(i)));
+    let text = page::now(&snapshot, &board, None, 900).into_string();
+    assert!(text.contains("It was worse, and is gone") && !text.contains(ADVICE), "{text}");
 }
 
 #[test]

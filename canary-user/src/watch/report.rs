@@ -140,7 +140,9 @@ fn sure(evidence: &Evidence) -> String {
         Some(fact) => {
             format!("A fact, whatever the evidence: {}. Evidence {told} of {needed}.", answers::fact_in_words(fact))
         }
-        None => format!("Evidence {told} of {needed} needed to call it worse, from {windows} of the canary."),
+        None => format!(
+            "Evidence {told} of {needed} needed to call it worse, when it was decided, from {windows} of the canary."
+        ),
     }
 }
 

@@ -23,7 +23,10 @@ pub fn answers(view: &View) -> Markup {
     let verdict = &view.deployment.verdict;
     let worse = html! {
         p.answer { (headline(view)) }
-        @for reason in verdict.reasons.iter().take(2) { p.more { (reason) } }
+        @for reason in verdict.reasons.iter().take(2) {
+            // What condemned it is told as of that moment; what is counted goes on.
+            p.more { @if verdict.outcome == Outcome::Regressed { "When it was condemned: " } (reason) }
+        }
     };
     let (did, detail) = done(view);
     let next = next(view);
@@ -124,16 +127,23 @@ fn sure(verdict: &Verdict) -> Markup {
     let share = if share.is_finite() { share } else { 0.0 };
     let (evidence, needed) = (units::evidence(verdict.evidence_ln), units::evidence(verdict.threshold_ln));
     let windows = format!("{} of the canary judged", counted(verdict.judged_windows as usize, "window"));
+    if verdict.hard.is_some() {
+        return html! {
+            p.answer { "As sure as a fact is" }
+            p.more { "A fact condemned it, whatever the evidence; that is " (evidence) " of " (needed) " by now. " (windows) "." }
+        };
+    }
+    let condemned = verdict.outcome == Outcome::Regressed;
     html! {
-        p.answer { (evidence) " of " (needed) }
+        p.answer { @if condemned && share < 1.0 { "Condemned; " } (evidence) " of " (needed) @if condemned { " by now" } }
         div.meter.full[share >= 1.0] role="meter" aria-valuemin="0" aria-valuemax="1" aria-valuenow={ (format!("{share:.2}")) }
             aria-label={ "evidence that the canary is worse: " (evidence) " of " (needed) " needed" } {
             i style={ "width:" (format!("{:.1}%", share * 100.0)) } {}
         }
         p.more {
-            @if verdict.hard.is_some() { "A fact condemned it, whatever the evidence. " }
-            @else { "Evidence that it is worse; at " (needed) " it counts. A good canary gets there at most once in " (needed) " rollouts. " }
-            (windows) "."
+            "Evidence that it is worse; at " (needed) " it counts"
+            @if condemned { ", and the verdict stands, whatever is seen since" }
+            ". A good canary gets there at most once in " (needed) " rollouts. " (windows) "."
         }
     }
 }

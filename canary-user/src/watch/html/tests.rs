@@ -229,6 +229,24 @@ fn the_page_recommends_nothing_for_a_canary_that_is_gone() {
 }
 
 #[test]
+fn evidence_is_told_as_of_now_or_as_of_when_it_condemned() {
+    let mut seen = seen(story::DECIDED + 1);
+    let told = |seen: &Seen| answers::answers(&seen.view()).into_string();
+    let text = told(&seen);
+    assert!(text.contains("When it was condemned: CPU per turnaround +31 %"), "{text}");
+    assert!(text.contains("of 1\u{202f}000 by now</p>"), "{text}");
+    assert!(causes(&seen.state.deployments[0].verdict).into_string().contains(" when it was condemned)"));
+    // A verdict that stands beside evidence that fell is no contradiction.
+    seen.state.deployments[0].verdict.evidence_ln = -1.0;
+    assert!(told(&seen).contains("<p class=\"answer\">Condemned; &lt;1 of 1\u{202f}000 by now</p>"), "{}", told(&seen));
+    seen.state.deployments[0].verdict.hard = Some(crate::judge::HardFact::OomKill);
+    let text = told(&seen);
+    assert!(text.contains("As sure as a fact is") && !text.contains("role=\"meter\""), "{text}");
+    let undecided = told(&self::seen(50));
+    assert!(!undecided.contains("condemned") && !undecided.contains("by now"), "{undecided}");
+}
+
+#[test]
 fn names_are_text_and_no_markup() {
     let mut seen = seen(story::DECIDED);
     seen.state.deployments[0].verdict.reasons = vec!["<script>alert(1)</script>".to_owned()];

@@ -68,6 +68,34 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
         assert!(text.contains(part), "'{part}' is not on the page:\n{text}");
     }
 
+    // What a person selects stays selected while windows come in, and what has the focus keeps it.
+    browser.script(
+        "window.kept = [document.querySelector('main [aria-live]'), document.querySelector('.copy')]; \
+         kept[1].focus(); getSelection().selectAllChildren(document.querySelector('.answers pre'))",
+    )?;
+    browser.until_it_says("stands still while text is selected")?;
+    let windows_later = |guard: &mut Guard, n: u64| {
+        let now = guard.next_window()?["window"].as_u64().unwrap_or(u64::MAX);
+        guard.until("windows go on", |w| w["window"].as_u64() >= Some(now + n)).map(drop)
+    };
+    windows_later(&mut guard, 30)?;
+    let command = browser.script("return document.querySelector('.answers pre').textContent")?;
+    assert!(command.as_str().is_some_and(|c| c.starts_with("xargs kill -TERM <'")), "{command}");
+    assert_eq!(browser.script("return getSelection().toString()")?, command);
+    browser.script("getSelection().removeAllRanges()")?;
+    wait_until("the page to go on", canary_e2e::guard::PATIENCE, || {
+        browser.script("return document.getElementById('live').textContent").is_ok_and(|text| text == json!("live"))
+    })?;
+    windows_later(&mut guard, 20)?;
+    let kept = browser.script("return kept.every(e => e.isConnected) && document.activeElement === kept[1]")?;
+    assert_eq!(kept, json!(true));
+    // The button copies the command.
+    let permissions = json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
+    browser.devtools("Browser.grantPermissions", &permissions)?;
+    browser.script("kept[1].click()")?;
+    browser.until_it_says("Copied: xargs")?;
+    assert_eq!(browser.script("return navigator.clipboard.readText()")?, command);
+
     let directory = pictures()?;
     for (name, width, height, scheme) in
         [("light", 1280, 1000, "light"), ("dark", 1280, 1000, "dark"), ("phone", 390, 844, "dark")]

@@ -54,7 +54,7 @@ pub fn page(snapshot: &Snapshot, board: &Board, chosen: Option<&str>, commands: 
                 footer {
                     p { span id="told" role="status" {} }
                     p { a href="metrics" { "metrics" } ", " a href="api/v1/openapi.json" { "API" } ", " a href="monitor" { "monitor" }
-                        ". Keys: 1 to 9 choose a deployment" @if commands { ", p pauses or resumes" } ". Version " (env!("CARGO_PKG_VERSION")) "." }
+                        ". Keys: 1 to 9 choose a deployment, c copies the first command" @if commands { ", p pauses or resumes" } ". Version " (env!("CARGO_PKG_VERSION")) "." }
                 }
                 @if commands {
                     dialog id="ask" aria-labelledby="ask-h" {

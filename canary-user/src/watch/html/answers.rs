@@ -22,7 +22,7 @@ pub(super) const AWAY_IN_CRASH_LOOP_MS: u64 = 120_000;
 pub fn answers(view: &View) -> Markup {
     let verdict = &view.deployment.verdict;
     let worse = html! {
-        p.answer { (headline(view)) }
+        p.answer aria-live="polite" { (headline(view)) }
         @for reason in verdict.reasons.iter().take(2) {
             // What condemned it is told as of that moment; what is counted goes on.
             p.more { @if verdict.outcome == Outcome::Regressed { "When it was condemned: " } (reason) }
@@ -32,7 +32,7 @@ pub fn answers(view: &View) -> Markup {
     let next = next(view);
     html! {
         div.answers {
-            section.wide.(if is_gone(view) { "unknown" } else { class(verdict.outcome) }) aria-live="polite" { p.question { "Is it worse?" } (worse) }
+            section.wide.(if is_gone(view) { "unknown" } else { class(verdict.outcome) }) { p.question { "Is it worse?" } (worse) }
             section { p.question { "Is a canary running?" } p.answer { (running(view.deployment)) } p.more { (stable(view.deployment)) } }
             section { p.question { "How sure are we?" } (sure(verdict)) }
             section { p.question { "What did we do?" } p.answer { (did) } @if !detail.is_empty() { p.more { (detail) } } }

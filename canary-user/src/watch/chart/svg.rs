@@ -95,6 +95,9 @@ fn draw_panel(chart: &Chart, panel: &Panel, (from, to): (f64, f64), area: &Area<
     }
     for (i, mark) in chart.marks.iter().enumerate() {
         axes.draw_series([PathElement::new(vec![(mark.at, low), (mark.at, high)], stroke(mark.tone, 1))])?;
+        if small {
+            continue;
+        }
         // One below the other, where several are near.
         let down = 0.11 * (i % 4) as f64 * (high - low);
         let text = format!("{} ({})", mark.name, chart.x_axis.tick(mark.at));

@@ -2,8 +2,10 @@
 
 use super::View;
 use crate::{
+    guard::Stage,
+    journal::StageEntry,
     watch::{
-        api::{IndicatorPoint, WindowPoint},
+        api::{DecisionLife, IndicatorPoint, WindowPoint},
         chart::{Axis, Band, Chart, Line, Mark, Panel, Scale, Tone},
     },
     window::Indicator,
@@ -58,14 +60,14 @@ pub fn course(view: &View, width: u32) -> Option<Chart> {
                 limit: threshold.filter(|t| t.is_finite()).map(|t| (t, "needed".to_owned())),
             },
         ],
-        marks: marks(view),
+        marks: marks(view, ends),
     })
 }
 
-/// Stable, canary and the band that is allowed to the canary: stable's value within its margin. `None` where neither side
-/// has a reading.
-pub fn indicator(indicator: Indicator, windows: &[WindowPoint], width: u32) -> Option<Chart> {
-    let groups = groups(windows, width);
+/// Stable, canary and the band that is allowed to the canary: stable's value within its margin, with onset and action. `None`
+/// where neither side has a reading.
+pub fn indicator(indicator: Indicator, view: &View, width: u32) -> Option<Chart> {
+    let groups = groups(view.windows, width);
     let line = |name: &str, tone, read: fn(&IndicatorPoint) -> Option<f32>| Line {
         name: name.to_owned(),
         tone,
@@ -91,21 +93,27 @@ pub fn indicator(indicator: Indicator, windows: &[WindowPoint], width: u32) -> O
             lines,
             limit: None,
         }],
-        marks: Vec::new(),
+        marks: marks(view, |life| life.stages.iter().filter(|s| s.stage == Stage::Applied).collect()),
     })
 }
 
-/// When the change began and what was done, as far as the windows reach.
-fn marks(view: &View) -> Vec<Mark> {
+/// The first stage of a decision and the last.
+fn ends(life: &DecisionLife) -> Vec<&StageEntry> {
+    let last = life.stages.last().filter(|_| life.stages.len() > 1);
+    life.stages.first().into_iter().chain(last).collect()
+}
+
+/// When the change began and what was done, as far as the windows reach. `stages`: those of a decision that are marked.
+fn marks(view: &View, stages: fn(&DecisionLife) -> Vec<&StageEntry>) -> Vec<Mark> {
     let (Some(first), Some(last)) = (view.windows.first(), view.windows.last()) else { return Vec::new() };
     let mut marks = Vec::new();
     let verdict = &view.deployment.verdict;
-    let onset = verdict.onset.and_then(|onset| view.windows.iter().find(|w| w.window == onset));
+    // That very window may have been thinned out.
+    let onset = verdict.onset.filter(|onset| *onset >= first.window);
+    let onset = onset.and_then(|onset| view.windows.iter().find(|w| w.window >= onset));
     marks.extend(onset.map(|w| Mark { at: seconds(w.unix_ms), name: "onset".to_owned(), tone: Tone::Bad }));
     for life in view.decisions {
-        let end = life.stages.last();
-        let both = [life.stages.first(), end.filter(|_| life.stages.len() > 1)];
-        for stage in both.into_iter().flatten() {
+        for stage in stages(life) {
             let name = stage.stage.name().to_owned();
             marks.push(Mark { at: seconds(stage.unix_ms), name, tone: Tone::Faint });
         }

@@ -23,7 +23,8 @@ pub fn indicators(view: &View, width: u32) -> Markup {
     let each = (width.saturating_sub(70) / 3).clamp(250, 400).min(width.saturating_sub(60).max(200));
     html! {
         p.note {
-            span.key.stable {} "stable " span.key.canary {} "canary " span.key.allowed {} "allowed: stable and its margin"
+            span.key.stable {} "stable " span.key.canary {} "canary " span.key.allowed {} "allowed: stable and its margin "
+            span.key.onset {} "onset " span.key.action {} "action"
         }
         div.multiples {
             @for told in told {
@@ -31,7 +32,7 @@ pub fn indicators(view: &View, width: u32) -> Markup {
                 article.worse[told.state.confirmed].over[!told.state.confirmed && told.is_beyond()] {
                     h3 { (indicator.title()) }
                     (told.numbers())
-                    @let figure = figures::indicator(indicator, view.windows, each);
+                    @let figure = figures::indicator(indicator, view, each);
                     @if let Some(figure) = figure { div.chart { (own(chart::svg(&figure, each, HEIGHT))) } }
                 }
             }

@@ -187,8 +187,13 @@ fn the_blocks_say_what_they_draw_in_words_too() {
     let text = causes(&seen.state.deployments[0].verdict).into_string();
     assert!(text.contains("more work per request") && text.contains("Not compared: memory stall"), "{text}");
     let chart = figures::course(&seen.view(), 900).expect("windows");
-    let marks: Vec<&str> = chart.marks.iter().map(|m| &*m.name).collect();
-    assert_eq!(marks, ["onset", "planned"]);
+    let names = |chart: &crate::watch::chart::Chart| chart.marks.iter().map(|m| m.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&chart), ["onset", "planned"]);
+    // On each indicator, too: when it began, and when something was really done.
+    let cpu = crate::window::Indicator::CpuPerWork;
+    assert_eq!(names(&figures::indicator(cpu, &seen.view(), 300).expect("readings")), ["onset"]);
+    let acted = self::seen(story::DECIDED + 4);
+    assert_eq!(names(&figures::indicator(cpu, &acted.view(), 300).expect("readings")), ["onset", "applied"]);
 }
 
 #[test]

@@ -61,6 +61,12 @@ fn a_report_is_whole_and_needs_nothing_else() {
         assert!(!text.contains(outside), "{outside} would need something else");
     }
     assert!(text.matches("<svg").count() >= 6 && !text.contains("NaN"));
+    let tile = text.split("<h3>CPU per turnaround</h3>").nth(1).and_then(|rest| rest.split("</svg>").next());
+    let tile = tile.expect("a chart of its own");
+    for (mark, colour) in [("onset", "#D55E00"), ("action", "#787878")] {
+        assert!(tile.contains(&format!("stroke=\"{colour}\"")), "no {mark} in {tile}");
+    }
+    assert!(!tile.contains("onset ("), "small charts have no room for names");
 }
 
 #[test]

@@ -269,7 +269,8 @@ fn after_verdict(view: &View) -> Next {
     }
 }
 
-fn waits_for_approval(state: &DecisionState) -> bool {
+/// Whether it waits for a person.
+pub fn waits_for_approval(state: &DecisionState) -> bool {
     state.stage == Stage::Planned && state.decision.blocked_by().is_some_and(|gate| gate.gate == gates::APPROVAL)
 }
 

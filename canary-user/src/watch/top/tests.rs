@@ -101,6 +101,56 @@ async fn every_pane_fits_80_by_24() {
 }
 
 #[tokio::test]
+async fn what_to_do_next_stands_at_80_by_24_and_what_was_said_does_not_stay() {
+    let (address, snapshots, board) = guard().await;
+    play(story::DECIDED + 8, &snapshots, &board);
+    let mut top = Top::new(Client::new(&address, None).expect("valid"), None);
+    top.look().await;
+    has(
+        &screen(&top, 80, 24),
+        &[
+            " REGRESSED   more work per request: CPU per turnaround +31 %",
+            "next                  Nothing: mend it before the next rollout",
+        ],
+    );
+    // The guard may not act, another deployment is watched, and something is not measured.
+    let mut snapshot = story::snapshot(story::DECIDED);
+    snapshot.quality.hooks_missing = vec!["mark_victim: no such tracepoint".to_owned()];
+    let mut other = snapshot.deployments[DEPLOYMENT].clone();
+    let view = snapshot.deployments.get_mut(DEPLOYMENT).expect("the story's deployment");
+    view.verdict.recommendations = story::recommendations();
+    view.verdict.recommendations[0].command =
+        Some("xargs kill -TERM <'/sys/fs/cgroup/unified/shop/canary-1/cgroup.procs'".to_owned());
+    let decision = view.decision.as_mut().expect("decided");
+    decision.stage = crate::guard::Stage::Blocked;
+    let reason = "mode is observe: says that it would roll back and does nothing".to_owned();
+    decision.decision.gates = vec![crate::guard::GateResult { gate: "mode".into(), passed: false, reason }];
+    other.verdict = story::snapshot(50).deployments[DEPLOYMENT].verdict.clone();
+    snapshot.deployments.insert("aaa".into(), other);
+    snapshots.send_replace(Arc::new(snapshot));
+    top.look().await;
+    let text = screen(&top, 80, 24);
+    has(
+        &text,
+        &[
+            "aaa healthy",
+            "decision              rollback not done  mode is observe: says that it would",
+            "roll back and does nothing",
+            "next                  Take the canary back\n",
+            "\nxargs kill -TERM <'/sys/fs/cgroup/unified/shop/canary-1/cgroup.procs'\n",
+            "not measured here: mark_victim",
+        ],
+    );
+    assert!(!text.contains("also watched"), "the tabs say it:\n{text}");
+    press(&mut top, KeyCode::Char('a')).await;
+    has(&screen(&top, 80, 24), &["nothing waits for approval"]);
+    for _ in 0..=SAID_LOOKS {
+        top.look().await;
+    }
+    assert!(!screen(&top, 80, 24).contains("nothing waits for approval"));
+}
+
+#[tokio::test]
 async fn what_goes_on_is_listed_before_what_is_over_and_only_the_latest() {
     let (address, snapshots, board) = guard().await;
     play(story::DECIDED, &snapshots, &board);

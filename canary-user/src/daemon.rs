@@ -112,23 +112,25 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     };
     let (commands, requests) = control::channel();
     let mut servers = Vec::new();
+    let sources = |commands, takes_commands, tls| server::Sources {
+        metrics: metrics.clone(),
+        snapshots: watchers.clone(),
+        board: board.clone(),
+        journal: journal_path.clone(),
+        tls,
+        commands,
+        takes_commands,
+    };
     if let Some(listener) = listener {
         let takes_commands = token.is_some();
         let access = token.map_or(Access::Nobody, Access::Bearer);
         let routes = control::routes(commands.clone(), access, None);
-        let sources = server::Sources {
-            metrics: metrics.clone(),
-            snapshots: watchers,
-            board: board.clone(),
-            journal: journal_path.clone(),
-            tls,
-            commands: routes,
-            takes_commands,
-        };
-        servers.push(tokio::spawn(server::serve(listener, sources, stopped())));
+        servers.push(tokio::spawn(server::serve(listener, sources(routes, takes_commands, tls), stopped())));
     }
     if let Some(socket) = socket {
-        let routes = control::routes(commands, Access::Peer { group: socket.group() }, journal_path);
+        let routes = control::routes(commands, Access::Peer { group: socket.group() }, journal_path.clone());
+        // The page's button shows a token, for which nobody asks here.
+        let routes = server::routes(sources(routes, false, None));
         servers.push(tokio::spawn(socket.serve(routes, stopped())));
     }
 

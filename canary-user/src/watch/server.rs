@@ -99,7 +99,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let tls = sources.tls.take();
-    let router = router(sources);
+    let router = routes(sources);
     match tls {
         None => axum::serve(listener, router).with_graceful_shutdown(shutdown).await,
         Some(tls) => axum::serve(tls::Tls::new(listener, tls)?, router).with_graceful_shutdown(shutdown).await,
@@ -107,7 +107,8 @@ pub async fn serve(
     .context("serve metrics and status")
 }
 
-fn router(sources: Sources) -> Router {
+/// Everything that is served, for whatever listens.
+pub fn routes(sources: Sources) -> Router {
     let Sources { metrics, snapshots, board, journal, tls: _, commands, takes_commands } = sources;
     let api = Api { metrics, snapshots, board, journal, takes_commands, started_ns: monotonic_ns() };
     Router::new()
@@ -158,4 +159,4 @@ fn monotonic_ns() -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -19,7 +19,7 @@ use super::{
     terminal::{model::Model, palette::Palette},
 };
 
-pub use client::Client;
+pub use client::{Client, Trusted};
 
 /// Between two looks at the guard.
 const EVERY: Duration = Duration::from_millis(500);

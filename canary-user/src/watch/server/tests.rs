@@ -332,7 +332,7 @@ async fn json<T: serde::de::DeserializeOwned>(addr: SocketAddr, path: &str) -> T
 }
 
 /// A certificate for localhost by the openssl of the machine; `None`, with the reason printed, where there is none.
-fn certificate(test: &str, dir: &std::path::Path) -> Option<crate::config::TlsConfig> {
+pub fn certificate(test: &str, dir: &std::path::Path) -> Option<crate::config::TlsConfig> {
     let (certificate, key) = (dir.join("certificate.pem"), dir.join("key.pem"));
     let made = std::process::Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])

@@ -97,9 +97,12 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
     assert_eq!(browser.script("return navigator.clipboard.readText()")?, command);
 
     let directory = pictures()?;
-    for (name, width, height, scheme) in
-        [("light", 1280, 1000, "light"), ("dark", 1280, 1000, "dark"), ("phone", 390, 844, "dark")]
-    {
+    for (name, width, height, scheme) in [
+        ("light", 1280, 1000, "light"),
+        ("dark", 1280, 1000, "dark"),
+        ("phone", 390, 844, "dark"),
+        ("phone-light", 390, 844, "light"),
+    ] {
         browser.look(width, height, scheme)?;
         wait_until("charts of this width", canary_e2e::guard::PATIENCE, || {
             std::thread::sleep(std::time::Duration::from_millis(200));
@@ -143,8 +146,17 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
     browser.open(report.as_str().unwrap_or_default())?;
     let text = browser.until_it_says("rollback blocked")?;
     assert!(text.contains("Gates that were asked") && text.contains("mode blocked"), "{text}");
-    browser.look(1100, 1000, "light")?;
-    browser.screenshot(&directory.join("report.png"))?;
+    for (name, width, scheme) in
+        [("report", 1100, "light"), ("report-dark", 1100, "dark"), ("report-phone", 390, "light")]
+    {
+        browser.look(width, 1000, scheme)?;
+        browser.screenshot(&directory.join(format!("{name}.png")))?;
+        let over =
+            browser.script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")?;
+        assert_eq!(over, json!(0), "{name}: the report is wider than the screen");
+        let drawn = "return [...document.querySelectorAll('#course svg')].filter(s => s.checkVisibility()).length";
+        assert_eq!(browser.script(drawn)?, json!(1), "{name}: the picture for this screen, and no other");
+    }
     // What the pages asked for came from the guard alone.
     let outside = browser.script(
         "return performance.getEntriesByType('resource').filter(r => !r.name.startsWith(location.origin)).map(r => r.name)",

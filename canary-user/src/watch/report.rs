@@ -24,6 +24,8 @@ pub use keep::{Reporter, thinned};
 pub use markdown::markdown;
 
 const WIDTH: u32 = 1080;
+/// Room on a phone: a picture for 1080 pixels is illegible there.
+const PHONE: u32 = 330;
 
 /// What is kept of a decision: the state when it was made, and the windows around it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,7 +110,10 @@ fn measured(evidence: &Evidence, life: &Arc<DecisionLife>) -> Markup {
         (blocks::section("verdict", "Verdict", verdict(evidence, life)))
         @if let Some(course) = course {
             (blocks::section("course", "Over time", html! {
-                div.chart { (blocks::own(chart::svg(&course, WIDTH, 420))) }
+                div.chart.on-wide { (blocks::own(chart::svg(&course, WIDTH, 420))) }
+                @if let Some(course) = blocks::figures::course(&view, PHONE) {
+                    div.chart.on-phone { (blocks::own(chart::svg(&course, PHONE, 560))) }
+                }
                 (blocks::stretches(&deployment.verdict))
             }))
         }

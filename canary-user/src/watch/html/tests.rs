@@ -252,6 +252,38 @@ fn evidence_is_told_as_of_now_or_as_of_when_it_condemned() {
 }
 
 #[test]
+fn one_stall_does_not_flatten_a_chart_and_is_told() {
+    let mut seen = seen(story::DECIDED);
+    let wait = crate::window::Indicator::RunQueueWait;
+    let drawn = |seen: &Seen| figures::indicator(wait, &seen.view(), 300).expect("readings").panels.remove(0);
+    assert_eq!(drawn(&seen).label, "", "nothing is cut");
+    let stalled = seen.windows[40].indicators.get_mut(wait.name()).expect("measured");
+    stalled.stable = Some(90e6);
+    let panel = drawn(&seen);
+    assert_eq!(panel.label, "highest: 90.0 ms");
+    let points = panel.lines.iter().flat_map(|l| &l.points).map(|(_, y)| *y);
+    let bands = panel.bands.iter().flat_map(|b| &b.points).map(|(_, _, high)| *high);
+    assert!(points.chain(bands).all(|y| y.is_nan() || y < 40_000.0), "the usual 13 µs can be seen: {panel:?}");
+}
+
+#[test]
+fn each_name_has_its_verdict_beside_it_where_there_are_several() {
+    let mut snapshot = story::snapshot(story::DECIDED);
+    let board = Board::default();
+    let alone = page::page(&snapshot, &board, None, false).into_string();
+    assert!(!alone.contains("data-deployment"), "{alone}");
+    let mut healthy = snapshot.deployments[DEPLOYMENT].clone();
+    healthy.verdict = story::snapshot(50).deployments[DEPLOYMENT].verdict.clone();
+    snapshot.deployments.insert("aaa".into(), healthy);
+    let both = page::page(&snapshot, &board, None, false).into_string();
+    for (name, outcome) in [("aaa", "healthy"), (DEPLOYMENT, "regressed")] {
+        let tag =
+            format!("{name}</a> <span class=\"tag {outcome}\" data-deployment=\"{name}\">{outcome}</span></span>");
+        assert!(both.contains(&tag), "{tag} is not in {both}");
+    }
+}
+
+#[test]
 fn names_are_text_and_no_markup() {
     let mut seen = seen(story::DECIDED);
     seen.state.deployments[0].verdict.reasons = vec!["<script>alert(1)</script>".to_owned()];

@@ -104,6 +104,16 @@
 
   const events = new EventSource("api/v1/events");
   for (const kind of ["window", "verdict", "decision"]) events.addEventListener(kind, soon);
+  // The verdicts beside the names are not part of what the server draws anew.
+  events.addEventListener("window", (event) => {
+    const { deployments } = JSON.parse(event.data);
+    for (const tag of document.querySelectorAll("nav .tag")) {
+      const outcome = deployments[tag.dataset.deployment]?.outcome;
+      if (!outcome) continue;
+      tag.textContent = outcome.replace("_", " ");
+      tag.className = "tag " + (outcome === "insufficient_data" ? "unknown" : outcome);
+    }
+  });
   events.onerror = () => say("no connection to the guard; trying again", true);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
   let width = 0;

@@ -146,6 +146,13 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
     browser.open(report.as_str().unwrap_or_default())?;
     let text = browser.until_it_says("rollback blocked")?;
     assert!(text.contains("Gates that were asked") && text.contains("mode blocked"), "{text}");
+    // It stays what it was, whatever windows come in.
+    let numbers = "return ['verdict', 'indicators'].map(id => document.getElementById(id).innerText).join('\\n')";
+    let first = browser.script(numbers)?;
+    assert!(first.as_str().is_some_and(|text| text.contains("CPU per turnaround")), "{first}");
+    windows_later(&mut guard, 20)?;
+    browser.open(report.as_str().unwrap_or_default())?;
+    assert_eq!(browser.script(numbers)?, first);
     for (name, width, scheme) in
         [("report", 1100, "light"), ("report-dark", 1100, "dark"), ("report-phone", 390, "light")]
     {

@@ -47,7 +47,7 @@ enum Way {
     Socket(PathBuf),
     Network {
         scheme: &'static str,
-        http: Http<HttpsConnector<HttpConnector>, Full<Bytes>>,
+        http: Box<Http<HttpsConnector<HttpConnector>, Full<Bytes>>>,
     },
 }
 
@@ -85,7 +85,7 @@ impl Client {
         // Nobody is asked for a certificate over plain HTTP.
         let config = if scheme == "https" { tls(trusted)? } else { tls_with(RootCertStore::empty())? };
         let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
-        let http = Http::builder(TokioExecutor::new()).build(connector);
+        let http = Box::new(Http::builder(TokioExecutor::new()).build(connector));
         Ok(Self { address: rest.trim_end_matches('/').to_owned(), token, way: Way::Network { scheme, http } })
     }
 

@@ -29,6 +29,7 @@ async fn main() -> anyhow::Result<()> {
             metrics: metrics.clone(),
             snapshots: receiver,
             board: board.clone(),
+            journal: None,
             tls: None,
             commands,
             takes_commands: false,

@@ -84,7 +84,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     let Daemon { config, root, sensor, journal, listener, socket, token, recording, orchestrator, mut on_snapshot } =
         daemon;
     let tls = config.tls.as_ref().map(server::tls::load).transpose()?;
-    let watched = |d: &DeploymentConfig| anyhow::Ok(watched(d, orchestrator(d)?, &journal.earlier(&d.name)?));
+    let watched = |d: &DeploymentConfig| anyhow::Ok(watched(d, &root, orchestrator(d)?, &journal.earlier(&d.name)?));
     let deployments = config.deployments.iter().map(watched).collect::<anyhow::Result<_>>()?;
     let sensor = Sensor::load(root.clone(), &sensor)?;
     for refusal in &sensor.live().refused {
@@ -112,22 +112,25 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     };
     let (commands, requests) = control::channel();
     let mut servers = Vec::new();
+    let sources = |commands, takes_commands, tls| server::Sources {
+        metrics: metrics.clone(),
+        snapshots: watchers.clone(),
+        board: board.clone(),
+        journal: journal_path.clone(),
+        tls,
+        commands,
+        takes_commands,
+    };
     if let Some(listener) = listener {
         let takes_commands = token.is_some();
         let access = token.map_or(Access::Nobody, Access::Bearer);
         let routes = control::routes(commands.clone(), access, None);
-        let sources = server::Sources {
-            metrics: metrics.clone(),
-            snapshots: watchers,
-            board: board.clone(),
-            tls,
-            commands: routes,
-            takes_commands,
-        };
-        servers.push(tokio::spawn(server::serve(listener, sources, stopped())));
+        servers.push(tokio::spawn(server::serve(listener, sources(routes, takes_commands, tls), stopped())));
     }
     if let Some(socket) = socket {
-        let routes = control::routes(commands, Access::Peer { group: socket.group() }, journal_path);
+        let routes = control::routes(commands, Access::Peer { group: socket.group() }, journal_path.clone());
+        // The page's button shows a token, for which nobody asks here.
+        let routes = server::routes(sources(routes, false, None));
         servers.push(tokio::spawn(socket.serve(routes, stopped())));
     }
 
@@ -196,12 +199,12 @@ fn follow(config: Config, root: Root, located: Located) -> impl FnMut() -> Vec<T
     }
 }
 
-fn watched(config: &DeploymentConfig, orchestrator: Arc<dyn Orchestrator>, earlier: &Earlier) -> Watched {
+fn watched(config: &DeploymentConfig, root: &Root, orchestrator: Arc<dyn Orchestrator>, earlier: &Earlier) -> Watched {
     let (mut windower, judge) = line(config.name.clone(), config.judge.clone(), earlier);
     Watched {
         config: config.clone(),
         window: Box::new(move |tick: &Tick| windower.push(tick)),
-        judge: Box::new(judge),
+        judge: Box::new(judge.at_mount(&root.path().to_string_lossy())),
         orchestrator,
     }
 }

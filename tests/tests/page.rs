@@ -1,7 +1,8 @@
 //! The page of a running guard in a real browser: what a person reads, and that it keeps up by itself.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
+use anyhow::{Context as _, ensure};
 use canary_e2e::{
     Sandbox,
     browser::Browser,
@@ -67,10 +68,41 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
         assert!(text.contains(part), "'{part}' is not on the page:\n{text}");
     }
 
+    // What a person selects stays selected while windows come in, and what has the focus keeps it.
+    browser.script(
+        "window.kept = [document.querySelector('main [aria-live]'), document.querySelector('.copy')]; \
+         kept[1].focus(); getSelection().selectAllChildren(document.querySelector('.answers pre'))",
+    )?;
+    browser.until_it_says("stands still while text is selected")?;
+    let windows_later = |guard: &mut Guard, n: u64| {
+        let now = guard.next_window()?["window"].as_u64().unwrap_or(u64::MAX);
+        guard.until("windows go on", |w| w["window"].as_u64() >= Some(now + n)).map(drop)
+    };
+    windows_later(&mut guard, 30)?;
+    let command = browser.script("return document.querySelector('.answers pre').textContent")?;
+    assert!(command.as_str().is_some_and(|c| c.starts_with("xargs kill -TERM <'")), "{command}");
+    assert_eq!(browser.script("return getSelection().toString()")?, command);
+    browser.script("getSelection().removeAllRanges()")?;
+    wait_until("the page to go on", canary_e2e::guard::PATIENCE, || {
+        browser.script("return document.getElementById('live').textContent").is_ok_and(|text| text == json!("live"))
+    })?;
+    windows_later(&mut guard, 20)?;
+    let kept = browser.script("return kept.every(e => e.isConnected) && document.activeElement === kept[1]")?;
+    assert_eq!(kept, json!(true));
+    // The button copies the command.
+    let permissions = json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
+    browser.devtools("Browser.grantPermissions", &permissions)?;
+    browser.script("kept[1].click()")?;
+    browser.until_it_says("Copied: xargs")?;
+    assert_eq!(browser.script("return navigator.clipboard.readText()")?, command);
+
     let directory = pictures()?;
-    for (name, width, height, scheme) in
-        [("light", 1280, 1000, "light"), ("dark", 1280, 1000, "dark"), ("phone", 390, 844, "dark")]
-    {
+    for (name, width, height, scheme) in [
+        ("light", 1280, 1000, "light"),
+        ("dark", 1280, 1000, "dark"),
+        ("phone", 390, 844, "dark"),
+        ("phone-light", 390, 844, "light"),
+    ] {
         browser.look(width, height, scheme)?;
         wait_until("charts of this width", canary_e2e::guard::PATIENCE, || {
             std::thread::sleep(std::time::Duration::from_millis(200));
@@ -104,12 +136,34 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
         browser.script("return document.getElementById('pause').textContent").is_ok_and(|text| text == json!("Pause"))
     })?;
 
+    // What it says to type does what it says, also where cgroup2 is not mounted at the usual place.
+    let command = browser.script("return document.querySelector('.answers pre').textContent")?;
+    let command = command.as_str().context("there is a command")?;
+    ensure!(Command::new("sh").args(["-c", command]).status()?.success(), "{command}");
+    browser.until_it_says("Is a canary running?\n\nNo")?;
+
     let report = browser.script("return document.getElementById('report').href")?;
     browser.open(report.as_str().unwrap_or_default())?;
     let text = browser.until_it_says("rollback blocked")?;
     assert!(text.contains("Gates that were asked") && text.contains("mode blocked"), "{text}");
-    browser.look(1100, 1000, "light")?;
-    browser.screenshot(&directory.join("report.png"))?;
+    // It stays what it was, whatever windows come in.
+    let numbers = "return ['verdict', 'indicators'].map(id => document.getElementById(id).innerText).join('\\n')";
+    let first = browser.script(numbers)?;
+    assert!(first.as_str().is_some_and(|text| text.contains("CPU per turnaround")), "{first}");
+    windows_later(&mut guard, 20)?;
+    browser.open(report.as_str().unwrap_or_default())?;
+    assert_eq!(browser.script(numbers)?, first);
+    for (name, width, scheme) in
+        [("report", 1100, "light"), ("report-dark", 1100, "dark"), ("report-phone", 390, "light")]
+    {
+        browser.look(width, 1000, scheme)?;
+        browser.screenshot(&directory.join(format!("{name}.png")))?;
+        let over =
+            browser.script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")?;
+        assert_eq!(over, json!(0), "{name}: the report is wider than the screen");
+        let drawn = "return [...document.querySelectorAll('#course svg')].filter(s => s.checkVisibility()).length";
+        assert_eq!(browser.script(drawn)?, json!(1), "{name}: the picture for this screen, and no other");
+    }
     // What the pages asked for came from the guard alone.
     let outside = browser.script(
         "return performance.getEntriesByType('resource').filter(r => !r.name.startsWith(location.origin)).map(r => r.name)",

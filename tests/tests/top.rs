@@ -92,5 +92,17 @@ fn top_shows_a_running_guard_at_80_by_24_and_pauses_it() -> anyhow::Result<()> {
     ensure!(state["paused"].is_string(), "the guard is paused: {state}");
     terminal.press("q")?;
     let gone = || terminal.screen().is_err();
-    wait_until("it ends, and the terminal with it", Duration::from_secs(30), gone)
+    wait_until("it ends, and the terminal with it", Duration::from_secs(30), gone)?;
+
+    // Over the socket the kernel says who asks: no token is needed.
+    let socket = dir.join("canary.sock");
+    let command = format!("{} top --socket {}", program().display(), socket.display());
+    let terminal = Terminal::open(dir, (80, 24), &command)?;
+    terminal.shows(&["shop", "CPU per turnaround", "PAUSED"])?;
+    terminal.press("p")?;
+    terminal.shows(&["Resume the guard"])?;
+    terminal.press("y")?;
+    terminal.shows(&["Resumed all deployments"])?;
+    terminal.press("q")?;
+    wait_until("it ends, too", Duration::from_secs(30), || terminal.screen().is_err())
 }

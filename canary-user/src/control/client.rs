@@ -4,7 +4,11 @@ use std::{io::ErrorKind, path::Path, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, Request, body::Bytes, header};
+use hyper::{
+    Method, Request, Response,
+    body::{Bytes, Incoming},
+    header,
+};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -30,6 +34,32 @@ pub fn ask<T: DeserializeOwned>(socket: &Path, path: &str, body: Option<&Value>)
 
 async fn exchange<T: DeserializeOwned>(socket: &Path, path: &str, body: Option<&Value>) -> anyhow::Result<T> {
     let name = socket.display();
+    let request = Request::builder()
+        .method(if body.is_some() { Method::POST } else { Method::GET })
+        .uri(path)
+        .header(header::HOST, "guard")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body.map(Value::to_string).unwrap_or_default())))
+        .context("write the request")?;
+    let response = send(socket, request).await?;
+    let status = response.status();
+    let broken = || format!("the guard at {name} broke off");
+    let bytes = response.into_body().collect().await.with_context(broken)?.to_bytes();
+    if status.is_success() {
+        return serde_json::from_slice(&bytes).with_context(|| format!("{name} is not a guard of this version"));
+    }
+    match serde_json::from_slice::<Refusal>(&bytes) {
+        Ok(refusal) => Err(refusal.into()),
+        Err(_) => Err(anyhow!("{name} answers {status} to {path}: is this guard of another version?")),
+    }
+}
+
+/// One request to the guard behind a socket. The request names a host and a path.
+///
+/// # Errors
+/// No guard there, or not allowed, in words that say what to do.
+pub async fn send(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
+    let name = socket.display();
     let stream = UnixStream::connect(socket).await.map_err(|e| match e.kind() {
         ErrorKind::NotFound => anyhow!(
             "no guard listens at {name}: start `canary run`, or name another one's socket with --socket (its \
@@ -43,24 +73,7 @@ async fn exchange<T: DeserializeOwned>(socket: &Path, path: &str, body: Option<&
     })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = Request::builder()
-        .method(if body.is_some() { Method::POST } else { Method::GET })
-        .uri(path)
-        .header(header::HOST, "guard")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body.map(Value::to_string).unwrap_or_default())))
-        .context("write the request")?;
-    let broken = || format!("the guard at {name} broke off");
-    let response = sender.send_request(request).await.with_context(broken)?;
-    let status = response.status();
-    let bytes = response.into_body().collect().await.with_context(broken)?.to_bytes();
-    if status.is_success() {
-        return serde_json::from_slice(&bytes).with_context(|| format!("{name} is not a guard of this version"));
-    }
-    match serde_json::from_slice::<Refusal>(&bytes) {
-        Ok(refusal) => Err(refusal.into()),
-        Err(_) => Err(anyhow!("{name} answers {status} to {path}: is this guard of another version?")),
-    }
+    sender.send_request(request).await.with_context(|| format!("the guard at {name} broke off"))
 }
 
 /// A name as one segment of a path: what is not plain is percent-encoded.

@@ -31,7 +31,7 @@ pub struct DeploymentStatus {
     pub mode: Mode,
     /// Name of the backend.
     pub orchestrator: String,
-    /// Instances that the latest window was counted on.
+    /// Instances that were counted in the latest window and have a process.
     pub stable_instances: usize,
     pub canary_instances: usize,
     pub verdict: Outcome,

@@ -292,12 +292,13 @@ impl Line {
         let regressed_windows = self.guard.regressed_windows();
         let case = Case { verdict, regressed_windows, facts: &facts, action: gates::action_of(facts.mode) };
         let finite = |n: f64| Some(n).filter(|n| n.is_finite());
+        let running = |role| facts::samples(tick, &config.name, role).filter(|s| s.populated != Some(false)).count();
         Some(DeploymentStatus {
             name: config.name.clone(),
             mode: config.mode,
             orchestrator: self.caller.orchestrator.name().into(),
-            stable_instances: facts.stable.len(),
-            canary_instances: facts.canary.len(),
+            stable_instances: running(Role::Stable),
+            canary_instances: running(Role::Canary),
             verdict: verdict.outcome,
             reasons: verdict.reasons.clone(),
             p_stable: verdict.p_stable.and_then(finite),

@@ -231,17 +231,17 @@ fn see(s: &Sample, tick: &Tick, runs_on: bool) -> Seen {
     }
 }
 
-/// "no turnaround, 0 bytes and no process".
+/// "no process is left; no turnaround and 0 bytes", or "no turnaround, 156 bytes and 0.2 % of a CPU".
 fn activity(r: Residue, empty: bool) -> String {
     let turnarounds = match r.turnarounds {
         0 => "no turnaround".to_string(),
         1 => "1 turnaround".to_string(),
         n => format!("{n} turnarounds"),
     };
-    let process = if empty {
-        "no process".to_string()
-    } else {
-        format!("{:.1} % of a CPU", 100.0 * r.on_cpu_ns as f64 / r.span_ns.max(1) as f64)
-    };
-    format!("{turnarounds}, {} bytes and {process}", r.tx_bytes)
+    if empty {
+        // First what proves it: what was under way when it ended is in these counts, too.
+        return format!("no process is left; {turnarounds} and {} bytes", r.tx_bytes);
+    }
+    let busy = 100.0 * r.on_cpu_ns as f64 / r.span_ns.max(1) as f64;
+    format!("{turnarounds}, {} bytes and {busy:.1} % of a CPU", r.tx_bytes)
 }

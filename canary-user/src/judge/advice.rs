@@ -19,6 +19,8 @@ pub struct Case<'a> {
     /// Evidence over what is needed, as logarithms: above 1 it is proven.
     pub evidence_share: f64,
     pub window: &'a Window,
+    /// Where cgroup2 is mounted.
+    pub mount: &'a str,
 }
 
 /// The recommendations, numbered by priority from 1.
@@ -241,10 +243,10 @@ enum Place {
 impl Place {
     /// The first canary instance.
     fn of(case: Case) -> Option<Place> {
-        case.window.canary.first().map(|r| Place::parse(&r.instance))
+        case.window.canary.first().map(|r| Place::parse(&r.instance, case.mount))
     }
 
-    fn parse(path: &str) -> Place {
+    fn parse(path: &str, mount: &str) -> Place {
         let engines =
             [("docker-", "docker"), ("libpod-", "podman"), ("cri-containerd-", "crictl"), ("crio-", "crictl")];
         let steps = || path.split('/').filter(|s| !s.is_empty());
@@ -264,7 +266,7 @@ impl Place {
         }
         match steps().next_back().filter(|last| last.ends_with(".service")) {
             Some(unit) => Place::Unit(unit.to_owned()),
-            None => Place::Cgroup(format!("/sys/fs/cgroup{path}")),
+            None => Place::Cgroup(format!("{mount}{path}")),
         }
     }
 
@@ -327,6 +329,10 @@ impl Place {
 mod tests {
     use super::*;
 
+    fn place(path: &str) -> Place {
+        Place::parse(path, "/sys/fs/cgroup")
+    }
+
     #[test]
     fn commands_name_what_runs_there() {
         let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -338,13 +344,13 @@ mod tests {
             ("/shop/canary-1".to_owned(), "xargs kill -TERM <'/sys/fs/cgroup/shop/canary-1/cgroup.procs'"),
         ];
         for (path, command) in cases {
-            assert_eq!(Place::parse(&path).stop().as_deref(), Some(command), "{path}");
+            assert_eq!(place(&path).stop().as_deref(), Some(command), "{path}");
         }
-        let unit = Place::parse("/system.slice/a.service");
+        let unit = place("/system.slice/a.service");
         assert_eq!(
             unit.memory_limit(1024).as_deref(),
             Some("systemctl set-property --runtime 'a.service' MemoryMax=1024")
         );
-        assert_eq!(Place::parse("/a/b").restart(), None, "nobody knows who started it");
+        assert_eq!(place("/a/b").restart(), None, "nobody knows who started it");
     }
 }

@@ -1,6 +1,6 @@
 //! From windows to verdicts: who takes part in the comparison, and what it is fed with.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     counts::Counts,
@@ -21,6 +21,9 @@ use crate::{
     targets::Role,
     window::{Indicator, Reading, Window},
 };
+
+/// Where cgroup2 is mounted, unless [`Judge::at_mount`] says otherwise.
+const USUAL_MOUNT: &str = "/sys/fs/cgroup";
 
 /// Compares the canary of one deployment with its stable instances, window by window.
 ///
@@ -51,6 +54,8 @@ pub struct Judge {
     pub(super) held: bool,
     /// What stable was like before that began.
     pub(super) before: [Option<Before>; Indicator::COUNT],
+    /// Where cgroup2 is mounted: for commands that name a cgroup's files.
+    pub(super) mount: Arc<str>,
 }
 
 /// Which sides ever had a reading of an indicator.
@@ -100,7 +105,14 @@ impl Judge {
             growth: Growth::default(),
             held: false,
             before: [None; Indicator::COUNT],
+            mount: USUAL_MOUNT.into(),
         }
+    }
+
+    /// For a machine that has cgroup2 mounted elsewhere. Recommended commands name it; no verdict depends on it.
+    pub fn at_mount(mut self, mount: &str) -> Judge {
+        self.mount = mount.trim_end_matches('/').into();
+        self
     }
 
     /// Takes one window in and says what is known after it. Windows come in order of their index.

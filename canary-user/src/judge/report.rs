@@ -70,6 +70,7 @@ impl Judge {
             reasons: &reasons,
             evidence_share: evidence_ln / self.parameters.threshold_ln(),
             window,
+            mount: &self.mount,
         });
         Verdict {
             outcome,

@@ -17,10 +17,11 @@ use tokio::sync::broadcast;
 use self::series::Series;
 use super::{
     Snapshot,
-    api::{DecisionLife, VerdictChange, WindowPoint},
+    api::{DecisionLife, State, VerdictChange, WindowPoint},
+    report::Evidence,
 };
 use crate::{
-    guard::Entry,
+    guard::{Decision, Entry},
     journal::{HistoryEntry, Journal, StageEntry, VerdictEntry},
     judge::Outcome,
 };
@@ -31,6 +32,9 @@ pub const WINDOWS_KEPT: usize = 3600;
 pub const VERDICTS_KEPT: usize = 200;
 /// Decisions that are kept, over all deployments.
 pub const DECISIONS_KEPT: usize = 100;
+/// States that are kept, about 10 KB a deployment and window each. A decision is told once its orchestrator has said what it
+/// would do: some windows after the one that it was made on.
+const STATES_KEPT: usize = 64;
 /// News that a listener may lag behind.
 const NEWS_WAITING: usize = 256;
 
@@ -56,6 +60,10 @@ struct Known {
     verdicts: VecDeque<Arc<VerdictChange>>,
     /// Oldest first.
     decisions: VecDeque<Arc<DecisionLife>>,
+    /// The latest states, oldest first.
+    states: VecDeque<Arc<State>>,
+    /// By the decision's id, oldest first: the state that it was made on, without windows.
+    made_on: VecDeque<(String, Arc<Evidence>)>,
     /// The outcome of each deployment in this life of the guard.
     outcomes: BTreeMap<String, Outcome>,
 }
@@ -92,7 +100,9 @@ impl Board {
 
     /// Keeps one window of each deployment.
     pub fn record(&self, snapshot: &Snapshot) {
+        let state = Arc::new(State::from(snapshot));
         let mut known = self.lock();
+        push(&mut known.states, state, STATES_KEPT);
         known.series.retain(|name, _| snapshot.deployments.contains_key(name));
         for (name, view) in &snapshot.deployments {
             known.series.entry(name.clone()).or_default().push(snapshot, view);
@@ -124,6 +134,11 @@ impl Board {
         self.lock().decisions.iter().rev().find(|d| d.decision.id == id).cloned()
     }
 
+    /// The state that a decision was made on, without windows; `None` where it was made in an earlier life of the guard.
+    pub fn made_on(&self, id: &str) -> Option<Arc<Evidence>> {
+        self.lock().made_on.iter().rev().find(|(of, _)| of == id).map(|(_, made)| made.clone())
+    }
+
     /// Windows of a deployment from index `since` on, oldest first, the newest `limit` of them; `None` = it is not known.
     pub fn windows(&self, deployment: &str, since: u64, limit: usize) -> Option<Vec<WindowPoint>> {
         self.lock().series.get(deployment).map(|series| series.since(since, limit))
@@ -136,6 +151,13 @@ impl Board {
 }
 
 impl Known {
+    /// The state in the window of a decision; where that is kept no more, the oldest one after it.
+    fn state_at(&self, decision: &Decision) -> Option<Evidence> {
+        let name = &decision.deployment;
+        let reached = |state: &&Arc<State>| state.deployment(name).is_some_and(|d| d.window >= decision.window);
+        Evidence::at(self.states.iter().find(reached)?, name)
+    }
+
     fn take(&mut self, entry: Entry) -> Option<News> {
         match entry {
             Entry::Verdict { deployment, unix_ms, verdict } => {
@@ -145,6 +167,9 @@ impl Known {
                 Some(News::Verdict(change))
             }
             Entry::Decided { decision, plan, stage, detail } => {
+                if let Some(made) = self.state_at(&decision) {
+                    push(&mut self.made_on, (decision.id.clone(), Arc::new(made)), DECISIONS_KEPT);
+                }
                 let stages = vec![StageEntry { stage, detail, unix_ms: decision.unix_ms }];
                 let life = Arc::new(DecisionLife { decision, plan, stages });
                 push(&mut self.decisions, life.clone(), DECISIONS_KEPT);

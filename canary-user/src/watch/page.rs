@@ -42,8 +42,12 @@ pub fn page(snapshot: &Snapshot, board: &Board, chosen: Option<&str>, commands: 
                     h1 { "canary guard" }
                     nav aria-label="deployments" {
                         @for (name, view) in &snapshot.deployments {
-                            a href={ "?deployment=" (encoded(name)) } aria-current=[(shown == Some(&**name)).then_some("page")] { (name) }
-                            @if snapshot.deployments.len() > 1 { span.(blocks::class(view.verdict.outcome)) { (view.verdict.outcome.name()) " " } }
+                            span.deployment {
+                                a href={ "?deployment=" (encoded(name)) } aria-current=[(shown == Some(&**name)).then_some("page")] { (name) }
+                                @if snapshot.deployments.len() > 1 {
+                                    " " span.tag.(blocks::class(view.verdict.outcome)) data-deployment=(name) { (view.verdict.outcome.name()) }
+                                }
+                            }
                         }
                     }
                     span.grow {}
@@ -54,7 +58,7 @@ pub fn page(snapshot: &Snapshot, board: &Board, chosen: Option<&str>, commands: 
                 footer {
                     p { span id="told" role="status" {} }
                     p { a href="metrics" { "metrics" } ", " a href="api/v1/openapi.json" { "API" } ", " a href="monitor" { "monitor" }
-                        ". Keys: 1 to 9 choose a deployment" @if commands { ", p pauses or resumes" } ". Version " (env!("CARGO_PKG_VERSION")) "." }
+                        ". Keys: 1 to 9 choose a deployment, c copies the first command" @if commands { ", p pauses or resumes" } ". Version " (env!("CARGO_PKG_VERSION")) "." }
                 }
                 @if commands {
                     dialog id="ask" aria-labelledby="ask-h" {
@@ -92,7 +96,8 @@ pub fn now(snapshot: &Snapshot, board: &Board, chosen: Option<&str>, width: u32)
         (blocks::answers::answers(&view))
         (blocks::section("course", "Over time", course(&view, width)))
         (blocks::section("causes", "Likely causes", blocks::causes(&deployment.verdict)))
-        @if !deployment.verdict.recommendations.is_empty() {
+        // Of one that is gone there is nothing to be taken back.
+        @if !deployment.verdict.recommendations.is_empty() && !blocks::answers::is_gone(&view) {
             (blocks::section("advice", blocks::ADVICE, blocks::advice(&deployment.verdict)))
         }
         (blocks::section("indicators", "What was compared", blocks::indicators(&view, width)))
@@ -106,10 +111,11 @@ pub fn now(snapshot: &Snapshot, board: &Board, chosen: Option<&str>, width: u32)
 fn course(view: &View, width: u32) -> Markup {
     // What padding and border leave of the page's width.
     let room = width.saturating_sub(34);
+    let height = if room < blocks::figures::NARROW { 560 } else { 420 };
     html! {
         @match blocks::figures::course(view, room) {
             Some(chart) => { div.chart role="img" aria-label="P(t) of both roles and the evidence over time" {
-                (blocks::own(super::chart::svg(&chart, room, 420)))
+                (blocks::own(super::chart::svg(&chart, room, height)))
             } }
             None => { p.note { "No window yet." } }
         }

@@ -13,7 +13,7 @@ use maud::{DOCTYPE, Markup, html};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    api::{DecisionLife, Deployment, WindowPoint},
+    api::{DecisionLife, Deployment, State, WindowPoint},
     chart,
     html::{self as blocks, View, answers},
     units,
@@ -24,6 +24,8 @@ pub use keep::{Reporter, thinned};
 pub use markdown::markdown;
 
 const WIDTH: u32 = 1080;
+/// Room on a phone: a picture for 1080 pixels is illegible there.
+const PHONE: u32 = 330;
 
 /// What is kept of a decision: the state when it was made, and the windows around it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +40,20 @@ pub struct Evidence {
     pub own: Option<OwnCost>,
     /// Oldest first; of those long before the decision only some.
     pub windows: Vec<WindowPoint>,
+}
+
+impl Evidence {
+    /// What a state says of a deployment, without windows; `None` where it is not in it.
+    pub fn at(state: &State, deployment: &str) -> Option<Self> {
+        Some(Self {
+            deployment: state.deployment(deployment)?.clone(),
+            span_ns: state.span_ns,
+            quality: state.quality.clone(),
+            machine: state.machine,
+            own: state.own.clone(),
+            windows: Vec::new(),
+        })
+    }
 }
 
 /// A decision with what is known of it.
@@ -94,7 +110,10 @@ fn measured(evidence: &Evidence, life: &Arc<DecisionLife>) -> Markup {
         (blocks::section("verdict", "Verdict", verdict(evidence, life)))
         @if let Some(course) = course {
             (blocks::section("course", "Over time", html! {
-                div.chart { (blocks::own(chart::svg(&course, WIDTH, 420))) }
+                div.chart.on-wide { (blocks::own(chart::svg(&course, WIDTH, 420))) }
+                @if let Some(course) = blocks::figures::course(&view, PHONE) {
+                    div.chart.on-phone { (blocks::own(chart::svg(&course, PHONE, 560))) }
+                }
                 (blocks::stretches(&deployment.verdict))
             }))
         }
@@ -126,7 +145,9 @@ fn sure(evidence: &Evidence) -> String {
         Some(fact) => {
             format!("A fact, whatever the evidence: {}. Evidence {told} of {needed}.", answers::fact_in_words(fact))
         }
-        None => format!("Evidence {told} of {needed} needed to call it worse, from {windows} of the canary."),
+        None => format!(
+            "Evidence {told} of {needed} needed to call it worse, when it was decided, from {windows} of the canary."
+        ),
     }
 }
 

@@ -9,7 +9,7 @@ mod probes;
 pub mod tls;
 mod v1;
 
-use std::{future::Future, io::ErrorKind, net::SocketAddr, sync::Arc};
+use std::{future::Future, io::ErrorKind, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, anyhow};
 use axum::{
@@ -53,6 +53,8 @@ pub struct Sources {
     pub metrics: Metrics,
     pub snapshots: Receiver<Arc<Snapshot>>,
     pub board: Board,
+    /// Where the evidence of decisions is kept; `None` = in memory only.
+    pub journal: Option<PathBuf>,
     /// Certificate and key; `None` = plain HTTP.
     pub tls: Option<Arc<ServerConfig>>,
     /// The commands of [`crate::control`].
@@ -66,6 +68,7 @@ struct Api {
     metrics: Metrics,
     snapshots: Receiver<Arc<Snapshot>>,
     board: Board,
+    journal: Option<PathBuf>,
     takes_commands: bool,
     started_ns: u64,
 }
@@ -96,7 +99,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let tls = sources.tls.take();
-    let router = router(sources);
+    let router = routes(sources);
     match tls {
         None => axum::serve(listener, router).with_graceful_shutdown(shutdown).await,
         Some(tls) => axum::serve(tls::Tls::new(listener, tls)?, router).with_graceful_shutdown(shutdown).await,
@@ -104,9 +107,10 @@ pub async fn serve(
     .context("serve metrics and status")
 }
 
-fn router(sources: Sources) -> Router {
-    let Sources { metrics, snapshots, board, tls: _, commands, takes_commands } = sources;
-    let api = Api { metrics, snapshots, board, takes_commands, started_ns: monotonic_ns() };
+/// Everything that is served, for whatever listens.
+pub fn routes(sources: Sources) -> Router {
+    let Sources { metrics, snapshots, board, journal, tls: _, commands, takes_commands } = sources;
+    let api = Api { metrics, snapshots, board, journal, takes_commands, started_ns: monotonic_ns() };
     Router::new()
         .route("/", get(human::root))
         .route("/page/now", get(human::now))
@@ -155,4 +159,4 @@ fn monotonic_ns() -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

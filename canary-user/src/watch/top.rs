@@ -15,10 +15,11 @@ use ratatui::{Terminal, backend::Backend};
 use self::screen::Screen;
 use super::{
     api::{DecisionLife, State, VerdictChange, WindowPoint},
+    html::answers::waits_for_approval,
     terminal::{model::Model, palette::Palette},
 };
 
-pub use client::Client;
+pub use client::{Client, Trusted};
 
 /// Between two looks at the guard.
 const EVERY: Duration = Duration::from_millis(500);
@@ -53,6 +54,8 @@ struct Top {
     known: Known,
     /// What to tell in the last line: an error, or what a command did.
     said: Option<String>,
+    /// Looks at the guard since that was said.
+    said_looks: u8,
     /// A command that waits for "y".
     asked: Option<Command>,
     scroll: u16,
@@ -121,6 +124,7 @@ impl Top {
             pane: Pane::default(),
             known: Known::default(),
             said: None,
+            said_looks: 0,
             asked: None,
             scroll: 0,
         }
@@ -139,18 +143,26 @@ impl Top {
         match self.ask().await {
             Ok(known) => {
                 let was_lost = self.said.as_deref().is_some_and(|s| s.starts_with(LOST));
-                self.said = self.said.take().filter(|_| !was_lost);
+                self.said_looks = self.said_looks.saturating_add(1);
+                self.said = self.said.take().filter(|_| !was_lost && self.said_looks <= SAID_LOOKS);
                 self.known = known;
                 self.model.update(&self.known.state);
+                // The tabs name them.
+                self.model.others.clear();
                 let point = |w: &WindowPoint| super::terminal::model::Point {
+                    window: w.window,
                     stable: w.p_stable.map(f64::from),
                     canary: w.p_canary.map(f64::from),
                 };
                 let since_ns = self.known.windows.first().map(|w| w.t_ns.saturating_sub(self.known.state.span_ns));
                 self.model.set_history(since_ns, self.known.windows.iter().map(point));
             }
-            Err(error) => self.said = Some(format!("{LOST}: {error:#}")),
+            Err(error) => self.say(format!("{LOST}: {error:#}")),
         }
+    }
+
+    fn say(&mut self, text: String) {
+        (self.said, self.said_looks) = (Some(text), 0);
     }
 
     async fn ask(&self) -> anyhow::Result<Known> {
@@ -176,11 +188,13 @@ impl Top {
         if let Some(command) = self.asked.take() {
             self.said = None;
             if matches!(key.code, KeyCode::Char('y' | 'Y')) {
-                self.said = Some(self.client.command(&command).await.unwrap_or_else(|error| format!("{error:#}")));
+                let said = self.client.command(&command).await.unwrap_or_else(|error| format!("{error:#}"));
+                self.say(said);
                 self.look().await;
             }
             return true;
         }
+        self.said = None;
         let page = |open: Pane, now: Pane| if now == open { Pane::Overview } else { open };
         match key.code {
             KeyCode::Char('q') => return false,
@@ -210,11 +224,11 @@ impl Top {
     /// The decision that waits for a person.
     fn waiting_for_approval(&mut self) -> Option<Command> {
         let decision = self.model.shown.as_ref().and_then(|s| s.decision.as_ref());
-        let waits = decision.filter(|d| d.decision.blocked_by().is_some_and(|gate| gate.gate == "approval"));
+        let waits = decision.filter(|d| waits_for_approval(d)).map(|d| Command::Approve(d.decision.id.clone()));
         if waits.is_none() {
-            self.said = Some("nothing waits for approval".to_owned());
+            self.say("nothing waits for approval".to_owned());
         }
-        waits.map(|d| Command::Approve(d.decision.id.clone()))
+        waits
     }
 
     async fn choose(&mut self, step: isize) {
@@ -228,4 +242,6 @@ impl Top {
     }
 }
 
+/// How many looks at the guard it is shown what was said: some seconds. Then the latest that happened comes back.
+const SAID_LOOKS: u8 = 12;
 const LOST: &str = "the guard does not answer";

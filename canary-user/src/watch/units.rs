@@ -75,6 +75,14 @@ pub fn share(share: f64) -> String {
     }
 }
 
+/// A share below 0.1 % with all the digits that it needs: 0.00002 is "0.002 %".
+pub fn small_share(share: f64) -> String {
+    let digits = format!("{:.4}", share * 100.0);
+    let digits = digits.trim_end_matches('0').trim_end_matches('.');
+    // What rounds to nothing has no sign.
+    format!("{} %", if digits == "-0" { "0" } else { digits })
+}
+
 /// A count with thin spaces between thousands: 12345 is "12 345".
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -213,6 +221,7 @@ mod tests {
         assert_eq!(share(0.123), "12.3 %");
         assert_eq!(share(0.00001), "<0.01 %");
         assert_eq!(share(0.0), "0.00 %");
+        assert_eq!([0.0, 0.00002, 0.0009, -1e-9].map(small_share), ["0 %", "0.002 %", "0.09 %", "0 %"]);
     }
 
     #[test]

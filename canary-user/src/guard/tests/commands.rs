@@ -175,7 +175,9 @@ async fn the_status_names_every_gate_that_blocks_and_the_decision() {
     for _ in 0..4 {
         rig.tick(vec![busy(target(Role::Stable, 1)), super::stopped(target(Role::Canary, 2))]).await;
     }
-    let decision = status(&rig).await.deployments.remove(0).decision.expect("one was taken");
+    let d = status(&rig).await.deployments.remove(0);
+    assert_eq!((d.stable_instances, d.canary_instances), (1, 0), "its processes have ended");
+    let decision = d.decision.expect("one was taken");
     assert_eq!((decision.stage, &*decision.reason), (Verified, "CPU per turnaround +31 %"));
 }
 

@@ -55,7 +55,7 @@ async fn a_regressed_canary_is_rolled_back_once_and_verified_from_both_sides() {
     assert_eq!(rig.stages(), [[Planned, Applying, Applied, Verified]]);
     assert_eq!(
         rig.last_detail(),
-        "no turnaround, 0 bytes and no process in 3 windows; fake finds it in effect: as the test says"
+        "no process is left; no turnaround and 0 bytes in 3 windows; fake finds it in effect: as the test says"
     );
     let shown = rig.decision(canary_stopped()).await.unwrap();
     assert_eq!((shown.stage, shown.decision.deployment.as_ref()), (Verified, "checkout"));

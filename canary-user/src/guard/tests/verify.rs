@@ -59,12 +59,15 @@ fn three_windows_without_a_process_are_quiet_two_are_not() {
     let two = vec![Some(busy(canary())), Some(stopped(canary())), Some(stopped(canary()))];
     assert_eq!(feed(&mut v, 0, two), Progress::Watching);
     let said = feed(&mut v, 3, vec![Some(stopped(canary()))]);
-    assert_eq!(said, quiet("no turnaround, 0 bytes and no process in 3 windows"));
+    assert_eq!(said, quiet("no process is left; no turnaround and 0 bytes in 3 windows"));
 }
 
 #[test]
 fn a_cgroup_that_is_gone_is_quiet() {
-    assert_eq!(feed(&mut watch(), 0, vec![None; 3]), quiet("no turnaround, 0 bytes and no process in 3 windows"));
+    assert_eq!(
+        feed(&mut watch(), 0, vec![None; 3]),
+        quiet("no process is left; no turnaround and 0 bytes in 3 windows")
+    );
 }
 
 #[test]
@@ -150,7 +153,7 @@ fn the_same_version_as_another_instance_came_back_another_version_is_a_new_rollo
     assert_eq!(who, [target(Role::Canary, 7)]);
     let next = Target { version: "v3".into(), ..target(Role::Canary, 8) };
     let said = feed(&mut watch(), 0, vec![Some(busy(next)); 3]);
-    assert_eq!(said, quiet("no turnaround, 0 bytes and no process in 3 windows"));
+    assert_eq!(said, quiet("no process is left; no turnaround and 0 bytes in 3 windows"));
 }
 
 #[test]

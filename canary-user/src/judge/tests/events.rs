@@ -47,6 +47,20 @@ fn counts_are_silent_when_equal_and_tell_when_not() {
 }
 
 #[test]
+fn commands_name_the_mount_that_the_judge_was_told_of() {
+    let hybrid = "/sys/fs/cgroup/unified";
+    for (mut judge, mount) in [(new_judge(), "/sys/fs/cgroup"), (new_judge().at_mount(hybrid), hybrid)] {
+        let verdict = run(&mut judge, &mut Service::new(18, 3, 0.3), 400, 1200, |t, w| {
+            if t >= 300 && t % 2 == 0 {
+                count(&mut w.canary, Event::ResetsOut, 2);
+            }
+        });
+        let command = format!("xargs kill -TERM <'{mount}/canary-0/cgroup.procs'");
+        assert_eq!(verdict.recommendations[0].command, Some(command));
+    }
+}
+
+#[test]
 fn resets_by_the_canary_are_a_cause() {
     let verdict = run(&mut new_judge(), &mut Service::new(18, 3, 0.3), 400, 1200, |t, w| {
         if t >= 300 && t % 2 == 0 {

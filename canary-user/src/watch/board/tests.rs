@@ -72,6 +72,28 @@ fn decisions_keep_their_whole_life_within_the_bound() {
 }
 
 #[test]
+fn a_decision_keeps_the_state_that_it_was_made_on() {
+    let board = Board::default();
+    for index in [story::DECIDED - 1, story::DECIDED, story::DECIDED + 1, story::GONE] {
+        board.record(&story::snapshot(index));
+    }
+    board.tell(decided(1));
+    let mut snapshot = story::snapshot(story::GONE);
+    for index in story::GONE + 1..story::GONE + 2 * STATES_KEPT as u64 {
+        snapshot.deployments.get_mut(DEPLOYMENT).expect("the story's deployment").window.index = index;
+        board.record(&snapshot);
+    }
+    let made_on = board.made_on(&format!("{DEPLOYMENT}-1")).expect("kept");
+    assert_eq!(made_on.deployment.window, story::DECIDED);
+    assert!(made_on.deployment.versions.iter().any(|v| v.version.as_ref() == "v1.5.0" && v.instances == 1));
+    // Told far too late: the oldest that is known after it.
+    board.tell(decided(2));
+    let made_on = board.made_on(&format!("{DEPLOYMENT}-2")).expect("kept");
+    assert_eq!(made_on.deployment.window, story::GONE + STATES_KEPT as u64);
+    assert!(board.made_on("none").is_none());
+}
+
+#[test]
 fn a_change_of_verdict_knows_the_one_before_it() {
     let board = Board::default();
     let mut news = board.listen();

@@ -122,8 +122,10 @@ impl Panel {
             range(values.chain(edges).chain(self.limit.iter().map(|(y, _)| *y)).chain(zero)).unwrap_or((0.0, 1.0));
         match self.scale {
             Scale::Log10 => (low.floor(), (high + 0.2).ceil()),
-            Scale::Of(_) => {
-                let air = (0.08 * (high - low)).max(0.01 * high.abs()).max(1e-9);
+            Scale::Of(indicator) => {
+                // A share that is always 0 has an axis all the same.
+                let least = if indicator == Indicator::MemoryStall { 1e-4 } else { 1e-9 };
+                let air = (0.08 * (high - low)).max(0.01 * high.abs()).max(least);
                 ((low - air).max(0.0), high + air)
             }
             Scale::Linear => {
@@ -137,6 +139,8 @@ impl Panel {
     fn tick(&self, y: f64) -> String {
         match self.scale {
             Scale::Linear => format!("{y:.1}"),
+            // Two of them may differ by less than is worth telling elsewhere.
+            Scale::Of(Indicator::MemoryStall) if y.abs() < 1e-3 => super::units::small_share(y),
             Scale::Of(indicator) => super::units::indicator(indicator, Some(y)),
             Scale::Log10 if y < 0.0 => format!("{}", 10f64.powf(y)),
             Scale::Log10 if y <= 6.0 => super::units::count(10f64.powf(y).round() as u64),

@@ -1,21 +1,24 @@
 //! A chart as one `<svg>` element, to stand in a page or in a file of its own.
 
+mod head;
+
 use plotters::{
-    chart::{ChartBuilder, SeriesLabelPosition},
+    chart::ChartBuilder,
     coord::Shift,
     drawing::{DrawingArea, IntoDrawingArea},
-    element::{PathElement, Polygon, Text},
+    element::{PathElement, Polygon},
     prelude::SVGBackend,
     series::LineSeries,
     style::{Color as _, IntoFont as _, RGBColor, ShapeStyle},
 };
 
-use super::{Chart, Panel, Scale, Tone};
+use self::head::Head;
+use super::{Axis, Chart, Panel, Scale, Tone};
 
 const WHITE: RGBColor = RGBColor(255, 255, 255);
 const INK: RGBColor = RGBColor(40, 44, 52);
 const FONT: &str = "sans-serif";
-/// Panels that are lower than this many pixels have no room for a legend.
+/// Panels that are lower than this many pixels have no room for a key and names.
 const SMALL: u32 = 160;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -39,23 +42,33 @@ fn draw(chart: &Chart, text: &mut String, size: (u32, u32)) -> Drawn {
         if chart.title.is_empty() { root } else { root.titled(&chart.title, (FONT, 18).into_font().color(&INK))? };
     let (from, to) = chart.x_range().unwrap_or((0.0, 1.0));
     let to = if to > from { to } else { from + 1.0 };
-    for (area, panel) in root.split_evenly((chart.panels.len().max(1), 1)).iter().zip(&chart.panels) {
-        draw_panel(chart, panel, (from, to), area)?;
+    for (i, area) in root.split_evenly((chart.panels.len().max(1), 1)).iter().enumerate() {
+        if let Some(panel) = chart.panels.get(i) {
+            draw_panel(chart, panel, (from, to), area, i == 0)?;
+        }
     }
     root.present()?;
     Ok(())
 }
 
-fn draw_panel(chart: &Chart, panel: &Panel, (from, to): (f64, f64), area: &Area<'_>) -> Drawn {
+/// `names`: whether the moments, which are marked in all panels, are named in this one.
+fn draw_panel(chart: &Chart, panel: &Panel, (from, to): (f64, f64), area: &Area<'_>, names: bool) -> Drawn {
     let (low, high) = panel.y_range();
     let (width, height) = area.dim_in_pixel();
     let small = height < SMALL;
-    let mut builder = ChartBuilder::on(area);
-    builder.margin(if small { 4 } else { 10 }).x_label_area_size(if small { 20 } else { 36 });
-    builder.y_label_area_size(if width < 500 { 56 } else { 64 });
-    if !panel.label.is_empty() {
-        builder.caption(fitting(&panel.label, width), (FONT, 14).into_font().color(&INK));
-    }
+    let margin: i32 = if small { 4 } else { 10 };
+    let labels: i32 = if width < 500 { 56 } else { 64 };
+    // A time of day may be centred on the end of the axis.
+    let right: i32 = if chart.x_axis == Axis::Clock { 28 } else { margin + 6 };
+    let room = f64::from(width) - f64::from(margin + labels + right);
+    let place = |x: f64| f64::from(margin + labels) + (x - from) / (to - from) * room;
+    let place: Option<&dyn Fn(f64) -> f64> = if names && !small { Some(&place) } else { None };
+    let head = Head::new(chart, panel, width, small, place);
+    let (above, area) = area.split_vertically(head.height());
+    head.draw(&above)?;
+    let mut builder = ChartBuilder::on(&area);
+    builder.margin(margin).margin_top(4).margin_right(right);
+    builder.x_label_area_size(if small { 20 } else { 36 }).y_label_area_size(labels);
     let mut axes = builder.build_cartesian_2d(from..to, low..high)?;
     axes.configure_mesh()
         .disable_x_mesh()
@@ -77,49 +90,18 @@ fn draw_panel(chart: &Chart, panel: &Panel, (from, to): (f64, f64), area: &Area<
             axes.draw_series([Polygon::new(outline, colour(band.tone).mix(0.15).filled())])?;
         }
     }
-    if let Some((at, name)) = &panel.limit {
+    if let Some((at, _)) = &panel.limit {
         axes.draw_series([PathElement::new(vec![(from, *at), (to, *at)], stroke(Tone::Faint, 1))])?;
-        axes.draw_series([label(name, (from, *at), Tone::Faint)])?;
     }
     for line in &panel.lines {
-        let tone = line.tone;
-        let stretches = line.points.split(|(x, y)| !x.is_finite() || !y.is_finite()).filter(|s| !s.is_empty());
-        for (i, points) in stretches.enumerate() {
-            let series = axes.draw_series(LineSeries::new(points.iter().copied(), stroke(tone, 2)))?;
-            if i == 0 && !small {
-                series
-                    .label(&line.name)
-                    .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], stroke(tone, 2)));
-            }
+        for points in line.points.split(|(x, y)| !x.is_finite() || !y.is_finite()).filter(|s| !s.is_empty()) {
+            axes.draw_series(LineSeries::new(points.iter().copied(), stroke(line.tone, 2)))?;
         }
     }
-    for (i, mark) in chart.marks.iter().enumerate() {
+    for mark in &chart.marks {
         axes.draw_series([PathElement::new(vec![(mark.at, low), (mark.at, high)], stroke(mark.tone, 1))])?;
-        // One below the other, where several are near.
-        let down = 0.11 * (i % 4) as f64 * (high - low);
-        let text = format!("{} ({})", mark.name, chart.x_axis.tick(mark.at));
-        // To the left of its line, where there is no room to the right; a character takes about 6 pixels.
-        let room = 6.2 * text.chars().count() as f64 * (to - from) / f64::from(width.max(200) - 90);
-        let at = if mark.at + room > to { (mark.at - room).max(from) } else { mark.at };
-        axes.draw_series([label(&text, (at, high - down), mark.tone)])?;
-    }
-    if !small {
-        axes.configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.8))
-            .label_font((FONT, 12).into_font().color(&INK))
-            .draw()?;
     }
     Ok(())
-}
-
-fn label(text: &str, at: (f64, f64), tone: Tone) -> Text<'static, (f64, f64), String> {
-    Text::new(text.to_owned(), at, (FONT, 11_u32).into_font().color(&colour(tone)))
-}
-
-/// Cut where there is no room for it; a character takes about 7 pixels.
-fn fitting(text: &str, width: u32) -> String {
-    crate::watch::text::pad(text, (width.saturating_sub(80) / 7) as usize).trim_end().to_owned()
 }
 
 fn y_labels(panel: &Panel, (low, high): (f64, f64)) -> usize {

@@ -8,23 +8,31 @@ use crate::{
     judge::{HardFact, Outcome, Verdict},
     targets::Role,
     watch::{
-        api::{DecisionLife, DecisionState, Deployment},
+        api::{DecisionLife, DecisionState, Deployment, WindowPoint},
         units,
     },
 };
+
+/// How long a condemned canary has to be away until it counts as gone. One that keeps crashing is started again, by itself and
+/// after ever longer pauses.
+pub(super) const AWAY_MS: u64 = 5_000;
+pub(super) const AWAY_IN_CRASH_LOOP_MS: u64 = 120_000;
 
 /// All five, the most important one first and largest.
 pub fn answers(view: &View) -> Markup {
     let verdict = &view.deployment.verdict;
     let worse = html! {
-        p.answer { (headline(verdict)) }
-        @for reason in verdict.reasons.iter().take(2) { p.more { (reason) } }
+        p.answer aria-live="polite" { (headline(view)) }
+        @for reason in verdict.reasons.iter().take(2) {
+            // What condemned it is told as of that moment; what is counted goes on.
+            p.more { @if verdict.outcome == Outcome::Regressed { "When it was condemned: " } (reason) }
+        }
     };
     let (did, detail) = done(view);
     let next = next(view);
     html! {
         div.answers {
-            section.wide.(class(verdict.outcome)) aria-live="polite" { p.question { "Is it worse?" } (worse) }
+            section.wide.(if is_gone(view) { "unknown" } else { class(verdict.outcome) }) { p.question { "Is it worse?" } (worse) }
             section { p.question { "Is a canary running?" } p.answer { (running(view.deployment)) } p.more { (stable(view.deployment)) } }
             section { p.question { "How sure are we?" } (sure(verdict)) }
             section { p.question { "What did we do?" } p.answer { (did) } @if !detail.is_empty() { p.more { (detail) } } }
@@ -34,13 +42,32 @@ pub fn answers(view: &View) -> Markup {
     }
 }
 
+/// Whether the canary that stands condemned is gone: the verdict stays, and there is nothing left to be taken back.
+pub fn is_gone(view: &View) -> bool {
+    let (deployment, verdict) = (view.deployment, &view.deployment.verdict);
+    if verdict.outcome != Outcome::Regressed || !versions(deployment, Role::Canary).is_empty() {
+        return false;
+    }
+    let taken = |stage| matches!(stage, Stage::Verified | Stage::Recovered | Stage::NotRecovered | Stage::Closed);
+    if deployment.decision.as_ref().is_some_and(|state| taken(state.stage)) {
+        return true;
+    }
+    let away_ms = if verdict.hard == Some(HardFact::CrashLoop) { AWAY_IN_CRASH_LOOP_MS } else { AWAY_MS };
+    let seen = |w: &&WindowPoint| w.indicators.values().any(|i| i.canary.is_some());
+    let last_seen = view.windows.iter().rev().find(seen).or(view.windows.first());
+    last_seen.zip(view.windows.last()).is_none_or(|(seen, now)| now.unix_ms.saturating_sub(seen.unix_ms) >= away_ms)
+}
+
 /// The verdict in one sentence.
-pub fn headline(verdict: &Verdict) -> String {
+pub fn headline(view: &View) -> String {
+    let verdict = &view.deployment.verdict;
+    let gone = is_gone(view);
     match (verdict.outcome, verdict.hard) {
+        (Outcome::Regressed, Some(fact)) if gone => format!("It was worse, and is gone: {}", fact_of_the_past(fact)),
         (Outcome::Regressed, Some(fact)) => format!("Yes: {}", fact_in_words(fact)),
         (Outcome::Regressed, None) => {
             let mechanism = verdict.causes.first().map(|c| format!(": {}", c.mechanism)).unwrap_or_default();
-            format!("Yes, it is worse{mechanism}")
+            format!("{}{mechanism}", if gone { "It was worse, and is gone" } else { "Yes, it is worse" })
         }
         (Outcome::Healthy, _) => "No: it is as good as stable so far".to_owned(),
         (Outcome::Inconclusive, _) if verdict.evidence_share() >= 0.5 => {
@@ -56,6 +83,13 @@ pub fn fact_in_words(fact: HardFact) -> &'static str {
         HardFact::OomKill => "it ran out of memory and was killed",
         HardFact::CrashLoop => "it keeps crashing",
         HardFact::Silent => "it went silent while stable did not",
+    }
+}
+
+fn fact_of_the_past(fact: HardFact) -> &'static str {
+    match fact {
+        HardFact::CrashLoop => "it kept crashing",
+        HardFact::OomKill | HardFact::Silent => fact_in_words(fact),
     }
 }
 
@@ -93,16 +127,23 @@ fn sure(verdict: &Verdict) -> Markup {
     let share = if share.is_finite() { share } else { 0.0 };
     let (evidence, needed) = (units::evidence(verdict.evidence_ln), units::evidence(verdict.threshold_ln));
     let windows = format!("{} of the canary judged", counted(verdict.judged_windows as usize, "window"));
+    if verdict.hard.is_some() {
+        return html! {
+            p.answer { "As sure as a fact is" }
+            p.more { "A fact condemned it, whatever the evidence; that is " (evidence) " of " (needed) " by now. " (windows) "." }
+        };
+    }
+    let condemned = verdict.outcome == Outcome::Regressed;
     html! {
-        p.answer { (evidence) " of " (needed) }
+        p.answer { @if condemned && share < 1.0 { "Condemned; " } (evidence) " of " (needed) @if condemned { " by now" } }
         div.meter.full[share >= 1.0] role="meter" aria-valuemin="0" aria-valuemax="1" aria-valuenow={ (format!("{share:.2}")) }
             aria-label={ "evidence that the canary is worse: " (evidence) " of " (needed) " needed" } {
             i style={ "width:" (format!("{:.1}%", share * 100.0)) } {}
         }
         p.more {
-            @if verdict.hard.is_some() { "A fact condemned it, whatever the evidence. " }
-            @else { "Evidence that it is worse; at " (needed) " it counts. A good canary gets there at most once in " (needed) " rollouts. " }
-            (windows) "."
+            "Evidence that it is worse; at " (needed) " it counts"
+            @if condemned { ", and the verdict stands, whatever is seen since" }
+            ". A good canary gets there at most once in " (needed) " rollouts. " (windows) "."
         }
     }
 }
@@ -166,6 +207,9 @@ fn after(view: &View, state: &DecisionState) -> Option<Next> {
     let (id, another_runs) = (&state.decision.id, running(view.deployment) != "No");
     let history = ["canary history --limit 1".to_owned()];
     Some(match state.stage {
+        Stage::Failed if is_gone(view) => {
+            say("Find out why the guard's action failed", "The canary is gone all the same.", &history)
+        }
         Stage::Failed => {
             say("Take the canary back by hand", "The guard's action failed, and is not tried again.", &history)
         }
@@ -185,16 +229,21 @@ fn after(view: &View, state: &DecisionState) -> Option<Next> {
             "The service is no better without it. This brings the canary back:",
             &[format!("canary undo {id}")],
         ),
-        Stage::Verified | Stage::Recovered | Stage::Closed if !another_runs => {
-            say("Nothing: mend it before the next rollout", "The report has what an incident needs.", &[])
-        }
+        Stage::Verified | Stage::Recovered | Stage::Closed if !another_runs => mend(),
         Stage::Verified | Stage::Recovered | Stage::Closed | Stage::Blocked | Stage::Declined | Stage::Undone => {
             return None;
         }
     })
 }
 
+fn mend() -> Next {
+    say("Nothing: mend it before the next rollout", "The report has what an incident needs.", &[])
+}
+
 fn after_verdict(view: &View) -> Next {
+    if is_gone(view) {
+        return mend();
+    }
     let first = view.deployment.verdict.reasons.first().cloned().unwrap_or_default();
     let name = &view.deployment.name;
     let held_back = view.deployment.decision.as_ref().filter(|state| state.stage == Stage::Blocked);
@@ -202,7 +251,9 @@ fn after_verdict(view: &View) -> Next {
     match view.deployment.verdict.outcome {
         Outcome::Regressed => match (held_back, left_alone) {
             (Some(state), _) => blocked(view, state),
-            (None, Some(_)) => say("Take the canary back by hand", "The guard leaves this canary alone.", &steps(view)),
+            (None, Some(state)) => {
+                by_hand(view, state, "Take the canary back by hand", "The guard leaves this canary alone.")
+            }
             (None, None) => say("Wait: the guard decides in the next window", "", &[]),
         },
         Outcome::Healthy => {
@@ -218,35 +269,53 @@ fn after_verdict(view: &View) -> Next {
     }
 }
 
-fn waits_for_approval(state: &DecisionState) -> bool {
+/// Whether it waits for a person.
+pub fn waits_for_approval(state: &DecisionState) -> bool {
     state.stage == Stage::Planned && state.decision.blocked_by().is_some_and(|gate| gate.gate == gates::APPROVAL)
 }
 
-/// What the guard would do, as far as it was planned.
-fn steps(view: &View) -> Vec<String> {
-    life(view).map(|l| l.plan.steps.clone()).unwrap_or_default()
+/// The command that does what was decided: as recommended now, for the canary may have been started anew, or as it was then.
+fn command(view: &View, state: &DecisionState) -> Option<String> {
+    let (decision, now) = (&state.decision, &view.deployment.verdict.recommendations);
+    let chosen = decision.action.chosen(now).or(decision.recommendation.as_ref());
+    chosen.and_then(|r| r.command.clone()).or_else(|| now.iter().find_map(|r| r.command.clone()))
+}
+
+/// What a person does in the guard's place. Where no command is known, what the guard would have done is told in its own
+/// words, which are none to be typed.
+fn by_hand(view: &View, state: &DecisionState, what: &str, why: &str) -> Next {
+    if let Some(command) = command(view, state) {
+        return say(what, why, &[command]);
+    }
+    let steps = life(view).map(|l| l.plan.steps.join("; ")).unwrap_or_default();
+    let planned = if steps.is_empty() { String::new() } else { format!(" It planned: {steps}.") };
+    say(what, format!("{why}{planned}"), &[])
+}
+
+/// The command that ends a pause, which stands last in the guard's words about it.
+fn resume(paused: &str) -> Option<String> {
+    let (before, _) = paused.rsplit_once('`')?;
+    let (_, command) = before.rsplit_once('`')?;
+    command.starts_with("canary resume").then(|| command.to_owned())
 }
 
 fn blocked(view: &View, state: &DecisionState) -> Next {
-    let steps = steps(view);
     let gate = state.decision.blocked_by();
     match gate.map(|g| g.gate.as_str()) {
-        Some("mode") => Next {
-            what: "Take the canary back".to_owned(),
-            why: "The guard may not do it in this mode. It would:".to_owned(),
-            commands: steps,
-        },
-        Some("pause") => Next {
-            what: "Resume the guard, or take the canary back".to_owned(),
-            why: view.paused.unwrap_or("It is paused.").to_owned(),
-            commands: vec!["canary resume".to_owned()],
+        Some("mode") => by_hand(view, state, "Take the canary back", "The guard may not do it in this mode."),
+        Some("pause") => match view.paused {
+            Some(paused) => {
+                let commands: Vec<String> = resume(paused).into_iter().chain(command(view, state)).collect();
+                say("Resume the guard, or take the canary back", paused, &commands)
+            }
+            None => say("Wait: the guard is no longer paused, and decides anew", "", &[]),
         },
         Some(gate) => Next {
             what: "Look at what holds the guard back".to_owned(),
             why: format!("Gate {}; once it lets through, the guard decides anew.", gate.replace('_', " ")),
             commands: vec!["canary history --limit 1".to_owned()],
         },
-        None => Next { what: "Take the canary back".to_owned(), why: state.detail.clone(), commands: steps },
+        None => by_hand(view, state, "Take the canary back", "The guard did not do it."),
     }
 }
 

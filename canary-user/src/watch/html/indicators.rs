@@ -2,30 +2,37 @@
 
 use maud::{Markup, html};
 
-use super::{View, figures, own};
+use super::{View, answers::is_gone, figures, own};
 use crate::{
     judge::{IndicatorState, Verdict},
-    watch::{chart, units},
+    watch::{
+        api::{IndicatorPoint, WindowPoint},
+        chart,
+        terminal::table::not_compared,
+        units,
+    },
 };
 
 const HEIGHT: u32 = 120;
 
 /// One small chart per indicator, those that are worse first. `width` is the room of the whole page in pixels.
 pub fn indicators(view: &View, width: u32) -> Markup {
-    let verdict = &view.deployment.verdict;
-    let mut states: Vec<&IndicatorState> = verdict.indicators.iter().collect();
-    states.sort_by(|a, b| rank(b).total_cmp(&rank(a)));
+    let last = if is_gone(view) { view.windows } else { &[] };
+    let mut told: Vec<Told> = view.deployment.verdict.indicators.iter().map(|state| Told::of(state, last)).collect();
+    told.sort_by(|a, b| b.rank().total_cmp(&a.rank()));
     let each = (width.saturating_sub(70) / 3).clamp(250, 400).min(width.saturating_sub(60).max(200));
     html! {
         p.note {
-            span.key.stable {} "stable " span.key.canary {} "canary " span.key.allowed {} "allowed: stable and its margin"
+            span.key.stable {} "stable " span.key.canary {} "canary " span.key.allowed {} "allowed: stable and its margin "
+            span.key.onset {} "onset " span.key.action {} "action"
         }
         div.multiples {
-            @for state in states {
-                article.worse[state.confirmed].over[!state.confirmed && beyond(state)] {
-                    h3 { (state.indicator.title()) }
-                    (numbers(state))
-                    @let figure = figures::indicator(state.indicator, view.windows, each);
+            @for told in told {
+                @let indicator = told.state.indicator;
+                article.worse[told.state.confirmed].over[!told.state.confirmed && told.is_beyond()] {
+                    h3 { (indicator.title()) }
+                    (told.numbers())
+                    @let figure = figures::indicator(indicator, view, each);
                     @if let Some(figure) = figure { div.chart { (own(chart::svg(&figure, each, HEIGHT))) } }
                 }
             }
@@ -33,37 +40,73 @@ pub fn indicators(view: &View, width: u32) -> Markup {
     }
 }
 
-/// What is proven first, then by the share of the margin in use; what is not measured last.
-fn rank(state: &IndicatorState) -> f64 {
-    if state.stable.is_none() && state.canary.is_none() && state.missing.is_some() {
-        return -1e9;
-    }
-    let used = state.effect.zip(state.margin).map_or(-1e6, |(effect, margin)| effect / margin.max(1e-6));
-    used + if state.confirmed { 1e6 } else { 0.0 }
+/// The numbers that are told of one indicator.
+struct Told<'a> {
+    state: &'a IndicatorState,
+    /// As now, or as the last window with a canary had them.
+    numbers: IndicatorPoint,
+    is_last: bool,
 }
 
-fn beyond(state: &IndicatorState) -> bool {
-    state.effect.zip(state.margin).is_some_and(|(effect, margin)| effect > margin)
-}
-
-fn numbers(state: &IndicatorState) -> Markup {
-    if state.stable.is_none() && state.canary.is_none() && state.missing.is_some() {
-        return html! { p.note { "not measured: " (state.missing.as_deref().unwrap_or_default()) } };
+impl<'a> Told<'a> {
+    /// `windows`: those of a canary that is gone, in the last of which its numbers are looked for; empty where it is there.
+    fn of(state: &'a IndicatorState, windows: &[WindowPoint]) -> Self {
+        let f32 = |number: Option<f64>| number.map(|n| n as f32);
+        let now = IndicatorPoint {
+            stable: f32(state.stable),
+            canary: f32(state.canary),
+            effect: f32(state.effect),
+            effect_low: f32(state.effect_low),
+            effect_high: f32(state.effect_high),
+            margin: f32(state.margin),
+        };
+        let points = || windows.iter().rev().map(|w| w.indicator(state.indicator)).filter(|p| p.canary.is_some());
+        let last = points().find(|p| p.effect.is_some()).or_else(|| points().next());
+        Self { state, numbers: last.unwrap_or(now), is_last: last.is_some() }
     }
-    let value = |v| units::indicator(state.indicator, v);
-    html! {
-        p.numbers { "stable " b { (value(state.stable)) } ", canary " b { (value(state.canary)) } }
-        p.numbers {
-            @match (state.effect, state.margin) {
-                (Some(effect), Some(margin)) => {
-                    b.bad[state.confirmed].warn[!state.confirmed && effect > margin] { (units::change(effect)) }
-                    @if let Some((low, high)) = state.effect_low.zip(state.effect_high) {
-                        " (" (units::change(low)) " to " (units::change(high)) ")"
+
+    fn is_unmeasured(&self) -> bool {
+        self.numbers.stable.is_none() && self.numbers.canary.is_none() && self.state.missing.is_some()
+    }
+
+    /// What is proven first, then by the share of the margin in use; what is not measured last.
+    fn rank(&self) -> f64 {
+        if self.is_unmeasured() {
+            return -1e9;
+        }
+        let used = |(effect, margin): (f32, f32)| f64::from(effect) / f64::from(margin).max(1e-6);
+        let used = self.numbers.effect.zip(self.numbers.margin).map_or(-1e6, used);
+        used + if self.state.confirmed { 1e6 } else { 0.0 }
+    }
+
+    fn is_beyond(&self) -> bool {
+        self.numbers.effect.zip(self.numbers.margin).is_some_and(|(effect, margin)| effect > margin)
+    }
+
+    fn numbers(&self) -> Markup {
+        let (state, numbers) = (self.state, &self.numbers);
+        if self.is_unmeasured() {
+            return html! { p.note { "not measured: " (state.missing.as_deref().unwrap_or_default()) } };
+        }
+        let value = |v: Option<f32>| units::indicator(state.indicator, v.map(f64::from));
+        let change = |ratio: f32| units::change(f64::from(ratio));
+        html! {
+            p.numbers {
+                @if self.is_last { "before it went: " }
+                "stable " b { (value(numbers.stable)) } ", canary " b { (value(numbers.canary)) }
+            }
+            p.numbers {
+                @match (numbers.effect, numbers.margin) {
+                    (Some(effect), Some(margin)) => {
+                        b.bad[state.confirmed].warn[!state.confirmed && effect > margin] { (change(effect)) }
+                        @if let Some((low, high)) = numbers.effect_low.zip(numbers.effect_high) {
+                            " (" (change(low)) " to " (change(high)) ")"
+                        }
+                        ", " span { "allowed " (change(margin)) }
+                        @if state.confirmed { ": " b.bad { "proven" } }
                     }
-                    ", " span { "allowed " (units::change(margin)) }
-                    @if state.confirmed { ": " b.bad { "proven" } }
+                    _ => { span.note { "not compared yet: " (state.missing.as_deref().unwrap_or(not_compared(state))) } }
                 }
-                _ => { span.note { "not compared yet: " (state.missing.as_deref().unwrap_or("learning")) } }
             }
         }
     }

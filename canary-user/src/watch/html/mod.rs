@@ -57,7 +57,7 @@ pub fn causes(verdict: &Verdict) -> Markup {
                     li {
                         strong { (cause.mechanism) }
                         // A hard fact stands outside the statistics.
-                        @if cause.evidence_ln > 0.0 { " (evidence " (units::evidence(cause.evidence_ln)) ")" }
+                        @if cause.evidence_ln > 0.0 { " (evidence " (units::evidence(cause.evidence_ln)) " when it was condemned)" }
                         br; (cause.text)
                     }
                 }

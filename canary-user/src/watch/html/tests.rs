@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    answers::{Next, headline, next},
+    answers::{AWAY_IN_CRASH_LOOP_MS, AWAY_MS, Next, headline, next},
     *,
 };
 use crate::{
@@ -27,7 +27,7 @@ fn seen(index: u64) -> Seen {
     (0..=index).for_each(|i| board.record(&story::snapshot(i)));
     let state = api::State::from(&story::snapshot(index));
     let life = |d: &api::DecisionState| {
-        let steps = vec!["systemctl stop checkout-canary-1.service".to_owned()];
+        let steps = vec!["stop it by hand".to_owned()];
         let plan = Plan { orchestrator: "fake".into(), steps, inverse: None, ..Plan::default() };
         let stage = crate::journal::StageEntry { stage: d.stage, detail: d.detail.clone(), unix_ms: state.unix_ms };
         Arc::new(DecisionLife { decision: d.decision.clone(), plan, stages: vec![stage] })
@@ -40,6 +40,12 @@ impl Seen {
     fn view(&self) -> View<'_> {
         let deployment = &self.state.deployments[0];
         View { deployment, windows: &self.windows, decisions: &self.decisions, verdicts: &[], paused: None }
+    }
+
+    /// As a judge recommends it.
+    fn advised(mut self) -> Self {
+        self.state.deployments[0].verdict.recommendations = story::recommendations();
+        self
     }
 
     fn blocked_by(mut self, gate: &str) -> Self {
@@ -90,7 +96,7 @@ fn the_page_has_each_recommendation_with_its_command_as_it_is_typed() {
 fn each_situation_has_its_answers() {
     let told = |seen: &Seen| {
         let Next { what, commands, .. } = next(&seen.view());
-        (headline(&seen.state.deployments[0].verdict), what, commands.join("; "))
+        (headline(&seen.view()), what, commands.join("; "))
     };
     let (worse, what, _) = told(&seen(10));
     assert_eq!((&*worse, &*what), ("Cannot be told: too little data", "Wait, and see that the canary gets traffic"));
@@ -101,10 +107,41 @@ fn each_situation_has_its_answers() {
     assert_eq!(worse, "Yes, it is worse: more work per request");
     assert!(what.starts_with("Wait: the guard verifies"), "{what}");
     assert!(told(&seen(story::DECIDED + 9)).1.starts_with("Nothing: mend it"));
-    let (_, what, commands) = told(&seen(story::DECIDED).blocked_by("mode"));
-    assert_eq!((&*what, &*commands), ("Take the canary back", "systemctl stop checkout-canary-1.service"));
-    assert_eq!(told(&seen(story::DECIDED).blocked_by("pause")).2, "canary resume");
+    let (_, what, commands) = told(&seen(story::DECIDED).advised().blocked_by("mode"));
+    assert_eq!((&*what, &*commands), ("Take the canary back", "systemctl stop 'checkout-canary-1.service'"));
     assert!(told(&seen(story::DECIDED).blocked_by("budget")).1.contains("what holds the guard back"));
+}
+
+#[test]
+fn what_to_do_by_hand_is_a_command_or_told_in_words() {
+    let stop = "systemctl stop 'checkout-canary-1.service'";
+    // A dry run ends with its plan and no gate that blocks.
+    for seen in [seen(story::DECIDED).blocked_by("mode"), seen(story::DECIDED).at(Stage::Blocked)] {
+        assert_eq!(next(&seen.view()).commands, [] as [&str; 0], "a plan is no command");
+        assert!(next(&seen.view()).why.ends_with("It planned: stop it by hand."), "{}", next(&seen.view()).why);
+        assert_eq!(next(&seen.advised().view()).commands, [stop]);
+    }
+    // What was recommended then, where nothing is now.
+    let mut before = seen(story::DECIDED).blocked_by("mode");
+    let decision = &mut before.state.deployments[0].decision.as_mut().expect("decided").decision;
+    decision.recommendation = Some(story::recommendations().remove(0));
+    assert_eq!(next(&before.view()).commands, [stop]);
+}
+
+#[test]
+fn a_pause_is_ended_by_the_command_for_that_pause() {
+    let seen = seen(story::DECIDED).advised().blocked_by("pause");
+    let told = |paused| next(&View { paused, ..seen.view() }).commands;
+    let stop = "systemctl stop 'checkout-canary-1.service'".to_owned();
+    for (paused, command) in [
+        ("by root: see `ticket 7`; `canary resume` ends it", "canary resume"),
+        ("by root; `canary resume checkout` ends it", "canary resume checkout"),
+        ("/run/p exists; `canary resume --pause-file /run/p` removes it", "canary resume --pause-file /run/p"),
+    ] {
+        assert_eq!(told(Some(paused)), [command.to_owned(), stop.clone()], "{paused}");
+    }
+    assert_eq!(told(Some("cannot tell whether /run/p exists: denied")), [stop]);
+    assert!(told(None).is_empty(), "it is over");
 }
 
 #[test]
@@ -116,8 +153,8 @@ fn whoever_acts_next_is_told_at_each_stage() {
     let id = &seen(story::DECIDED).state.deployments[0].decision.as_ref().expect("decided").decision.id.clone();
     let (what, command) = told(&seen(story::DECIDED).blocked_by("approval").at(Stage::Planned));
     assert!(what.starts_with("Approve it") && command == format!("canary approve {id}"), "{what}: {command}");
-    let (what, command) = told(&seen(story::DECIDED).at(Stage::Declined));
-    assert_eq!((&*what, &*command), ("Take the canary back by hand", "systemctl stop checkout-canary-1.service"));
+    let (what, command) = told(&seen(story::DECIDED).advised().at(Stage::Declined));
+    assert_eq!((&*what, &*command), ("Take the canary back by hand", "systemctl stop 'checkout-canary-1.service'"));
     for stage in [Stage::Verified, Stage::Recovered, Stage::Closed] {
         assert!(told(&seen(story::GONE + 8).at(stage)).0.starts_with("Nothing: mend it"), "{stage:?}");
         // Another canary runs: what was done to the one before says nothing about it.
@@ -150,8 +187,100 @@ fn the_blocks_say_what_they_draw_in_words_too() {
     let text = causes(&seen.state.deployments[0].verdict).into_string();
     assert!(text.contains("more work per request") && text.contains("Not compared: memory stall"), "{text}");
     let chart = figures::course(&seen.view(), 900).expect("windows");
-    let marks: Vec<&str> = chart.marks.iter().map(|m| &*m.name).collect();
-    assert_eq!(marks, ["onset", "planned"]);
+    let names = |chart: &crate::watch::chart::Chart| chart.marks.iter().map(|m| m.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&chart), ["onset", "planned"]);
+    // On each indicator, too: when it began, and when something was really done.
+    let cpu = crate::window::Indicator::CpuPerWork;
+    assert_eq!(names(&figures::indicator(cpu, &seen.view(), 300).expect("readings")), ["onset"]);
+    let acted = self::seen(story::DECIDED + 4);
+    assert_eq!(names(&figures::indicator(cpu, &acted.view(), 300).expect("readings")), ["onset", "applied"]);
+}
+
+#[test]
+fn of_a_canary_that_is_gone_the_last_is_told_and_nothing_is_recommended() {
+    // Taken away by the guard, and by somebody else a while ago.
+    let by_guard = seen(story::DECIDED + 8);
+    let mut by_hand = seen(story::WINDOWS - 1).blocked_by("mode").advised();
+    by_hand.windows.last_mut().expect("windows").unix_ms += AWAY_MS;
+    for seen in [&by_guard, &by_hand] {
+        assert_eq!(headline(&seen.view()), "It was worse, and is gone: more work per request");
+        assert!(next(&seen.view()).what.starts_with("Nothing: mend it"), "{:?}", next(&seen.view()));
+        let tiles = indicators(&seen.view(), 1000).into_string();
+        let cpu = tiles.split("<h3>CPU per turnaround</h3>").nth(1).expect("a tile");
+        assert!(cpu.starts_with("<p class=\"numbers\">before it went: stable <b>"), "{cpu}");
+        let numbers = cpu.split("</p>").next().expect("numbers");
+        assert!(!numbers.contains(units::MISSING) && !cpu.contains("not compared yet: learning"), "{numbers}");
+    }
+    // It is away for a moment: one that crashes is about to be started again.
+    let mut away = seen(story::GONE).at(Stage::Applied).advised();
+    assert!(headline(&away.view()).starts_with("Yes, it is worse"));
+    away.windows.last_mut().expect("windows").unix_ms += AWAY_MS;
+    assert!(headline(&away.view()).starts_with("It was worse"));
+    away.state.deployments[0].verdict.hard = Some(crate::judge::HardFact::CrashLoop);
+    assert_eq!(headline(&away.view()), "Yes: it keeps crashing");
+    away.windows.last_mut().expect("windows").unix_ms += AWAY_IN_CRASH_LOOP_MS;
+    assert_eq!(headline(&away.view()), "It was worse, and is gone: it kept crashing");
+}
+
+#[test]
+fn the_page_recommends_nothing_for_a_canary_that_is_gone() {
+    let board = Board::default();
+    let mut snapshot = story::snapshot(story::DECIDED + 8);
+    snapshot.deployments.get_mut(DEPLOYMENT).expect("the story's deployment").verdict.recommendations =
+        story::recommendations();
+    (0..=story::DECIDED + 8).for_each(|i| board.record(&story::snapshot(i)));
+    let text = page::now(&snapshot, &board, None, 900).into_string();
+    assert!(text.contains("It was worse, and is gone") && !text.contains(ADVICE), "{text}");
+}
+
+#[test]
+fn evidence_is_told_as_of_now_or_as_of_when_it_condemned() {
+    let mut seen = seen(story::DECIDED + 1);
+    let told = |seen: &Seen| answers::answers(&seen.view()).into_string();
+    let text = told(&seen);
+    assert!(text.contains("When it was condemned: CPU per turnaround +31 %"), "{text}");
+    assert!(text.contains("of 1\u{202f}000 by now</p>"), "{text}");
+    assert!(causes(&seen.state.deployments[0].verdict).into_string().contains(" when it was condemned)"));
+    // A verdict that stands beside evidence that fell is no contradiction.
+    seen.state.deployments[0].verdict.evidence_ln = -1.0;
+    assert!(told(&seen).contains("<p class=\"answer\">Condemned; &lt;1 of 1\u{202f}000 by now</p>"), "{}", told(&seen));
+    seen.state.deployments[0].verdict.hard = Some(crate::judge::HardFact::OomKill);
+    let text = told(&seen);
+    assert!(text.contains("As sure as a fact is") && !text.contains("role=\"meter\""), "{text}");
+    let undecided = told(&self::seen(50));
+    assert!(!undecided.contains("condemned") && !undecided.contains("by now"), "{undecided}");
+}
+
+#[test]
+fn one_stall_does_not_flatten_a_chart_and_is_told() {
+    let mut seen = seen(story::DECIDED);
+    let wait = crate::window::Indicator::RunQueueWait;
+    let drawn = |seen: &Seen| figures::indicator(wait, &seen.view(), 300).expect("readings").panels.remove(0);
+    assert_eq!(drawn(&seen).label, "", "nothing is cut");
+    let stalled = seen.windows[40].indicators.get_mut(wait.name()).expect("measured");
+    stalled.stable = Some(90e6);
+    let panel = drawn(&seen);
+    assert_eq!(panel.label, "highest: 90.0 ms");
+    let points = panel.lines.iter().flat_map(|l| &l.points).map(|(_, y)| *y);
+    let bands = panel.bands.iter().flat_map(|b| &b.points).map(|(_, _, high)| *high);
+    assert!(points.chain(bands).all(|y| y.is_nan() || y < 40_000.0), "the usual 13 µs can be seen: {panel:?}");
+}
+
+#[test]
+fn each_name_has_its_verdict_beside_it_where_there_are_several() {
+    let mut snapshot = story::snapshot(story::DECIDED);
+    let board = Board::default();
+    let alone = page::page(&snapshot, &board, None, false).into_string();
+    assert!(!alone.contains("data-deployment"), "{alone}");
+    let mut healthy = snapshot.deployments[DEPLOYMENT].clone();
+    healthy.verdict = story::snapshot(50).deployments[DEPLOYMENT].verdict.clone();
+    snapshot.deployments.insert("aaa".into(), healthy);
+    let both = page::page(&snapshot, &board, None, false).into_string();
+    for (name, outcome) in [("aaa", "healthy"), (DEPLOYMENT, "regressed")] {
+        let tag =
+            format!("{name}</a> <span class=\"tag {outcome}\" data-deployment=\"{name}\">{outcome}</span></span>");
+        assert!(both.contains(&tag), "{tag} is not in {both}");
+    }
 }
 
 #[test]

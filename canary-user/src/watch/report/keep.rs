@@ -17,7 +17,7 @@ use crate::{
     journal::archive::Archive,
     watch::{
         Board, News, Snapshot,
-        api::{self, DecisionLife, WindowPoint},
+        api::{DecisionLife, WindowPoint},
     },
 };
 
@@ -74,13 +74,12 @@ impl Reporter {
     }
 
     async fn stage(mut self, life: Arc<DecisionLife>) -> Self {
-        // The snapshot of the tick in which this happened; where the guard ends instead, the one before it.
+        // With the window in which this happened; where the guard ends instead, without it.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), self.snapshots.changed()).await;
-        let snapshot = self.snapshots.borrow_and_update().clone();
-        let Some(evidence) = self.evidence(&life, &snapshot) else { return self };
+        let evidence = self.evidence(&life);
         // Disks may be slow, and the runtime has other things to do.
         let wrote = tokio::task::spawn_blocking(move || {
-            if let Err(error) = self.write(&life, &evidence) {
+            if let Err(error) = self.write(&life, evidence.as_ref()) {
                 tracing::warn!("{error:#}");
             }
             self
@@ -94,26 +93,18 @@ impl Reporter {
         let archive = self.archive.as_ref().filter(|_| life.stages.len() > 1)?;
         let read = || anyhow::Ok(archive.kept(&life.decision.id)?.map(|text| serde_json::from_str(&text)).transpose()?);
         read().unwrap_or_else(|error| {
-            tracing::warn!("the report of {} tells the state of now: {error:#}", life.decision.id);
+            tracing::warn!("the report of {} is without its evidence: {error:#}", life.decision.id);
             None
         })
     }
 
-    /// The state at the decision, with the windows until now.
-    fn evidence(&mut self, life: &DecisionLife, snapshot: &Snapshot) -> Option<Evidence> {
+    /// The state at the decision, with the windows until now; `None` where nobody kept it.
+    fn evidence(&mut self, life: &DecisionLife) -> Option<Evidence> {
         let decision = &life.decision;
         let windows = self.board.windows(&decision.deployment, 0, usize::MAX).unwrap_or_default();
         if !self.made.contains_key(&decision.id) {
-            let made = match self.kept(life) {
-                Some(kept) => kept,
-                None => {
-                    let state = api::State::from(snapshot);
-                    let deployment = state.deployment(&decision.deployment)?.clone();
-                    let api::State { span_ns, quality, machine, .. } = state;
-                    let own = snapshot.own.clone();
-                    Evidence { deployment, span_ns, quality, machine, own, windows: Vec::new() }
-                }
-            };
+            let seen = self.board.made_on(&decision.id).map(|made| Evidence::clone(&made));
+            let made = seen.or_else(|| self.kept(life))?;
             if self.made.len() >= OPEN {
                 self.made.pop_first();
             }
@@ -129,14 +120,14 @@ impl Reporter {
         Some(made.clone())
     }
 
-    fn write(&mut self, life: &Arc<DecisionLife>, evidence: &Evidence) -> anyhow::Result<()> {
+    fn write(&mut self, life: &Arc<DecisionLife>, evidence: Option<&Evidence>) -> anyhow::Result<()> {
         let id = &life.decision.id;
-        if let Some(archive) = &mut self.archive {
+        if let (Some(archive), Some(evidence)) = (&mut self.archive, evidence) {
             archive.keep(id, &serde_json::to_string(evidence).context("write the evidence as JSON")?)?;
         }
         match &self.directory {
             Some(directory) if life.stage().is_some_and(is_told) => {
-                write(directory, id, &super::html(&Report { life, evidence: Some(evidence) }))
+                write(directory, id, &super::html(&Report { life, evidence }))
             }
             _ => Ok(()),
         }

@@ -61,6 +61,14 @@ fn a_report_is_whole_and_needs_nothing_else() {
         assert!(!text.contains(outside), "{outside} would need something else");
     }
     assert!(text.matches("<svg").count() >= 6 && !text.contains("NaN"));
+    let courses: Vec<&str> = text.split("<div class=\"chart on-").skip(1).map(|rest| &rest[..10]).collect();
+    assert!(courses[0].starts_with("wide\"><svg") && courses[1].starts_with("phone\"><sv"), "{courses:?}");
+    let tile = text.split("<h3>CPU per turnaround</h3>").nth(1).and_then(|rest| rest.split("</svg>").next());
+    let tile = tile.expect("a chart of its own");
+    for (mark, colour) in [("onset", "#D55E00"), ("action", "#787878")] {
+        assert!(tile.contains(&format!("stroke=\"{colour}\"")), "no {mark} in {tile}");
+    }
+    assert!(!tile.contains("onset ("), "small charts have no room for names");
 }
 
 #[test]
@@ -105,6 +113,11 @@ fn evidence_comes_back_from_json_as_it_was_and_long_histories_are_thinned() {
 
 /// The report that was written after these stages of a decision that was planned, and what was kept of it.
 async fn written_after(stages: &[Stage]) -> (String, Evidence) {
+    written_late(story::DECIDED, stages).await
+}
+
+/// The same, where the decision is told after this window.
+async fn written_late(window: u64, stages: &[Stage]) -> (String, Evidence) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("journal.db");
     let mut journal = crate::journal::Journal::open(&path).expect("a new journal");
@@ -117,13 +130,12 @@ async fn written_after(stages: &[Stage]) -> (String, Evidence) {
 
     let (life, _) = story_of();
     let (decision, plan) = (life.decision.clone(), life.plan.clone());
-    let snapshot = story::snapshot(story::DECIDED);
-    board.record(&snapshot);
+    (story::DECIDED..=window).for_each(|i| board.record(&story::snapshot(i)));
     journal
         .record_decision(&decision, &plan, Stage::Planned, "planned", crate::guard::Moment::default())
         .expect("writable");
     board.tell(Entry::Decided { decision: decision.clone(), plan, stage: Stage::Planned, detail: "planned".into() });
-    snapshots.send_replace(Arc::new(snapshot));
+    snapshots.send_replace(Arc::new(story::snapshot(window + 1)));
     for stage in stages {
         board.tell(Entry::Stage {
             decision_id: decision.id.clone(),
@@ -149,6 +161,16 @@ async fn the_report_writes_itself_when_an_action_ends() {
     assert_eq!(kept.windows.len(), 1);
     let (written, _) = written_after(&[Stage::Declined]).await;
     assert!(written.contains("checkout: rollback declined"), "{written}");
+}
+
+#[tokio::test]
+async fn a_decision_that_is_told_late_is_reported_with_what_it_was_made_on() {
+    // The canary is gone by the time its orchestrator has said what it would do.
+    let (written, kept) = written_late(story::GONE + 1, &[Stage::Blocked]).await;
+    assert_eq!(kept.deployment.window, story::DECIDED);
+    let cpu = kept.deployment.verdict.indicators.iter().find(|i| i.indicator.name() == "cpu_per_work");
+    assert!(cpu.is_some_and(|i| i.stable.is_some() && i.canary.is_some()), "{cpu:?}");
+    assert!(written.contains("checkout: rollback blocked"), "{written}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The page for people, and what belongs to it.
 
+use anyhow::Context as _;
 use axum::{
     extract::{Path, Query, State, rejection::QueryRejection},
     http::{HeaderMap, header},
@@ -10,8 +11,8 @@ use serde::Deserialize;
 use super::{Api, INDEX};
 use crate::{
     control::Refusal,
+    journal::Journal,
     watch::{
-        api,
         html::STYLE,
         page,
         report::{self, Evidence, Report, thinned},
@@ -49,16 +50,29 @@ pub async fn now(State(api): State<Api>, shown: Result<Query<Shown>, QueryReject
     Ok(page(page::now(&snapshot, &api.board, deployment.as_deref(), width.unwrap_or(page::WIDTH)).into_string()))
 }
 
-/// The report of a decision from what is in memory: the verdict of now, the windows until now.
+/// The report of a decision, from what was kept when it was made: it stays the same, whatever comes later.
 pub async fn report(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Refusal> {
     let why = || format!("no decision {id:?} among the latest: see `canary report` for older ones");
     let life = api.board.decision(&id).ok_or_else(|| Refusal::not_found(why()))?;
-    let api::State { span_ns, quality, machine, own, deployments, .. } = api::State::from(&**api.snapshots.borrow());
-    let name = &life.decision.deployment;
-    let windows = api.board.windows(name, 0, usize::MAX).map(thinned).unwrap_or_default();
-    let deployment = deployments.into_iter().find(|d| d.name == *name);
-    let evidence = deployment.map(|deployment| Evidence { deployment, span_ns, quality, machine, own, windows });
+    let kept = kept(&api, &id).await;
+    let evidence = kept.or_else(|| {
+        let windows = api.board.windows(&life.decision.deployment, 0, usize::MAX).map(thinned).unwrap_or_default();
+        Some(Evidence { windows, ..Evidence::clone(&api.board.made_on(&id)?) })
+    });
     Ok(page(report::html(&Report { life: &life, evidence: evidence.as_ref() })))
+}
+
+/// What the journal has of a decision; `None` where it has nothing (yet), or where there is none.
+async fn kept(api: &Api, id: &str) -> Option<Evidence> {
+    let (journal, id) = (api.journal.clone()?, id.to_owned());
+    let read = move || -> anyhow::Result<Option<Evidence>> {
+        let kept = Journal::open_to_read(&journal)?.evidence(&id)?;
+        Ok(kept.map(|json| serde_json::from_str(&json)).transpose()?)
+    };
+    tokio::task::spawn_blocking(read).await.context("read the journal").flatten().unwrap_or_else(|error| {
+        tracing::warn!("a report is made from what is in memory: {error:#}");
+        None
+    })
 }
 
 fn page(html: String) -> Response {

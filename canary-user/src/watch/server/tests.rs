@@ -8,7 +8,8 @@ use tokio::{
 use super::{probes::programs, *};
 use crate::{
     control::Refusal,
-    watch::{Metrics, api, story},
+    guard::Entry,
+    watch::{Metrics, api, report, story},
 };
 
 /// Head and body of the answer to a GET.
@@ -54,6 +55,7 @@ async fn serves_every_endpoint_and_stops_when_told() {
         metrics: recorder.clone(),
         snapshots: receiver,
         board: board.clone(),
+        journal: None,
         tls: None,
         commands: axum::Router::new(),
         takes_commands: false,
@@ -210,6 +212,55 @@ async fn a_pause_of_one_deployment_is_on_its_page_and_leaves_the_button_alone() 
     assert!(get(addr, "/page/now").await.1.contains("data-paused"));
 }
 
+/// The decision of the story, as the line tells it.
+fn decided() -> (String, Entry) {
+    let view = story::snapshot(story::DECIDED).deployments[story::DEPLOYMENT].decision.clone().expect("decided");
+    let (decision, plan) = (view.decision, crate::orchestrator::Plan::default());
+    (decision.id.clone(), Entry::Decided { decision, plan, stage: view.stage, detail: view.detail })
+}
+
+#[tokio::test]
+async fn a_report_stays_what_it_was_when_another_canary_runs() {
+    let (addr, snapshots, board) = served().await;
+    (0..=story::DECIDED).for_each(|i| board.record(&story::snapshot(i)));
+    let (id, entry) = decided();
+    board.tell(entry);
+    snapshots.send_replace(Arc::new(story::snapshot(story::DECIDED)));
+    let verdict = async || {
+        let (head, body) = get(addr, &format!("/report/{id}")).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let section = body.split("<section id=\"verdict\"").nth(1).and_then(|rest| rest.split("</section>").next());
+        section.unwrap_or_else(|| panic!("no verdict in {body}")).to_owned()
+    };
+    let first = verdict().await;
+    assert!(first.contains("REGRESSED") && first.contains("CPU per turnaround +31 %"), "{first}");
+    let mut healthy = story::snapshot(50);
+    healthy.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment").window.index = story::WINDOWS;
+    board.record(&healthy);
+    snapshots.send_replace(Arc::new(healthy));
+    assert_eq!(verdict().await, first);
+}
+
+#[tokio::test]
+async fn a_report_is_what_the_journal_kept_of_its_decision() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("journal.db");
+    let journal = crate::journal::Journal::open(&path).expect("a new journal");
+    let (addr, snapshots, board) = served_with(Some(path.clone())).await;
+    let (id, entry) = decided();
+    board.tell(entry);
+    snapshots.send_replace(Arc::new(story::snapshot(50)));
+    let without = get(addr, &format!("/report/{id}")).await.1;
+    assert!(without.contains("not kept any more") && !without.contains("HEALTHY"), "not the state of now: {without}");
+    let state = api::State::from(&story::snapshot(story::DECIDED));
+    let mut evidence = report::Evidence::at(&state, story::DEPLOYMENT).expect("the story's deployment");
+    evidence.deployment.verdict.reasons = vec!["as it was kept".to_owned()];
+    let mut archive = crate::journal::archive::Archive::open(&path).expect("a journal");
+    archive.keep(&id, &serde_json::to_string(&evidence).expect("JSON")).expect("writable");
+    drop(journal);
+    assert!(get(addr, &format!("/report/{id}")).await.1.contains("as it was kept"));
+}
+
 #[tokio::test]
 async fn events_tell_each_window_and_each_stage_and_end_with_the_guard() {
     let (addr, snapshots, board) = served().await;
@@ -250,6 +301,10 @@ fn a_guard_without_any_program_is_not_ready() {
 
 /// A server on the story's deployment, with what feeds it. It ends with the runtime.
 async fn served() -> (SocketAddr, watch::Sender<Arc<Snapshot>>, Board) {
+    served_with(None).await
+}
+
+async fn served_with(journal: Option<PathBuf>) -> (SocketAddr, watch::Sender<Arc<Snapshot>>, Board) {
     let listener = bind("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
     let addr = listener.local_addr().expect("an address");
     let (snapshots, receiver) = watch::channel(Arc::<Snapshot>::default());
@@ -258,6 +313,7 @@ async fn served() -> (SocketAddr, watch::Sender<Arc<Snapshot>>, Board) {
         metrics: Metrics::default(),
         snapshots: receiver,
         board: board.clone(),
+        journal,
         tls: None,
         commands: axum::Router::new(),
         takes_commands: false,
@@ -276,7 +332,7 @@ async fn json<T: serde::de::DeserializeOwned>(addr: SocketAddr, path: &str) -> T
 }
 
 /// A certificate for localhost by the openssl of the machine; `None`, with the reason printed, where there is none.
-fn certificate(test: &str, dir: &std::path::Path) -> Option<crate::config::TlsConfig> {
+pub fn certificate(test: &str, dir: &std::path::Path) -> Option<crate::config::TlsConfig> {
     let (certificate, key) = (dir.join("certificate.pem"), dir.join("key.pem"));
     let made = std::process::Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
@@ -307,6 +363,7 @@ async fn tls_with_the_configured_certificate() {
         metrics: Metrics::default(),
         snapshots: receiver,
         board: Board::default(),
+        journal: None,
         tls,
         commands: axum::Router::new(),
         takes_commands: false,

@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     guard::{Mode, Stage},
-    judge::Outcome,
+    judge::{Outcome, Verdict},
     targets::Role,
     watch::{
+        html::answers::Next,
         text::{pad, wrap},
         units,
     },
@@ -46,6 +47,8 @@ pub fn height(rows: u16) -> u16 {
 pub struct Frame<'a> {
     pub model: &'a Model,
     pub palette: Palette,
+    /// What a person should do; `None` = it is not told.
+    pub next: Option<&'a Next>,
 }
 
 /// How long a row stays when there are too few.
@@ -108,7 +111,7 @@ impl<'a> Frame<'a> {
         rows.push((Rank::Always, Row::Text(self.evidence(shown, width))));
         rows.push(blank());
         let about = "P(t), share of the allowed change in use: 0 is as usual, 1 is all of it";
-        rows.push((Rank::Usual, text(about, self.palette.faint())));
+        rows.push((Rank::Extra, text(about, self.palette.faint())));
         rows.push((Rank::Always, Row::Pulse(Role::Stable, shown)));
         rows.push((Rank::Always, Row::Pulse(Role::Canary, shown)));
         rows.push(blank());
@@ -116,8 +119,23 @@ impl<'a> Frame<'a> {
         table::events(&shown.verdict, self.palette, roomy, &mut rows);
         rows.push(blank());
         self.decision(shown, width, &mut rows);
+        self.next(width, &mut rows);
         self.footer(&mut rows);
         rows
+    }
+
+    /// What to do next, with its command beside it or below it where there is no room.
+    fn next(&self, width: usize, rows: &mut Rows<'a>) {
+        let Some(next) = self.next else { return };
+        let label = Span::styled(pad("next", LABEL), self.palette.faint());
+        let command = next.commands.first().map(String::as_str).unwrap_or_default();
+        let fits = LABEL + next.what.chars().count() + 2 + command.chars().count() <= width;
+        let beside = if fits && !command.is_empty() { format!(": {command}") } else { String::new() };
+        let what = Span::styled(next.what.clone(), self.palette.strong());
+        rows.push((Rank::Always, Row::Text(Line::from(vec![label, what, Span::raw(beside)]))));
+        if !fits && !command.is_empty() {
+            rows.push((Rank::Usual, text(command.to_owned(), Style::new())));
+        }
     }
 
     fn title(&self, width: usize) -> Line<'a> {
@@ -137,7 +155,7 @@ impl<'a> Frame<'a> {
         let verdict = &shown.verdict;
         let word = format!(" {} ", verdict.outcome.name().to_uppercase());
         let room = width.saturating_sub(word.chars().count() + 2);
-        let mut reasons = verdict.reasons.iter().flat_map(|r| wrap(r, room));
+        let mut reasons = verdict.reasons.iter().flat_map(|r| wrap(&mechanism_first(r, verdict), room));
         let first = reasons.next().unwrap_or_default();
         rows.push((
             Rank::Always,
@@ -181,8 +199,7 @@ impl<'a> Frame<'a> {
             ..line
         };
         buffer.set_stringn(line.x, line.y, label, line.width.into(), style);
-        let skip = shown.history.len().saturating_sub(bars.width.into());
-        let data = shown.history.iter().skip(skip).map(read).map(|p| match p.filter(|p| p.is_finite()) {
+        let data = grouped(shown, read, bars.width.into()).into_iter().map(|p| match p {
             // The lowest level, not nothing, stands for 0: nothing is a window without a value.
             Some(p) => {
                 let level = (p / P_FULL * 8.0).round().clamp(1.0, 8.0) as u64;
@@ -209,6 +226,8 @@ impl<'a> Frame<'a> {
         };
         let head = format!("{} {}", view.decision.action, stage(view.stage));
         let detail = match view.decision.blocked_by() {
+            // "mode is observe: …" names its gate.
+            Some(gate) if gate.reason.starts_with(&gate.gate) => gate.reason.clone(),
             Some(gate) => format!("{}: {}", gate.gate.replace('_', " "), gate.reason),
             None => view.detail.clone(),
         };
@@ -222,7 +241,7 @@ impl<'a> Frame<'a> {
             Row::Text(Line::from(vec![label("decision"), Span::styled(head, style), Span::raw(format!("  {first}"))])),
         ));
         for (i, more) in lines.enumerate() {
-            let rank = if i == 0 && room > beside { Rank::Usual } else { Rank::Extra };
+            let rank = if i == 0 { Rank::Usual } else { Rank::Extra };
             rows.push((rank, text(format!("{}{more}", " ".repeat(width - room)), Style::new())));
         }
     }
@@ -235,6 +254,27 @@ impl<'a> Frame<'a> {
             rows.push((Rank::Usual, text(caution.clone(), self.palette.warning())));
         }
     }
+}
+
+/// The mechanism before the numbers that speak for it, which a narrow line may cut.
+fn mechanism_first(reason: &str, verdict: &Verdict) -> String {
+    let cause = verdict.causes.iter().find(|cause| reason.starts_with(&cause.text));
+    cause.map_or_else(|| reason.to_owned(), |cause| format!("{}: {}", cause.mechanism, cause.text))
+}
+
+/// P(t) of all that is remembered, oldest first, in at most `width` values: several windows share one where there are more. The
+/// groups do not move as windows are added. `None` where none of a group has a value.
+fn grouped(shown: &Shown, read: fn(&Point) -> Option<f64>, width: usize) -> Vec<Option<f64>> {
+    let windows: Vec<Point> = shown.history.iter().copied().collect();
+    let size = windows.len().div_ceil(width.max(1)).max(1) as u64;
+    let mean = |group: &[Point]| {
+        let known = group.iter().filter_map(read).filter(|p| p.is_finite());
+        let (sum, n) = known.fold((0.0, 0.0), |(sum, n), p| (sum + p, n + 1.0));
+        (n > 0.0).then(|| sum / n)
+    };
+    let groups: Vec<Option<f64>> = windows.chunk_by(|a, b| a.window / size == b.window / size).map(mean).collect();
+    let skip = groups.len().saturating_sub(width);
+    groups.into_iter().skip(skip).collect()
 }
 
 /// Where the number stands: at the right edge, on a narrow line over the label.

@@ -18,6 +18,8 @@ const HISTORY: usize = 512;
 /// P(t) of both roles in one window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
+    /// Its index.
+    pub window: u64,
     pub stable: Option<f64>,
     pub canary: Option<f64>,
 }
@@ -134,7 +136,7 @@ fn clearly_stronger(a: &Verdict, b: &Verdict) -> bool {
 impl Shown {
     fn after(now: &Deployment, before: Option<Shown>) -> Self {
         let (stable, canary, mut history) = before.map_or_else(Default::default, |b| (b.stable, b.canary, b.history));
-        history.push_back(Point { stable: now.verdict.p_stable, canary: now.verdict.p_canary });
+        history.push_back(Point { window: now.window, stable: now.verdict.p_stable, canary: now.verdict.p_canary });
         if history.len() > HISTORY {
             history.pop_front();
         }

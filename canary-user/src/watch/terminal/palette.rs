@@ -23,12 +23,9 @@ impl Palette {
         }
     }
 
-    /// Explanations and labels.
+    /// Explanations and labels. Dimmed by the terminal: some themes have the bright black of 16 colours as their ground.
     pub fn faint(self) -> Style {
-        match self {
-            Palette::Colour => Style::new().fg(Color::DarkGray),
-            Palette::Plain => Style::new().add_modifier(Modifier::DIM),
-        }
+        Style::new().add_modifier(Modifier::DIM)
     }
 
     pub fn strong(self) -> Style {
@@ -39,9 +36,9 @@ impl Palette {
         self.colour(Color::Green)
     }
 
-    /// Beyond what is allowed, not yet proven.
+    /// Beyond what is allowed, not yet proven. A yellow that is legible on white and on black.
     pub fn warning(self) -> Style {
-        self.colour(Color::Yellow)
+        self.colour(Color::Indexed(136))
     }
 
     /// Proven worse.
@@ -63,7 +60,7 @@ impl Palette {
             Outcome::Healthy => bold.fg(Color::Black).bg(Color::Green),
             Outcome::Regressed => bold.fg(Color::White).bg(Color::Red),
             Outcome::Inconclusive => bold.fg(Color::Black).bg(Color::Yellow),
-            Outcome::InsufficientData => bold.fg(Color::White).bg(Color::DarkGray),
+            Outcome::InsufficientData => bold.fg(Color::Black).bg(Color::Gray),
         }
     }
 }

@@ -114,7 +114,8 @@ pub fn events<'a>(verdict: &'a Verdict, palette: Palette, roomy: bool, rows: &mu
         let text = format!("{separator}{}: canary {canary}, stable {stable}", short(event.event));
         spans.push(Span::styled(text, weight(event.evidence_ln, verdict, palette)));
     }
-    rows.push((Rank::Usual, Row::Text(Line::from(spans))));
+    let says_something = verdict.events.iter().any(|e| !e.missing && e.evidence_ln / verdict.threshold_ln >= 0.5);
+    rows.push((if says_something { Rank::Usual } else { Rank::Extra }, Row::Text(Line::from(spans))));
 }
 
 fn weight(evidence_ln: f64, verdict: &Verdict, palette: Palette) -> Style {

@@ -54,7 +54,7 @@ fn the_end_of_the_story_fits_80_by_24() {
         "a made-up story",
         "mode rollback: may roll back   0:22",
         "checkout: canary v1.5.0 (none running) against stable v1.4.2 (2 instances)",
-        " REGRESSED   CPU per turnaround +31 % (27 to 36 %)",
+        " REGRESSED   more work per request: CPU per turnaround +31 % (27 to 36 %)",
         "4\u{202f}024 of 1\u{202f}000",
         "stable v1.4.2",
         "memory stall          not measured: this kernel has no memory.pressure file",
@@ -124,6 +124,36 @@ fn a_window_without_p_leaves_a_gap_and_not_a_zero() {
     let row = screen.iter().find(|l| l.starts_with("canary v1.5.0")).expect("a row");
     let bars: String = row.chars().skip(22).take(6).collect();
     assert!(bars.starts_with("  ") && bars.trim().chars().count() == 4, "two unknown, four known: '{bars}'");
+}
+
+#[test]
+fn all_that_is_remembered_of_p_is_shown_however_narrow_the_terminal_is() {
+    let mut live = live(80, 24, Palette::Colour);
+    play(&mut live, 0..=story::WINDOWS - 1);
+    let screen = screen(&live);
+    let row = screen.iter().find(|l| l.starts_with("canary v1.5.0")).expect("a row");
+    let bars: Vec<char> = row.chars().skip(22).take(50).collect();
+    // Two windows to a bar: 10 without a value, then those until the canary was gone.
+    assert!(bars[..5].iter().all(|c| *c == ' ') && bars[42..].iter().all(|c| *c == ' '), "'{row}'");
+    assert!(bars[5..42].iter().all(|c| *c != ' '), "'{row}'");
+}
+
+#[test]
+fn labels_are_legible_whatever_the_theme_and_a_gate_is_named_once() {
+    assert_eq!((Palette::Colour.faint().fg, Palette::Plain.faint().fg), (None, None), "dimmed, and of no colour");
+    assert_ne!(Palette::Colour.warning().fg, Some(Color::Yellow));
+    let mut snapshot = story::snapshot(story::DECIDED);
+    let view = snapshot.deployments.get_mut(story::DEPLOYMENT).and_then(|d| d.decision.as_mut()).expect("decided");
+    view.stage = Stage::Blocked;
+    let reason = "mode is observe: says that it would roll back and does nothing".to_owned();
+    view.decision.gates = vec![crate::guard::GateResult { gate: "mode".into(), passed: false, reason }];
+    let mut live = live(80, 24, Palette::Colour);
+    play(&mut live, 0..=story::DECIDED - 1);
+    live.draw(&snapshot).expect("draws");
+    let screen = screen(&live);
+    let head = screen.iter().position(|l| l.ends_with("rollback not done  mode is observe: says that it would"));
+    let below = &screen[head.expect("the reason, whole") + 1];
+    assert_eq!(below.trim_start(), "roll back and does nothing", "{}", screen.join("\n"));
 }
 
 #[test]

@@ -14,7 +14,11 @@ use crate::{
     judge::{IndicatorState, Outcome, Stretch, Verdict},
     watch::{
         api::WindowPoint,
-        html::{ADVICE, STRETCHES, ruled_out},
+        html::{
+            ADVICE, STRETCHES, View,
+            answers::{self, Next},
+            ruled_out,
+        },
         terminal::{frame::Frame, table::not_compared},
         text::pad,
         units,
@@ -36,7 +40,10 @@ impl Widget for Screen<'_> {
         let [tabs, pane, said, keys] = Layout::vertical(rows).areas(area);
         self.tabs().render(tabs, buffer);
         match top.pane {
-            Pane::Overview => Frame { model: &top.model, palette: top.palette }.render(pane, buffer),
+            Pane::Overview => {
+                let next = self.next();
+                Frame { model: &top.model, palette: top.palette, next: next.as_ref() }.render(pane, buffer);
+            }
             Pane::Detail => self.text(self.detail(pane.width.into()), pane, buffer),
             Pane::Log => self.text(self.log(), pane, buffer),
             Pane::Help => self.text(help(), pane, buffer),
@@ -51,6 +58,15 @@ impl Widget for Screen<'_> {
 impl Screen<'_> {
     fn text(&self, lines: Vec<Line<'_>>, area: Rect, buffer: &mut Buffer) {
         Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((self.0.scroll, 0)).render(area, buffer);
+    }
+
+    /// What a person should do about the deployment that is shown.
+    fn next(&self) -> Option<Next> {
+        let known = &self.0.known;
+        let deployment = known.state.deployment(&self.0.model.shown.as_ref()?.name)?;
+        let paused = known.state.paused.as_deref().or(deployment.paused.as_deref());
+        let (windows, decisions, verdicts) = (&known.windows, &known.decisions, &known.verdicts);
+        Some(answers::next(&View { deployment, windows, decisions, verdicts, paused }))
     }
 
     fn tabs(&self) -> Line<'_> {
@@ -265,8 +281,8 @@ fn help() -> Vec<Line<'static>> {
         "Enter, d     causes, recommendations, stretches, reasons, gates, plan and the course of each indicator",
         "l            what happened: changes of verdict and every stage of every decision, newest first",
         "↑ ↓, j k     scroll",
-        "p            pause the guard, or resume it (asks first; needs --token-file)",
-        "a            approve the decision that waits for it (asks first; needs --token-file)",
+        "p            pause the guard, or resume it (asks first; with --address it needs --token-file)",
+        "a            approve the decision that waits for it (asks first; with --address it needs --token-file)",
         "",
         "Times are UTC.",
         "P(t) is the share of the allowed change that a version's indicators use on average: 0 is as usual, 1 all of it.",

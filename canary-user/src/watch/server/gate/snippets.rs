@@ -31,6 +31,7 @@ impl Shown {
             metrics,
             snapshots: receiver,
             board,
+            journal: None,
             tls: None,
             commands: axum::Router::new(),
             takes_commands: false,

@@ -207,6 +207,11 @@ pub const CATALOGUE: &[Definition] = &[
     row(Counter, "canary_actions", "", DeploymentBy("result", |d| counted(&d.results)),
         "What became of actions: blocked by a gate, declined, verified, failed; after verified also recovered or not_recovered (the service), reverted by someone else, undone."),
 
+    row(Gauge, "canary_action_withheld", "", Deployment(|d| Some(f64::from(u8::from(d.withheld)))),
+        "1 while the canary is condemned and the mode, a policy or the dry run lets the guard only say what it would do, else 0."),
+    row(Gauge, "canary_action_in_effect", "", Deployment(|d| Some(f64::from(u8::from(d.in_effect)))),
+        "1 while the canary is taken away by the latest decision (drain or rollback, verified) and nobody has brought it back, else 0."),
+
     row(Counter, "canary_gate_blocks", "", DeploymentByName("gate", |d| d.gates.iter().map(|(g, n)| (g.clone(), *n as f64)).collect()),
         "Decisions that were held back, by the gate that did."),
 

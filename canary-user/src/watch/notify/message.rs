@@ -116,7 +116,34 @@ impl Message {
                     data: json!({ "decision": &**life }),
                 })
             }
+            News::Gone { .. } => None,
         }
+    }
+
+    /// What ends the alert of a condemned canary though the verdict stays as it is: the canary is out of service. Others than
+    /// Alertmanager keep no alert that would have to end.
+    pub fn end_of_alert(news: &News) -> Option<Self> {
+        let (deployment, unix_ms, why, decision) = match news {
+            News::Gone { deployment, unix_ms } => (deployment, *unix_ms, "it is not there any more", None),
+            News::Decision(life) => {
+                let last = life.stages.last()?;
+                let (Stage::Recovered | Stage::Closed) = last.stage else { return None };
+                (&life.decision.deployment, last.unix_ms, &*last.detail, Some(life.decision.id.clone()))
+            }
+            News::Verdict(_) => return None,
+        };
+        Some(Self {
+            occasion: Occasion::Verdict,
+            deployment: deployment.to_string(),
+            unix_ms,
+            title: format!("{deployment}: the condemned canary is out of service"),
+            text: why.to_owned(),
+            severity: Severity::Info,
+            decision,
+            is_over: true,
+            waits_until_ms: None,
+            data: Value::Null,
+        })
     }
 
     /// The body for a receiver that takes JSON.

@@ -170,6 +170,47 @@ async fn an_alert_ends_with_the_verdict() {
     assert_eq!(got[1].1[0]["endsAt"], "1970-01-01T00:00:03Z");
 }
 
+/// What an Alertmanager that is told of verdicts alone gets while the canary is condemned and `more` is told.
+async fn alerts_when(more: impl FnOnce(&Board)) -> Vec<Value> {
+    let (addr, inbox) = inbox(&[]).await;
+    let board = Board::default();
+    let receivers = [
+        config(NotifyKind::Alertmanager, addr, &[Occasion::Verdict]),
+        config(NotifyKind::Slack, addr, &[Occasion::Verdict]),
+    ];
+    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &Deliveries::default()).expect("valid");
+    story_of(&board);
+    more(&board);
+    notifier.finish().await;
+    let got = inbox.got.lock().expect("no panic").clone();
+    assert_eq!(got.iter().filter(|(_, body)| body["text"].is_string()).count(), 1, "a chat keeps no alert: {got:?}");
+    got.into_iter().filter(|(path, _)| path.ends_with("/alerts")).map(|(_, body)| body[0].clone()).collect()
+}
+
+#[tokio::test]
+async fn an_alert_ends_when_the_canary_is_out_of_service_though_the_verdict_stays() {
+    let id = story::snapshot(story::DECIDED).deployments[DEPLOYMENT].decision.clone().expect("decided").decision.id;
+    let stage = |stage, unix_ms| Entry::Stage { decision_id: id.clone(), stage, detail: "so it is".into(), unix_ms };
+    assert_eq!(alerts_when(|_| ()).await.len(), 1, "verified is not yet known to help, and may be reverted");
+    let reverted = alerts_when(|board| board.tell(stage(Stage::Reverted, 9_000))).await;
+    assert_eq!(reverted.len(), 1, "{reverted:?}");
+    for end in [Stage::Recovered, Stage::Closed] {
+        let alerts = alerts_when(|board| board.tell(stage(end, 9_000))).await;
+        assert_eq!(alerts.len(), 2, "{alerts:?}");
+        assert_eq!(alerts[0]["labels"], alerts[1]["labels"], "it ends the same alert");
+        assert_eq!(alerts[1]["endsAt"], "1970-01-01T00:00:09Z");
+    }
+    let gone = |board: &Board| {
+        let mut snapshot = story::snapshot(story::GONE);
+        board.record(&snapshot);
+        (snapshot.t_ns, snapshot.unix_ms) = (snapshot.t_ns + 300_000_000_000, 9_000);
+        board.record(&snapshot);
+    };
+    let alerts = alerts_when(gone).await;
+    assert_eq!(alerts.len(), 2, "whoever took it away: {alerts:?}");
+    assert_eq!((&alerts[1]["labels"], &alerts[1]["endsAt"]), (&alerts[0]["labels"], &"1970-01-01T00:00:09Z".into()));
+}
+
 #[tokio::test]
 async fn a_failing_receiver_is_tried_again_and_holds_up_nobody() {
     let (addr, slow) = inbox(&[503, 429]).await;

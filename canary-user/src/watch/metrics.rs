@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod counts;
+pub mod format;
 mod native;
 pub mod protobuf;
 
@@ -33,9 +34,6 @@ use crate::{
     targets::Role,
     telemetry::OwnCost,
 };
-
-/// The content type of what [`Metrics::openmetrics`] writes.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Totals of a version that sent no samples for this long are dropped, or every release would leave its series behind.
 const FORGET_AFTER_NS: u64 = 3_600_000_000_000;
@@ -158,6 +156,14 @@ impl Metrics {
         let mut page = String::new();
         text::encode(&mut page, &registry)?;
         Ok(page)
+    }
+
+    /// The whole page, in Prometheus' text format 0.0.4.
+    ///
+    /// # Errors
+    /// As [`Metrics::openmetrics`].
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        Ok(format::text(&self.openmetrics()?))
     }
 
     /// The whole page, in Prometheus' protobuf format, with native histograms.
@@ -292,7 +298,7 @@ pub struct Description {
     pub name: String,
     /// "counter", "gauge" or "histogram".
     pub kind: &'static str,
-    /// OpenMetrics base unit; empty where there is none.
+    /// What its numbers are in, or what they count.
     pub unit: &'static str,
     /// Names of its labels, in the page's order.
     pub labels: Vec<&'static str>,

@@ -26,12 +26,12 @@ use tokio_rustls::rustls::ServerConfig;
 use self::probes::{Freshness, freshness};
 use super::{
     Board, Snapshot,
-    metrics::{self, Metrics, protobuf},
+    metrics::{Metrics, format::Format},
 };
 
 const INDEX: &str = "canary guard\n\n\
     /report/ID            the report of a decision, as one HTML file\n\
-    /metrics              for Prometheus: OpenMetrics, or protobuf with native histograms where that is asked for\n\
+    /metrics              for Prometheus: OpenMetrics, or its text format 0.0.4, or protobuf with native histograms, as it is asked for\n\
     /monitor              CPU, memory and network use of the machine and of each version, P(t) and verdict, as JSON\n\
     /api/v1/deployments   each deployment with its verdict, versions and decision, as JSON\n\
     /api/v1/verdicts      changes of verdict, newest first\n\
@@ -133,12 +133,14 @@ fn router(sources: Sources) -> Router {
 
 async fn metrics_page(State(api): State<Api>, headers: HeaderMap) -> Response {
     let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|a| a.to_str().ok()).collect();
-    let typed = |kind| [(header::CONTENT_TYPE, kind), (header::VARY, "accept")];
-    if protobuf::is_wanted(&accept.join(",")) {
-        return (typed(protobuf::CONTENT_TYPE), api.metrics.protobuf()).into_response();
-    }
-    match api.metrics.openmetrics() {
-        Ok(page) => (typed(metrics::CONTENT_TYPE), page).into_response(),
+    let format = Format::wanted(&accept.join(","));
+    let page = match format {
+        Format::Protobuf => Ok(api.metrics.protobuf()),
+        Format::OpenMetrics => api.metrics.openmetrics().map(String::into_bytes),
+        Format::Text => api.metrics.text().map(String::into_bytes),
+    };
+    match page {
+        Ok(page) => ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], page).into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, format!("encode metrics: {e}\n")).into_response(),
     }
 }

@@ -362,7 +362,7 @@ fn the_description_has_a_unit_and_a_sentence_for_every_series() {
     let described = describe();
     for Description { name, unit, help, .. } in &described {
         assert!(help.ends_with('.') && help.len() > 15, "{name}: {help}");
-        assert!(unit.is_empty() || name.trim_end_matches("_total").ends_with(&format!("_{unit}")), "{name} in {unit}");
+        assert!(!unit.is_empty(), "{name}: in what?");
         assert!(name.starts_with("canary_") && described.iter().filter(|d| d.name == *name).count() == 1, "{name}");
     }
     let snapshot = all_measured(story::DECIDED + 8);
@@ -383,8 +383,11 @@ fn the_description_has_a_unit_and_a_sentence_for_every_series() {
     assert_eq!(page.get("canary_notifications_total{receiver=\"slack\",result=\"sent\"}"), 1.0);
     let counted = page.get(&format!("canary_process_exit_codes_total{{{STABLE},code=\"signal_11\"}}"));
     assert_eq!(counted, page.get(&format!("canary_http_responses_total{{{STABLE},class=\"5xx\"}}")));
-    for Description { name, labels, .. } in &described {
+    for Description { name, unit, labels, .. } in &described {
         let named = [name.clone(), format!("{name}_count")];
+        let family = name.trim_end_matches("_total");
+        let told = page.units.get(family).map(String::as_str);
+        assert_eq!(told, Some(*unit).filter(|unit| family.ends_with(&format!("_{unit}"))), "the unit of {family}");
         let mut series = page.values.keys().filter(|k| named.iter().any(|n| k.split('{').next() == Some(n))).peekable();
         assert!(series.peek().is_some(), "{name} is described but not on a full page");
         for one in series {
@@ -393,4 +396,68 @@ fn the_description_has_a_unit_and_a_sentence_for_every_series() {
             assert_eq!(told, *labels, "{one}");
         }
     }
+}
+
+#[test]
+fn the_help_of_the_indicators_says_which_are_not_in_seconds() {
+    let mut snapshot = story::snapshot(story::DECIDED);
+    let verdict = &mut snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment").verdict;
+    verdict.indicators.iter_mut().for_each(|i| i.stable = Some(1e9));
+    let names: Vec<&str> = verdict.indicators.iter().map(|i| i.indicator.name()).collect();
+    let page = page(|m| m.record(&snapshot));
+    let described = describe();
+    let help = described.iter().find(|d| d.name == "canary_indicator").expect("described").help;
+    for name in names {
+        let value =
+            page.get(&format!("canary_indicator{{deployment=\"checkout\",role=\"stable\",indicator=\"{name}\"}}"));
+        assert_eq!(value != 1.0, help.contains(name), "{name} is {value}, where a second is 1; {help}");
+    }
+}
+
+/// A full page as text of 0.0.4.
+fn full_text() -> (Page, String) {
+    let metrics = Metrics::default();
+    metrics.record(&all_measured(story::DECIDED));
+    let openmetrics = metrics.openmetrics().expect("encodes");
+    (Page::read(&openmetrics), metrics.text().expect("encodes"))
+}
+
+#[test]
+fn the_old_text_format_has_the_same_series_with_the_names_of_its_families() {
+    let (openmetrics, text) = full_text();
+    assert!(!text.contains("# UNIT") && !text.contains("# EOF"));
+    let page = Page::read(&format!("{text}# EOF\n"));
+    assert_eq!(page.values, openmetrics.values);
+    for (family, kind) in &page.types {
+        assert!(text.contains(&format!("# HELP {family} ")), "{family}");
+        let suffix = if kind == "histogram" { "_count" } else { "" };
+        assert!(page.has_family(&format!("{family}{suffix}")), "{family} has no series of its name");
+        assert_eq!(kind == "counter", family.ends_with("_total"), "{family}");
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_to_say_about_the_page() {
+    use std::{io::Write as _, process::Stdio};
+    let started = std::process::Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match started {
+        Ok(child) => child,
+        Err(error) => {
+            println!(
+                "SKIP promtool_finds_nothing_to_say_about_the_page: promtool: {error}: apt-get install prometheus"
+            );
+            return;
+        }
+    };
+    let (_, text) = full_text();
+    promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads all");
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }

@@ -8,7 +8,7 @@ use tokio::{
 use super::{probes::programs, *};
 use crate::{
     control::Refusal,
-    watch::{Metrics, api, story},
+    watch::{Metrics, api, metrics::protobuf, story},
 };
 
 /// Head and body of the answer to a GET.
@@ -78,6 +78,10 @@ async fn serves_every_endpoint_and_stops_when_told() {
     let (head, body) = get(addr, "/metrics").await;
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
     assert!(body.contains("canary_cpu_usage_seconds_total{") && body.ends_with("# EOF\n"));
+    let (head, body) = get_as(addr, "/metrics", "text/plain;version=0.0.4").await;
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    let text = String::from_utf8(body).expect("text");
+    assert!(text.contains("# TYPE canary_cpu_usage_seconds_total counter\n") && !text.contains("# EOF"), "{text}");
     let (head, body) = get_as(addr, "/metrics", protobuf::CONTENT_TYPE).await;
     assert!(head.contains(&format!("content-type: {}", protobuf::CONTENT_TYPE)), "{head}");
     assert!(body.windows(29).any(|w| w == b"canary_run_queue_wait_seconds"), "the families of the same page");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Waits;
 use crate::{
     config::{NotifyKind, Occasion},
-    guard::{Stage, gates},
+    guard::{Action, Stage, gates},
     judge::Outcome,
     orchestrator::dry_run,
     watch::{News, api::DecisionLife, units},
@@ -97,6 +97,8 @@ impl Message {
                     Stage::Recovered => (Occasion::Recovered, Severity::Info),
                     Stage::NotRecovered => (Occasion::NotRecovered, Severity::Critical),
                     Stage::Reverted => (Occasion::Reverted, Severity::Critical),
+                    // The condemned canary is as it was: by a person's will, or because a quarantine is for a time.
+                    Stage::Undone => (Occasion::Undone, Severity::Warning),
                     Stage::Failed => (Occasion::Failed, Severity::Critical),
                     #[allow(unreachable_patterns)]
                     _ => return None,
@@ -229,6 +231,7 @@ fn in_words(life: &DecisionLife, stage: Stage, waits_until_ms: Option<u64>) -> (
             let then = format!(". Look elsewhere; `canary undo {id}` brings the canary back");
             (format!("{action} done, and it did not help"), then)
         }
+        (Stage::Undone, _) if action == Action::Quarantine => ("quarantine ended".to_owned(), String::new()),
         (stage, _) => (format!("{action} {}", stage.name()), String::new()),
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{message::Severity, *};
 use crate::{
     config::{NotifyKind, Occasion, Url},
-    guard::{Entry, GateResult, Stage},
+    guard::{Action, Entry, GateResult, Stage},
     journal::StageEntry,
     orchestrator::Plan,
     watch::{
@@ -141,6 +141,7 @@ fn what_became_of_it_is_told_too() {
         (Stage::Declined, "nobody approved the rollback", "Declined", Severity::Warning, "take it back by hand"),
         (Stage::Recovered, "rollback done, and the service is back", "Recovered", Severity::Info, "stop it"),
         (Stage::NotRecovered, "rollback done, and it did not help", "NotRecovered", Severity::Critical, undo),
+        (Stage::Undone, "rollback undone", "Undone", Severity::Warning, "stop it"),
     ] {
         let message = told(stage, "systemd");
         assert_eq!(message.title, format!("checkout: {title}"));
@@ -150,6 +151,19 @@ fn what_became_of_it_is_told_too() {
         let body = message.body(NotifyKind::Alertmanager);
         assert_eq!(body[0]["labels"]["alertname"], format!("CanaryAction{alert}"));
     }
+}
+
+#[test]
+fn the_end_of_a_quarantine_is_told_as_that() {
+    let mut decision =
+        story::snapshot(story::DECIDED).deployments[DEPLOYMENT].decision.clone().expect("decided").decision;
+    decision.action = Action::Quarantine;
+    let detail = "its time is over; systemd finds it not in effect".to_owned();
+    let stages = vec![StageEntry { stage: Stage::Undone, detail, unix_ms: 1 }];
+    let life = DecisionLife { decision, plan: Plan::default(), stages };
+    let message = Message::of(&News::Decision(Arc::new(life)), &Waits::new()).expect("an occasion");
+    assert_eq!((&*message.title, message.occasion.name()), ("checkout: quarantine ended", "undone"));
+    assert!(message.text.ends_with("its time is over; systemd finds it not in effect"), "{}", message.text);
 }
 
 #[tokio::test]

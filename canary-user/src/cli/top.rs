@@ -11,7 +11,8 @@ use crate::watch::{
 };
 
 const NOTES: &str = "\
-Reads the API of a running guard, so that its configuration has to name 'listen'. Keys: ? shows them all.
+Reads the API of a running guard, so that its configuration has to name
+'listen'. Keys: ? shows them all.
 --output json prints the state once and ends.
 
 Examples:

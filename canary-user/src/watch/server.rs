@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow};
 use axum::{
     Json, Router,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -28,6 +28,7 @@ use super::{
     Board, Snapshot,
     metrics::{Metrics, format::Format},
 };
+use crate::control::Refusal;
 
 const INDEX: &str = "canary guard\n\n\
     /report/ID            the report of a decision, as one HTML file\n\
@@ -129,6 +130,17 @@ fn router(sources: Sources) -> Router {
         .route("/api/v1/openapi.json", get(v1::document))
         .with_state(api)
         .merge(commands)
+        .fallback(nothing_there)
+}
+
+/// Says what there is instead, as JSON below `/api/` like every refusal there.
+async fn nothing_there(uri: Uri) -> Response {
+    let path = uri.path();
+    if path.starts_with("/api/") {
+        return Refusal::not_found(format!("there is no {path}: /api/v1/openapi.json lists what there is"))
+            .into_response();
+    }
+    (StatusCode::NOT_FOUND, format!("there is no {path} here; there is:\n\n{INDEX}")).into_response()
 }
 
 async fn metrics_page(State(api): State<Api>, headers: HeaderMap) -> Response {

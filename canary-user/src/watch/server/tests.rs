@@ -98,7 +98,14 @@ async fn serves_every_endpoint_and_stops_when_told() {
     {
         assert!(index.contains(path.split("/{").next().unwrap_or(path)), "{path} is not in\n{index}");
     }
-    assert!(get(addr, "/nothing").await.0.starts_with("HTTP/1.1 404"));
+    let (head, body) = get(addr, "/nothing").await;
+    assert!(head.starts_with("HTTP/1.1 404") && head.contains("text/plain"), "{head}");
+    assert!(body.starts_with("there is no /nothing here") && body.contains("/metrics "), "{body}");
+    let (head, body) = get(addr, "/api/v2/verdicts").await;
+    assert!(head.starts_with("HTTP/1.1 404") && head.contains("application/json"), "{head}");
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(body["kind"], "not_found");
+    assert!(body["error"].as_str().is_some_and(|error| error.contains("/api/v1/openapi.json")), "{body}");
 
     snapshot.t_ns = 1;
     snapshots.send_replace(Arc::new(snapshot));

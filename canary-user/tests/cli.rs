@@ -45,6 +45,21 @@ fn the_example_configuration_is_valid() {
 }
 
 #[test]
+fn a_configuration_is_printed_as_json_with_the_same_keys_and_values() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/canary.example.toml");
+    let printed = |output: &str| {
+        let output = canary(&["config", "--config", example, "--output", output]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let json: serde_json::Value = serde_json::from_str(&printed("json")).expect("JSON, and nothing besides");
+    let text: serde_json::Value = toml::from_str(&printed("text")).expect("TOML");
+    assert_eq!(json, text);
+    assert_eq!(json["deployment"][0]["mode"], "observe");
+    assert!(json["window"].is_string() && json["deployment"][0]["minimum_healthy"].is_number(), "{json:#}");
+}
+
+#[test]
 fn a_missing_configuration_and_an_unknown_key_are_named() {
     let dir = tempfile::tempdir().expect("tempdir");
     let missing = dir.path().join("nowhere.toml").display().to_string();

@@ -1,7 +1,8 @@
-//! A real Prometheus scrapes a real guard: every rule in `deploy/prometheus/` is evaluated, and every query of the dashboard in
-//! `deploy/grafana/` is answered.
+//! A real Prometheus scrapes a real guard: every rule in `deploy/prometheus/` is evaluated, those of a bad canary fire, and every
+//! query of the dashboard in `deploy/grafana/` is answered.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -11,17 +12,13 @@ use std::{
 use anyhow::{Context as _, ensure};
 use canary_e2e::{
     Sandbox,
-    guard::{Configuration, Guard, PATIENCE, Pages},
+    guard::{Configuration, Guard, PATIENCE, Pages, shop},
     kernel_available,
     service::{Service, Traffic},
     wait_until,
 };
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// What has no value before a baseline was learned, which takes half a minute: answered, with nothing in it.
-const NOTHING_YET: [&str; 4] =
-    ["canary_indicator_effect_ratio", "canary_indicator_margin_ratio", "canary_memory_in_use_bytes", "canary_p{"];
 
 fn deploy(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(path)
@@ -36,7 +33,11 @@ fn has(program: &str) -> bool {
         .is_ok_and(|s| s.success())
 }
 
-/// A Prometheus of its own, with the shipped rules, that scrapes one guard each second.
+fn shipped_rules() -> anyhow::Result<String> {
+    Ok(fs::read_to_string(deploy("prometheus/canary.rules.yml"))?)
+}
+
+/// A Prometheus of its own that scrapes one guard each second.
 struct Prometheus {
     child: Child,
     pages: Pages,
@@ -45,13 +46,12 @@ struct Prometheus {
 
 impl Prometheus {
     /// `options` beside those that say where its files and its port are.
-    fn start(guard: &Pages, options: &[&str]) -> anyhow::Result<Self> {
+    fn start(guard: &Pages, rules: &str, options: &[&str]) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
-        let rules = deploy("prometheus/canary.rules.yml").canonicalize()?;
+        fs::write(dir.path().join("canary.rules.yml"), rules)?;
         let config = format!(
-            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{:?}]\nscrape_configs:\n\
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [canary.rules.yml]\nscrape_configs:\n\
              - job_name: canary-guard\n  static_configs: [{{targets: [\"{}\"]}}]\n",
-            rules.display().to_string(),
             guard.0
         );
         fs::write(dir.path().join("prometheus.yml"), config)?;
@@ -77,6 +77,18 @@ impl Prometheus {
         let answer: Value = serde_json::from_str(&body).with_context(|| body.clone())?;
         ensure!(answer["status"] == "success", "{query}: {answer}");
         Ok(answer["data"]["result"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Names of the alerts that fire now, of the deployment `shop`.
+    fn firing(&self) -> anyhow::Result<BTreeSet<String>> {
+        let answer: Value = serde_json::from_str(&self.pages.get("/api/v1/alerts")?.1)?;
+        let alerts = answer["data"]["alerts"].as_array().context("a list of alerts")?;
+        let fires = |a: &&Value| a["state"] == "firing" && a["labels"]["deployment"] == "shop";
+        Ok(alerts
+            .iter()
+            .filter(fires)
+            .map(|a| a["labels"]["alertname"].as_str().unwrap_or_default().to_owned())
+            .collect())
     }
 }
 
@@ -120,7 +132,7 @@ fn every_rule_and_every_query_of_the_dashboard_is_answered() -> anyhow::Result<(
     let services = ["stable-0", "stable-1", "canary-0"].map(service).into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let _traffic = Traffic::start(&services.iter().map(|s| s.address).collect::<Vec<_>>())?;
     let guard = Guard::start(&Configuration::shop(&sandbox)?)?;
-    let prometheus = Prometheus::start(&guard.pages, &[])?;
+    let prometheus = Prometheus::start(&guard.pages, &shipped_rules()?, &[])?;
 
     let scraped = || {
         prometheus.query("count_over_time(up{job=\"canary-guard\"}[1m]) > 4 and up == 1").is_ok_and(|s| !s.is_empty())
@@ -130,8 +142,10 @@ fn every_rule_and_every_query_of_the_dashboard_is_answered() -> anyhow::Result<(
     let dashboard = dashboard()?;
     for query in queries(&dashboard)? {
         let asked = query.replace("$__rate_interval", "30s").replace("$deployment", ".*");
-        let answered = !prometheus.query(&asked)?.is_empty();
-        assert!(answered || NOTHING_YET.iter().any(|name| query.contains(name)), "nothing answers {query}");
+        prometheus.query(&asked)?;
+        // Some have no value before a baseline was learned, which takes half a minute.
+        let answered = || prometheus.query(&asked).is_ok_and(|series| !series.is_empty());
+        wait_until(&format!("an answer to {query}"), PATIENCE, answered).with_context(|| guard.said())?;
     }
     for annotation in dashboard["annotations"]["list"].as_array().into_iter().flatten() {
         prometheus.query(&annotation["expr"].as_str().context("a query")?.replace("$deployment", ".*"))?;
@@ -144,6 +158,52 @@ fn every_rule_and_every_query_of_the_dashboard_is_answered() -> anyhow::Result<(
         assert_eq!((&rule["health"], &rule["lastError"]), (&"ok".into(), &Value::Null), "{rule:#}");
         assert_eq!(rule["state"], "inactive", "nothing is wrong here: {rule:#}");
     }
+    assert!(guard.stop()?.success());
+    Ok(())
+}
+
+#[test]
+fn the_alerts_of_a_canary_that_crashes_fire_and_end_when_it_is_gone() -> anyhow::Result<()> {
+    const TEST: &str = "the_alerts_of_a_canary_that_crashes_fire_and_end_when_it_is_gone";
+    if !kernel_available(TEST) {
+        return Ok(());
+    }
+    if !has("prometheus") {
+        println!("SKIP {TEST}: there is no prometheus here (apt-get install prometheus)");
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let service = |name: &str| Service::start(&sandbox, &sandbox.cgroup(name)?);
+    let stable = service("stable-0")?;
+    let canary = service("canary-0")?;
+    let traffic = Traffic::start(&[stable.address, canary.address])?;
+    // In mode rollback, but what it would do is a dry run.
+    let configuration = Configuration::new(&format!("{}mode = \"rollback\"\n", shop(&sandbox)))?;
+    let mut guard = Guard::start(&configuration)?;
+    guard.until("both are measured", |w| w["indicators"]["turnaround_mean"]["canary"].is_number())?;
+    // As shipped, but for how long the canary has to be gone: a test need not wait five minutes.
+    let rules = shipped_rules()?;
+    ensure!(rules.contains("[5m]"), "the rules look back");
+    let prometheus = Prometheus::start(&guard.pages, &rules.replace("[5m]", "[10s]"), &[])?;
+    let scraped = || prometheus.query("canary_targets{role=\"canary\"} == 1").is_ok_and(|s| !s.is_empty());
+    wait_until("Prometheus sees the canary", PATIENCE, scraped).with_context(|| guard.said())?;
+    assert_eq!(prometheus.firing()?, BTreeSet::new());
+
+    // Two crashes within five minutes are a fact.
+    for _ in 0..2 {
+        sandbox.run(&format!("{}/canary-0", sandbox.base), "kill -SEGV $$")?.wait()?;
+    }
+    guard.until("the canary is condemned", |w| w["verdict"] == "regressed" && w["decision"]["stage"] == "blocked")?;
+    let expected: BTreeSet<String> = ["CanaryRegressed", "CanaryWouldHaveActed"].map(str::to_owned).into();
+    let fires = || prometheus.firing().is_ok_and(|firing| firing == expected);
+    wait_until("the alerts fire", PATIENCE, fires)
+        .with_context(|| format!("{:?}; the guard said {}", prometheus.firing(), guard.said()))?;
+
+    // A person takes it away. The verdict stays, and nobody is paged for it.
+    drop(traffic);
+    drop(canary);
+    let ended = || prometheus.firing().is_ok_and(|firing| firing.is_empty());
+    wait_until("the alerts end", PATIENCE, ended).with_context(|| format!("{:?}", prometheus.firing()))?;
     assert!(guard.stop()?.success());
     Ok(())
 }
@@ -165,7 +225,7 @@ fn with_native_histograms_prometheus_takes_them_and_their_quantiles() -> anyhow:
     // The service's own process does nothing but sleep: this one waits for a CPU again and again.
     let mut busy = sandbox.run(&stable, "while :; do sleep 0.01; done")?;
     let guard = Guard::start(&Configuration::shop(&sandbox)?)?;
-    let prometheus = Prometheus::start(&guard.pages, &["--enable-feature=native-histograms"])?;
+    let prometheus = Prometheus::start(&guard.pages, &shipped_rules()?, &["--enable-feature=native-histograms"])?;
 
     // Both from the same scrapes: the native histogram, and what it is made of, which the text has as classic buckets.
     for name in ["canary_run_queue_wait_seconds", "canary_turnaround_seconds"] {

@@ -8,24 +8,29 @@ use super::guard::ToGuard;
 use crate::control::client::segment;
 
 const APPROVE_NOTES: &str = "\
-Where the configuration says approval = \"required\", a decision is planned and waits; `canary status` shows its ID. All gates are
-asked again when it is approved. No answer within approval_timeout is a no, and these instances are left alone from then on.
+Where the configuration says approval = \"required\", a decision is planned and
+waits; `canary status` shows its ID. All gates are asked again when it is
+approved. No answer within approval_timeout is a no, and these instances are
+left alone from then on.
 Exit code: 0 approved and begun, 1 not.
 
 Examples:
   canary approve shop-1795000000000-0001";
 
 const ROLLBACK_NOTES: &str = "\
-Takes the canary away through the deployment's orchestrator, in any mode and whatever the verdict. Asked all the same are the gates that
-protect stable and the record: pause, owner, incarnation, capacity, rollback_possible, the journal, leadership.
+Takes the canary away through the deployment's orchestrator, in any mode and
+whatever the verdict. Asked all the same are the gates that protect stable and
+the record: pause, owner, incarnation, capacity, rollback_possible, the
+journal, leadership.
 Exit code: 0 begun, 1 not.
 
 Examples:
   canary rollback shop --reason 'wrong prices'";
 
 const UNDO_NOTES: &str = "\
-Applies the inverse that was recorded with the action, where the orchestrator can do that; else it says how a person gets back. What
-comes back is left alone from then on. Also while paused.
+Applies the inverse that was recorded with the action, where the orchestrator
+can do that; else it says how a person gets back. What comes back is left
+alone from then on. Also while paused.
 Exit code: 0 begun, 1 not.
 
 Examples:

@@ -28,14 +28,17 @@ use crate::{
 const MINUTES: [u64; 3] = [1, 5, 30];
 
 const NOTES: &str = "\
-The canary of a recording is left out. Needs two instances of stable; with three or more the noise is learned from the others.
-With --live the cgroups of the configuration are recorded first, which needs what `canary run` needs. The smallest changes
-are computed from the noise, for a change that is there when judging begins.
+The canary of a recording is left out. Needs two instances of stable; with
+three or more the noise is learned from the others. With --live the cgroups of
+the configuration are recorded first, which needs what `canary run` needs. The
+smallest changes are computed from the noise, for a change that is there when
+judging begins.
 Exit code: 0, whatever is found; 1 where there is nothing to calibrate on.
 
 Examples:
   canary calibrate run.jsonl
-  canary calibrate monday.jsonl tuesday.jsonl --what-if alpha=0.01 --output json
+  canary calibrate monday.jsonl tuesday.jsonl --what-if alpha=0.01
+  canary calibrate run.jsonl --output json
   canary calibrate --config canary.toml --live 30m";
 
 /// Ask how often the judge would be wrong on your service, and how small a change it would find.

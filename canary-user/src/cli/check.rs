@@ -20,7 +20,8 @@ use crate::{
 };
 
 const NOTES: &str = "\
-Each line is `ok`, `limited` (the guard runs; what it loses is said) or `MISSING` (the guard cannot run here).
+Each line is `ok`, `limited` (the guard runs; what it loses is said) or
+`MISSING` (the guard cannot run here).
 Exit code: 0 the guard can run here, 1 it cannot.
 
 Examples:

@@ -12,8 +12,10 @@ use clap_complete::Shell;
 use super::Cli;
 
 const NOTES: &str = "\
-Where the shell looks for it: bash with the package bash-completion in /usr/share/bash-completion/completions/canary, zsh in a file
-_canary in a directory of $fpath, fish in ~/.config/fish/completions/canary.fish. The Debian package has those of all three.
+Where the shell looks for it: bash with the package bash-completion in
+/usr/share/bash-completion/completions/canary, zsh in a file _canary in a
+directory of $fpath, fish in ~/.config/fish/completions/canary.fish. The
+Debian package has those of all three.
 
 Examples:
   canary completions bash >/usr/share/bash-completion/completions/canary

@@ -2,18 +2,23 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context as _;
+
+use super::Output;
 use crate::{
     config::Config,
     targets::{cgroup::Root, discover},
 };
 
 const NOTES: &str = "\
-A mistake is told with file, line, column, key and what to write instead. A pattern that matches no cgroup yet is a
-warning on stderr. Exit code: 0 the configuration is valid, 1 it is not.
+A mistake is told with file, line, column, key and what to write instead. A
+pattern that matches no cgroup yet is a warning on stderr.
+Exit code: 0 the configuration is valid, 1 it is not.
 
 Examples:
   canary config --config canary.toml
-  canary config --config canary.toml >checked.toml      what is printed is a configuration again";
+  canary config --config canary.toml >checked.toml    a configuration again
+  canary config --output json                         one object, for programs";
 
 /// Check a configuration and print it with all defaults.
 #[derive(Debug, clap::Args)]
@@ -22,6 +27,9 @@ pub struct Args {
     /// The configuration file to check
     #[arg(long, default_value = "/etc/canary/canary.toml")]
     pub config: PathBuf,
+    /// text: the configuration as TOML; json: the same as one object
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// # Errors
@@ -33,8 +41,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Ok(root) => warn_of_patterns(&config, &root)?,
         Err(error) => eprintln!("warning: the patterns were not tried on this machine: {error:#}"),
     }
-    print!("{config}");
+    match args.output {
+        Output::Text => print!("{config}"),
+        Output::Json => println!("{}", json(&config)?),
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The keys and values that are printed as TOML, in the other notation.
+fn json(config: &Config) -> anyhow::Result<String> {
+    let value: serde_json::Value = toml::from_str(&config.to_string()).context("read what was printed")?;
+    serde_json::to_string_pretty(&value).context("write JSON")
 }
 
 /// Refuses roles that overlap on the cgroups that exist; warns of patterns that match nothing yet.

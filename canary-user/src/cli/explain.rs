@@ -12,13 +12,16 @@ use crate::{
 };
 
 const NOTES: &str = "\
-Reads the journal, beside a running guard and without one; who may not read it but command the guard gets it from there. IDs are those of `canary history` and `canary status`; the beginning
-of one is enough where only one decision begins so.
+Reads the journal, beside a running guard and without one; who may not read it
+but command the guard gets it from there. IDs are those of `canary history`
+and `canary status`; the beginning of one is enough where only one decision
+begins so.
 Exit code: 0 told, 1 there is no such decision or no journal.
 
 Examples:
   canary explain shop-1795000000000-0001
-  canary explain shop-1795000000000-0001 --output json      one object: decision, plan, stages, commands";
+  canary explain shop-1795000000000-0001 --output json
+                                one object: decision, plan, stages, commands";
 
 /// Tell the whole story of one decision: the verdict's reasons, each gate with its reason, the plan, each stage with its
 /// time, the way back, and whether it helped.

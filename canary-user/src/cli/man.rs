@@ -8,8 +8,8 @@ use clap::CommandFactory as _;
 use super::Cli;
 
 const NOTES: &str = "\
-The pages are canary.1 and canary-VERB.1, as `man canary` and `man canary-run` show them. The directory is made; pages that are
-there are replaced.
+The pages are canary.1 and canary-VERB.1, as `man canary` and `man canary-run`
+show them. The directory is made; pages that are there are replaced.
 
 Examples:
   canary man /usr/local/share/man/man1";

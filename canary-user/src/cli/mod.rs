@@ -18,7 +18,7 @@ pub mod run;
 pub mod status;
 pub mod top;
 
-use std::io::IsTerminal as _;
+use std::io::IsTerminal;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -36,22 +36,31 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  canary check                            can this machine run the guard, and what is lost where not
-  canary config --config canary.toml      check a configuration and print it with all defaults
-  canary run --config canary.toml         watch, judge, and act as far as each deployment's mode allows
-  canary top                              watch the running guard in the terminal
-  canary record --config canary.toml --out run.jsonl
-  canary replay run.jsonl                 judge a recording again; the exit code is the verdict
-  canary calibrate run.jsonl              how often it would be wrong here, and how small a change it would find
-  canary status                           how things stand, and what keeps the guard from acting
-  canary history --limit 5                what was decided and done, newest first
-  canary report --out rollback.html       the latest decision as one file: verdict, charts, causes, what was done
-  canary explain ID                       one decision's whole story: reasons, gates, plan, stages, the way back
-  canary rollback shop                    take the canary of shop away, whatever the verdict
-  canary pause --for 1h                   keep the guard from acting for an hour; `canary resume` ends it
+  canary check                       can this machine run the guard, and what
+                                     is lost where not
+  canary config --config FILE        check a configuration, and print it whole
+  canary run --config FILE           watch, judge, and act as far as each
+                                     deployment's mode allows
+  canary top                         watch the running guard in the terminal
+  canary record --config FILE --out run.jsonl
+  canary replay run.jsonl            judge a recording again; the exit code is
+                                     the verdict
+  canary calibrate run.jsonl         how often it would be wrong here, and how
+                                     small a change it would find
+  canary status                      how things stand, and what keeps the
+                                     guard from acting
+  canary history --limit 5           what was decided and done, newest first
+  canary report --out rollback.html  the latest decision as one file: verdict,
+                                     charts, causes, what was done
+  canary explain ID                  one decision's whole story: reasons,
+                                     gates, plan, stages, the way back
+  canary rollback shop               take the canary of shop away, whatever
+                                     the verdict
+  canary pause --for 1h              keep the guard from acting for an hour;
+                                     `canary resume` ends it
 
-Exit codes: 0 done, 1 failure, 2 wrong usage. Of `replay`, where the verdict is the answer: 0 healthy, 10 regressed,
-11 inconclusive, 12 insufficient data.";
+Exit codes: 0 done, 1 failure, 2 wrong usage. Of `replay`, where the verdict
+is the answer: 0 healthy, 10 regressed, 11 inconclusive, 12 insufficient data.";
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -101,6 +110,11 @@ pub enum Output {
     Json,
 }
 
+/// Whether who reads this stream wants colours: it is a terminal, and NO_COLOR is not set (no-color.org).
+fn wants_colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Logs to stderr. A filter that cannot be read is reported and replaced by the default.
 pub fn start_log(filter: &str) {
     let parsed = tracing_subscriber::EnvFilter::try_new(filter);
@@ -109,7 +123,7 @@ pub fn start_log(filter: &str) {
     }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(wants_colour(&std::io::stderr()))
         .with_env_filter(parsed.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")))
         .init();
 }

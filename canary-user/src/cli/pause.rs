@@ -8,18 +8,22 @@ use serde_json::json;
 use super::guard::ToGuard;
 
 pub const PAUSE_NOTES: &str = "\
-A pause survives a restart of the guard, and ends by itself after --for. An action that has begun to take
-a canary away is not stopped; one that still waits for stable to settle is.
-Where no guard runs, --pause-file makes a file instead: every guard that reads it begins no action while it exists.
+A pause survives a restart of the guard, and ends by itself after --for. An
+action that has begun to take a canary away is not stopped; one that still
+waits for stable to settle is.
+Where no guard runs, --pause-file makes a file instead: every guard that reads
+it begins no action while it exists.
 Exit code: 0 paused, 1 not.
 
 Examples:
-  canary pause --for 1h --reason 'incident 12'      every deployment
-  canary pause shop --for 30m                       one of them
-  canary pause --pause-file /run/canary/pause       also without a guard; the configuration names it as pause_file";
+  canary pause --for 1h --reason 'incident 12'   every deployment
+  canary pause shop --for 30m                    one of them
+  canary pause --pause-file /run/canary/pause    also without a guard, which
+                                                 has it as pause_file";
 
 pub const RESUME_NOTES: &str = "\
-Ends the pause of that deployment, or the one of all. A canary that is still condemned may be acted on in the next window.
+Ends the pause of that deployment, or the one of all. A canary that is still
+condemned may be acted on in the next window.
 Exit code: 0 resumed, or it was not paused; 1 the guard cannot be reached.
 
 Examples:

@@ -14,8 +14,9 @@ use crate::{
 };
 
 const NOTES: &str = "\
-Needs what `canary run` needs: root, or the capabilities that `canary check` lists. The file is JSON Lines, about 1 KB per
-window and instance; docs/recording.md explains each field.
+Needs what `canary run` needs: root, or the capabilities that `canary check`
+lists. The file is JSON Lines, about 1 KB per window and instance;
+docs/recording.md explains each field.
 
 Examples:
   canary record --config canary.toml --out run.jsonl --duration 10m";

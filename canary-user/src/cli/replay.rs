@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde_json::json;
 
-use super::Output;
+use super::{Output, wants_colour};
 use crate::{
     config::{self, Config},
     daemon,
@@ -35,17 +35,21 @@ const SVG: (u32, u32) = (960, 560);
 const PLOT: (u16, u16) = (100, 30);
 
 const NOTES: &str = "\
-Nothing is acted on, and neither root nor eBPF is needed. The same recording gives the same verdict every time.
-Exit code: 0 healthy, 10 regressed, 11 inconclusive, 12 insufficient data; of several deployments that which most needs
-attention: regressed, else inconclusive, else insufficient data. 1 where the recording cannot be read.
+Nothing is acted on, and neither root nor eBPF is needed. The same recording
+gives the same verdict every time.
+Exit code: 0 healthy, 10 regressed, 11 inconclusive, 12 insufficient data; of
+several deployments that which most needs attention: regressed, else
+inconclusive, else insufficient data. 1 where the recording cannot be read.
 
-A table of indicators has the first line t,role,target and then any names; t is in seconds, role stable or canary. It is
-judged by the same comparison, without what only the kernel knows (docs/recording.md).
+A table of indicators has the first line t,role,target and then any names; t
+is in seconds, role stable or canary. It is judged by the same comparison,
+without what only the kernel knows (docs/recording.md).
 
 Examples:
   canary replay run.jsonl
   canary replay latencies.csv --lower-is-worse hit_rate
-  canary replay run.jsonl --what-if alpha=0.01 --what-if indicator.cpu_per_work.delta=0.1
+  canary replay run.jsonl --what-if alpha=0.01
+  canary replay run.jsonl --what-if indicator.cpu_per_work.delta=0.1
   canary replay run.jsonl --deployment shop --svg shop.svg
   canary replay run.jsonl --config canary.toml --deployment shop --output json";
 
@@ -250,7 +254,7 @@ fn plot(when: Plot, deployment: &str, course: &Timeline) -> String {
         return String::new();
     }
     let (columns, rows) = crossterm::terminal::size().ok().filter(|_| terminal).unwrap_or(PLOT);
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let colour = wants_colour(&std::io::stdout());
     // Some of the screen is left for the verdict above it.
     let drawn =
         chart::terminal(&course.chart(deployment), columns.min(160), rows.saturating_sub(8).clamp(16, 40), colour);

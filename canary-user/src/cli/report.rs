@@ -14,8 +14,9 @@ use crate::{
 };
 
 const NOTES: &str = "\
-The journal may be read while the guard runs. It keeps the windows of the latest 50 decisions; a report of an older one is
-without charts. With 'reports' in the configuration the guard writes each report by itself.
+The journal may be read while the guard runs. It keeps the windows of the
+latest 50 decisions; a report of an older one is without charts. With
+'reports' in the configuration the guard writes each report by itself.
 
 Examples:
   canary report --out rollback.html

@@ -18,7 +18,8 @@ use crate::{
 };
 
 const NOTES: &str = "\
-Needs root, or the capabilities that `canary check` lists. Runs until SIGINT or SIGTERM, and leaves nothing in the kernel.
+Needs root, or the capabilities that `canary check` lists. Runs until SIGINT
+or SIGTERM, and leaves nothing in the kernel.
 Exit code: 0 it was asked to stop, 1 it could not start or go on.
 
 Examples:

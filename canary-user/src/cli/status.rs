@@ -11,14 +11,16 @@ use crate::{
 };
 
 pub const NOTES: &str = "\
-Asks the running guard. Under `blocked by` stands every gate that would keep it from acting now; where nothing stands
-there, the next window that condemns the canary is acted on.
+Asks the running guard. Under `blocked by` stands every gate that would keep
+it from acting now; where nothing stands there, the next window that condemns
+the canary is acted on.
 Exit code: 0 told, whatever the verdict; 1 no guard can be reached.
 
 Examples:
   canary status
   canary status shop
-  canary status --output json      one object: version, pid, paused, deployments with verdict, blocked_by and decision";
+  canary status --output json   one object: version, pid, paused, deployments
+                                with verdict, blocked_by and decision";
 
 /// Show how each deployment stands: verdict, P(t), evidence, mode, pause, the last decision, and the gates that block.
 #[derive(Debug, clap::Args)]

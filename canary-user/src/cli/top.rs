@@ -17,8 +17,9 @@ use crate::{
 const ADDRESS: &str = "127.0.0.1:9847";
 
 const NOTES: &str = "\
-Asks the running guard over its socket, as root or a member of the group under [api]; its keys then need no token.
-Who may not use the socket asks at --address, where the configuration names 'listen'. Keys: ? shows them all.
+Asks the running guard over its socket, as root or a member of the group under
+[api]; its keys then need no token. Who may not use the socket asks at
+--address, where the configuration names 'listen'. Keys: ? shows them all.
 --output json prints the state once and ends.
 
 Examples:

@@ -49,6 +49,7 @@ pub enum Occasion {
     Recovered,
     NotRecovered,
     Reverted,
+    Undone,
     Failed,
 }
 
@@ -67,7 +68,7 @@ impl NotifyKind {
 }
 
 impl Occasion {
-    pub const ALL: [Occasion; 10] = [
+    pub const ALL: [Occasion; 11] = [
         Occasion::Verdict,
         Occasion::Blocked,
         Occasion::Planned,
@@ -77,6 +78,7 @@ impl Occasion {
         Occasion::Recovered,
         Occasion::NotRecovered,
         Occasion::Reverted,
+        Occasion::Undone,
         Occasion::Failed,
     ];
 
@@ -91,6 +93,7 @@ impl Occasion {
             Occasion::Recovered => "recovered",
             Occasion::NotRecovered => "not_recovered",
             Occasion::Reverted => "reverted",
+            Occasion::Undone => "undone",
             Occasion::Failed => "failed",
         }
     }

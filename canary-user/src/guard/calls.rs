@@ -7,7 +7,9 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     guard::{Decision, Stage},
+    judge::Outcome,
     orchestrator::{Error, Found, Orchestrator, Plan, State},
+    targets::Target,
 };
 
 /// How long an orchestrator may take to say what it would do.
@@ -104,6 +106,19 @@ impl Caller {
         tokio::spawn(async move {
             if timeout(STATE_DEADLINE, orchestrator.note(&decision, stage, &detail)).await.is_err() {
                 tracing::warn!(decision = %decision.id, "{} was not noted in time", stage.name());
+            }
+        });
+    }
+
+    /// Has it note that the verdict changed, as well.
+    pub fn note_verdict(&self, canary: &[Target], before: Outcome, now: Outcome, why: &str) {
+        if !self.orchestrator.keeps_notes() {
+            return;
+        }
+        let (orchestrator, canary, why) = (self.orchestrator.clone(), canary.to_vec(), why.to_owned());
+        tokio::spawn(async move {
+            if timeout(STATE_DEADLINE, orchestrator.note_verdict(&canary, before, now, &why)).await.is_err() {
+                tracing::warn!("that the canary is {} now was not noted in time", now.name());
             }
         });
     }

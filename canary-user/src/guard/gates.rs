@@ -13,6 +13,8 @@ pub const CONFIRMING_WINDOWS: u64 = 2;
 /// Time within which a second condemned deployment means that it is probably the environment, or us.
 pub const BREAKER: Duration = Duration::from_secs(600);
 
+/// The gate of what the guard may do at all, by its mode or a policy.
+pub const MODE: &str = "mode";
 /// The gate that a person can open; a decision that only this one holds back is planned, and waits.
 pub const APPROVAL: &str = "approval";
 
@@ -32,7 +34,7 @@ type Gate = for<'a> fn(Case<'a>) -> Answer;
 
 /// In the order in which they are asked.
 pub const GATES: [(&str, Gate); 14] = [
-    ("mode", mode),
+    (MODE, mode),
     ("pause", pause),
     ("data_quality", data_quality),
     ("canary_window", canary_window),

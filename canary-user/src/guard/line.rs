@@ -150,7 +150,11 @@ impl Line {
             self.condemned_t_ns = Some(tick.t_ns);
         }
         if self.outcome != Some(verdict.outcome) {
-            self.outcome = Some(verdict.outcome);
+            // What was before the first one after a start is not known.
+            if let Some(before) = self.outcome.replace(verdict.outcome) {
+                let why = verdict.reasons.first().map_or("", String::as_str);
+                self.caller.note_verdict(&canary, before, verdict.outcome, why);
+            }
             // The ledger has said so and remembers: a failure blocks every action from here on.
             let _ = ledger.verdict(&self.watched.config.name, tick.unix_ms, &verdict);
         }

@@ -10,6 +10,9 @@ pub struct DryRun;
 /// The name by which the guard knows that nothing is to be journalled as done.
 pub const NAME: &str = "dry-run";
 
+/// How the end of a decision begins that would have been carried out.
+pub const SAID: &str = "dry run, nothing was done";
+
 impl Orchestrator for DryRun {
     fn name(&self) -> &'static str {
         NAME

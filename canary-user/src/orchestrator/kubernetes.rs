@@ -34,6 +34,8 @@ use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
 use crate::{
     config::{DeploymentConfig, HttpRouteConfig, KubernetesConfig},
     guard::{Action, Decision, Stage},
+    judge::Outcome,
+    targets::Target,
 };
 
 pub use self::workload::template_hash;
@@ -170,15 +172,20 @@ impl Kubernetes {
 
     /// Writes an Event on the object that people look at. One that cannot be written holds nothing up.
     async fn tell(&self, decision: &Decision, kind: event::Type, (action, reason): (&str, String), said: &str) {
+        let text = format!("{action} by decision {}: {said} ({})", decision.id, decision.reason);
+        self.tell_of(&decision.canary, event::Note { kind, action, reason, text, node: &self.node }).await;
+    }
+
+    /// The same of a canary, whether or not anything was decided.
+    async fn tell_of(&self, canary: &[Target], note: event::Note<'_>) {
         let told = async {
             let api = self.open().await?;
-            let Some(about) = state::workload(api, decision).await? else { return Ok(()) };
-            let note = event::Note { kind, action, reason, said, node: &self.node };
-            event::write(api, &about, decision, note).await
+            let Some(about) = state::workload(api, canary).await? else { return Ok(()) };
+            event::write(api, &about, &note).await
         };
         if let Err(e) = told.await {
             let e: anyhow::Error = e;
-            tracing::warn!(decision = %decision.id, "no Event was written: {e:#}");
+            tracing::warn!("no Event was written that says \"{}\": {e:#}", note.text);
         }
     }
 
@@ -240,6 +247,19 @@ impl Orchestrator for Kubernetes {
             }
         };
         Box::pin(self.tell(decision, kind, (stage.name(), event::reason(stage.name())), detail))
+    }
+
+    fn note_verdict<'a>(
+        &'a self,
+        canary: &'a [Target],
+        before: Outcome,
+        now: Outcome,
+        why: &'a str,
+    ) -> BoxFuture<'a, ()> {
+        let kind = if now == Outcome::Regressed { event::Type::Warning } else { event::Type::Normal };
+        let reason = event::reason(&now.name().replace(' ', "_"));
+        let text = format!("canary {} (was {}): {why}", now.name(), before.name());
+        Box::pin(self.tell_of(canary, event::Note { kind, action: "verdict", reason, text, node: &self.node }))
     }
 
     fn leader(&self) -> Result<String, String> {

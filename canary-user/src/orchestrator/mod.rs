@@ -15,7 +15,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use self::pause::Paused;
-use crate::guard::{Decision, Stage};
+use crate::{
+    guard::{Decision, Stage},
+    judge::Outcome,
+    targets::Target,
+};
 
 /// What an orchestrator would do, shown in dry run and kept in the journal before anything is done.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -161,6 +165,17 @@ pub trait Orchestrator: Send + Sync {
 
     /// Notes there what happened. Nothing waits for it, and one that cannot be written holds nothing up.
     fn note<'a>(&'a self, _decision: &'a Decision, _stage: Stage, _detail: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    /// Notes there that the verdict on these instances of the canary is another one than before, and why. As [`Orchestrator::note`].
+    fn note_verdict<'a>(
+        &'a self,
+        _canary: &'a [Target],
+        _before: Outcome,
+        _now: Outcome,
+        _why: &'a str,
+    ) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }
 

@@ -3,6 +3,7 @@
 //! Goes in: every Snapshot and every entry of the journal, on the line. Comes out: copies of them for whoever asks, and
 //! [`News`] for those who listen. Listeners that lag lose the oldest; nobody is waited for.
 
+mod absence;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use std::{
 
 use tokio::sync::broadcast;
 
-use self::series::Series;
+use self::{absence::Absences, series::Series};
 use super::{
     Snapshot,
     api::{DecisionLife, State, VerdictChange, WindowPoint},
@@ -44,6 +45,11 @@ pub enum News {
     Verdict(Arc<VerdictChange>),
     /// A decision that came to a new stage: its last one.
     Decision(Arc<DecisionLife>),
+    /// A condemned canary has been away for minutes, whoever took it away; its verdict stays as it is.
+    Gone {
+        deployment: Arc<str>,
+        unix_ms: u64,
+    },
 }
 
 /// The handle; clones share what they know.
@@ -66,6 +72,7 @@ struct Known {
     made_on: VecDeque<(String, Arc<Evidence>)>,
     /// The outcome of each deployment in this life of the guard.
     outcomes: BTreeMap<String, Outcome>,
+    absences: Absences,
 }
 
 impl Default for Board {
@@ -98,7 +105,7 @@ impl Board {
         self.news.subscribe()
     }
 
-    /// Keeps one window of each deployment.
+    /// Keeps one window of each deployment, and tells those who listen of canaries that are gone.
     pub fn record(&self, snapshot: &Snapshot) {
         let state = Arc::new(State::from(snapshot));
         let mut known = self.lock();
@@ -106,6 +113,10 @@ impl Board {
         known.series.retain(|name, _| snapshot.deployments.contains_key(name));
         for (name, view) in &snapshot.deployments {
             known.series.entry(name.clone()).or_default().push(snapshot, view);
+        }
+        for deployment in known.absences.observe(snapshot) {
+            // Nobody has to listen.
+            let _ = self.news.send(News::Gone { deployment, unix_ms: snapshot.unix_ms });
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod counts;
+pub mod format;
 mod native;
 pub mod protobuf;
 
@@ -27,14 +28,12 @@ use self::{
 };
 use super::{DecisionView, DeploymentView, Snapshot, notify::Deliveries};
 use crate::{
-    guard::{Action, Mode, Stage},
-    judge::{Stretch, StretchShape, Verdict},
+    guard::{Action, Mode, Stage, gates},
+    judge::{Outcome, Stretch, StretchShape, Verdict},
+    orchestrator::dry_run,
     targets::Role,
     telemetry::OwnCost,
 };
-
-/// The content type of what [`Metrics::openmetrics`] writes.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Totals of a version that sent no samples for this long are dropped, or every release would leave its series behind.
 const FORGET_AFTER_NS: u64 = 3_600_000_000_000;
@@ -99,6 +98,9 @@ struct DeploymentState {
     /// By the gate that held a decision back.
     gates: BTreeMap<String, u64>,
     last_decision: Option<(String, Stage)>,
+    /// Whether the latest decision was only said, and whether what it asked for holds.
+    withheld: bool,
+    in_effect: bool,
     /// Stretches that are over, by their shape.
     stretches: BTreeMap<(Role, &'static str), u64>,
 }
@@ -156,6 +158,14 @@ impl Metrics {
         Ok(page)
     }
 
+    /// The whole page, in Prometheus' text format 0.0.4.
+    ///
+    /// # Errors
+    /// As [`Metrics::openmetrics`].
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        Ok(format::text(&self.openmetrics()?))
+    }
+
     /// The whole page, in Prometheus' protobuf format, with native histograms.
     pub fn protobuf(&self) -> Vec<u8> {
         protobuf::encode(&self.lock())
@@ -177,6 +187,8 @@ impl DeploymentState {
             results: ENDS.map(|stage| (stage.name(), 0)).into(),
             gates: BTreeMap::new(),
             last_decision: None,
+            withheld: false,
+            in_effect: false,
             stretches: SHAPES
                 .into_iter()
                 .flat_map(|shape| [Role::Stable, Role::Canary].map(|role| ((role, shape.name()), 0)))
@@ -188,7 +200,10 @@ impl DeploymentState {
         self.mode = view.mode;
         self.count_stretches(&view.verdict.stretches);
         self.verdict.clone_from(&view.verdict);
-        if let Some(decision) = &view.decision {
+        let latest = view.decision.as_ref();
+        self.withheld = view.verdict.outcome == Outcome::Regressed && latest.is_some_and(is_withheld);
+        self.in_effect = latest.is_some_and(is_in_effect);
+        if let Some(decision) = latest {
             self.count(decision);
         }
     }
@@ -221,6 +236,19 @@ impl DeploymentState {
         }
         self.last_decision = Some((view.decision.id.clone(), view.stage));
     }
+}
+
+/// Whether nothing was done because the mode, a policy or the dry run lets the guard only say what it would do.
+fn is_withheld(view: &DecisionView) -> bool {
+    let by_mode = view.decision.blocked_by().is_some_and(|gate| gate.gate == gates::MODE);
+    view.stage == Stage::Blocked && (by_mode || view.detail.starts_with(dry_run::SAID))
+}
+
+/// Whether the canary was taken away, as both sides agree, and nobody has brought it back. A quarantine leaves it at work.
+fn is_in_effect(view: &DecisionView) -> bool {
+    let takes_away = matches!(view.decision.action, Action::Drain | Action::Rollback);
+    let holds = matches!(view.stage, Stage::Verified | Stage::Recovered | Stage::NotRecovered | Stage::Closed);
+    takes_away && holds
 }
 
 impl Collector for Metrics {
@@ -270,7 +298,7 @@ pub struct Description {
     pub name: String,
     /// "counter", "gauge" or "histogram".
     pub kind: &'static str,
-    /// OpenMetrics base unit; empty where there is none.
+    /// What its numbers are in, or what they count.
     pub unit: &'static str,
     /// Names of its labels, in the page's order.
     pub labels: Vec<&'static str>,

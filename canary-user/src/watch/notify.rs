@@ -22,7 +22,7 @@ use tokio::{
 
 use self::{deliver::Receiver, message::Message};
 use super::{Board, News};
-use crate::config::NotifyConfig;
+use crate::config::{NotifyConfig, NotifyKind, Occasion};
 
 /// Messages that wait for one receiver; more are dropped and counted.
 const WAITING: usize = 64;
@@ -97,11 +97,16 @@ async fn listen(
     mut ended: watch::Receiver<bool>,
 ) {
     let kind = config.kind.name();
+    // Whoever is told of a verdict is told when it is over, whatever else is wanted.
+    let raises_alerts = config.kind == NotifyKind::Alertmanager && config.on.contains(&Occasion::Verdict);
     let pass = |news: &News| {
-        let Some(message) = Message::of(news, &waits).filter(|m| config.on.contains(&m.occasion)) else { return };
-        if send.try_send(Arc::new(message)).is_err() {
-            tracing::warn!("a notification to {kind} was dropped: {WAITING} wait already");
-            deliveries.count(kind, "dropped");
+        let told = Message::of(news, &waits).filter(|m| config.on.contains(&m.occasion));
+        let end = Message::end_of_alert(news).filter(|_| raises_alerts);
+        for message in told.into_iter().chain(end) {
+            if send.try_send(Arc::new(message)).is_err() {
+                tracing::warn!("a notification to {kind} was dropped: {WAITING} wait already");
+                deliveries.count(kind, "dropped");
+            }
         }
     };
     loop {

@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow};
 use axum::{
     Json, Router,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -26,12 +26,13 @@ use tokio_rustls::rustls::ServerConfig;
 use self::probes::{Freshness, freshness};
 use super::{
     Board, Snapshot,
-    metrics::{self, Metrics, protobuf},
+    metrics::{Metrics, format::Format},
 };
+use crate::control::Refusal;
 
 const INDEX: &str = "canary guard\n\n\
     /report/ID            the report of a decision, as one HTML file\n\
-    /metrics              for Prometheus: OpenMetrics, or protobuf with native histograms where that is asked for\n\
+    /metrics              for Prometheus: OpenMetrics, or its text format 0.0.4, or protobuf with native histograms, as it is asked for\n\
     /monitor              CPU, memory and network use of the machine and of each version, P(t) and verdict, as JSON\n\
     /api/v1/deployments   each deployment with its verdict, versions and decision, as JSON\n\
     /api/v1/verdicts      changes of verdict, newest first\n\
@@ -133,16 +134,29 @@ pub fn routes(sources: Sources) -> Router {
         .route("/api/v1/openapi.json", get(v1::document))
         .with_state(api)
         .merge(commands)
+        .fallback(nothing_there)
+}
+
+/// Says what there is instead, as JSON below `/api/` like every refusal there.
+async fn nothing_there(uri: Uri) -> Response {
+    let path = uri.path();
+    if path.starts_with("/api/") {
+        return Refusal::not_found(format!("there is no {path}: /api/v1/openapi.json lists what there is"))
+            .into_response();
+    }
+    (StatusCode::NOT_FOUND, format!("there is no {path} here; there is:\n\n{INDEX}")).into_response()
 }
 
 async fn metrics_page(State(api): State<Api>, headers: HeaderMap) -> Response {
     let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|a| a.to_str().ok()).collect();
-    let typed = |kind| [(header::CONTENT_TYPE, kind), (header::VARY, "accept")];
-    if protobuf::is_wanted(&accept.join(",")) {
-        return (typed(protobuf::CONTENT_TYPE), api.metrics.protobuf()).into_response();
-    }
-    match api.metrics.openmetrics() {
-        Ok(page) => (typed(metrics::CONTENT_TYPE), page).into_response(),
+    let format = Format::wanted(&accept.join(","));
+    let page = match format {
+        Format::Protobuf => Ok(api.metrics.protobuf()),
+        Format::OpenMetrics => api.metrics.openmetrics().map(String::into_bytes),
+        Format::Text => api.metrics.text().map(String::into_bytes),
+    };
+    match page {
+        Ok(page) => ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], page).into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, format!("encode metrics: {e}\n")).into_response(),
     }
 }

@@ -13,10 +13,10 @@ const END: &str = "<!-- metrics: end -->\n";
 fn list() -> String {
     let row = |d: &Description| {
         let labels = if d.labels.is_empty() { "none".to_owned() } else { d.labels.join(", ") };
-        format!("| `{}` | {} | {labels} | {} |\n", d.name, d.kind, d.help)
+        format!("| `{}` | {} | {} | {labels} | {} |\n", d.name, d.kind, d.unit, d.help)
     };
     let rows: String = describe().iter().map(row).collect();
-    format!("| metric | type | labels | meaning |\n|---|---|---|---|\n{rows}")
+    format!("| metric | type | unit | labels | meaning |\n|---|---|---|---|---|\n{rows}")
 }
 
 #[test]

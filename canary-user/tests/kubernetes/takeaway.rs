@@ -2,6 +2,7 @@
 
 use canary_user::{
     guard::{Action, Stage},
+    judge::Outcome,
     orchestrator::{Error, Orchestrator as _, State},
 };
 use serde_json::{Value, json};
@@ -228,6 +229,25 @@ async fn an_event_on_the_deployment_tells_what_was_done() {
         assert!(note.contains("decision checkout-1") && note.contains("CPU per turnaround +64 %"), "{note}");
         assert!(note.len() <= 1024, "the API server takes no more");
     }
+}
+
+#[tokio::test]
+async fn an_event_on_the_deployment_tells_each_change_of_verdict() {
+    let cluster = Cluster::two_deployments("").await;
+    let (k, canary) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout-canary").canary);
+    let why = "CPU per turnaround +64 %, margin 4.1 %";
+    k.note_verdict(&canary, Outcome::Healthy, Outcome::Regressed, why).await;
+    k.note_verdict(&canary, Outcome::Regressed, Outcome::InsufficientData, &"ü".repeat(2000)).await;
+    k.note_verdict(&[], Outcome::Regressed, Outcome::InsufficientData, "nothing is left to write it on").await;
+    let events = cluster.server.store().all("events");
+    let told: Vec<(&Value, &Value)> = events.iter().map(|e| (&e["type"], &e["reason"])).collect();
+    assert_eq!(told.len(), 2, "{events:?}");
+    assert!(told.contains(&(&json!("Warning"), &json!("CanaryRegressed"))), "{told:?}");
+    assert!(told.contains(&(&json!("Normal"), &json!("CanaryInsufficientData"))), "{told:?}");
+    let notes: Vec<&str> = events.iter().filter_map(|e| e["note"].as_str()).collect();
+    assert!(notes.iter().any(|note| *note == format!("canary regressed (was healthy): {why}")), "{notes:?}");
+    assert!(notes.iter().all(|note| note.len() <= 1024), "the API server takes no more");
+    assert!(events.iter().all(|e| e["regarding"]["uid"] == "uid-of-deployments-checkout-canary"));
 }
 
 #[tokio::test]

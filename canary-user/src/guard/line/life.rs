@@ -81,7 +81,7 @@ impl Line {
             return;
         }
         if self.watched.orchestrator.name() == dry_run::NAME {
-            self.stop(decision, format!("dry run, nothing was done: {steps}"), &mut desk.ledger);
+            self.stop(decision, format!("{}: {steps}", dry_run::SAID), &mut desk.ledger);
             return;
         }
         match decision.blocked_by() {

@@ -80,6 +80,8 @@ pub struct Fake {
     pub asked_lead: Mutex<u32>,
     /// Why it will not do anything, said when it is asked for its plan.
     pub will_not: Mutex<Option<String>>,
+    /// The changes of verdict that it was told of.
+    pub noted: Mutex<Vec<(Outcome, Outcome)>>,
     /// How it was told to ask for pauses.
     pub asks_for_pauses: Mutex<Option<Paused>>,
     pause_file: PathBuf,
@@ -193,6 +195,15 @@ impl Orchestrator for Fake {
     fn standing(&self) -> Result<String, String> {
         let leads = *self.leads.lock().unwrap();
         if leads { Ok("it holds the lease".into()) } else { Err("another one holds the lease".into()) }
+    }
+
+    fn keeps_notes(&self) -> bool {
+        true
+    }
+
+    fn note_verdict<'a>(&'a self, _: &'a [Target], before: Outcome, now: Outcome, _: &'a str) -> BoxFuture<'a, ()> {
+        self.noted.lock().unwrap().push((before, now));
+        Box::pin(async {})
     }
 
     fn heed_pauses(&self, paused: Paused) {
@@ -318,6 +329,7 @@ impl Rig {
             pauses_in_plan: Mutex::default(),
             will_not: Mutex::default(),
             asks_for_pauses: Mutex::default(),
+            noted: Mutex::default(),
             undone: Mutex::default(),
             undo_fails: Mutex::default(),
             can_undo: Mutex::default(),

@@ -77,6 +77,20 @@ async fn observe_only_says_what_it_would_do_and_says_it_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_orchestrator_that_keeps_notes_is_told_of_each_change_of_verdict() {
+    let mut rig = Rig::new("observe", &["checkout"]);
+    rig.says(Outcome::InsufficientData, None);
+    ticks(&mut rig, 3, serving).await;
+    assert!(rig.fake.noted.lock().unwrap().is_empty(), "the first one after a start is no change");
+    rig.says(Outcome::Healthy, None);
+    ticks(&mut rig, 3, serving).await;
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 3, serving).await;
+    let changes = [(Outcome::InsufficientData, Outcome::Healthy), (Outcome::Healthy, Outcome::Regressed)];
+    assert_eq!(*rig.fake.noted.lock().unwrap(), changes);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dry_run_ends_with_its_plan() {
     let mut rig = Rig::new("rollback", &["checkout"]);
     rig.orchestrator = Some(Arc::new(DryRun));

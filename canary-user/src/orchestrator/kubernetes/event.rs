@@ -9,7 +9,6 @@ use super::{
     api::{Api, Kind},
     workload::Object,
 };
-use crate::guard::Decision;
 
 /// Who reports, in the form of a domain (events.k8s.io/v1, `reportingController`).
 const CONTROLLER: &str = "canary-guard";
@@ -26,18 +25,16 @@ pub enum Type {
 /// What is told.
 pub struct Note<'a> {
     pub kind: Type,
-    /// What was tried or came of it: "rollback", "undo", "verified".
+    /// What was tried or came of it: "rollback", "undo", "verified"; "verdict".
     pub action: &'a str,
     /// For programs, in one word: "CanaryRollbackFailed".
     pub reason: String,
-    pub said: &'a str,
+    pub text: String,
     pub node: &'a str,
 }
 
-pub async fn write(api: &Api, about: &Object, decision: &Decision, note: Note<'_>) -> anyhow::Result<()> {
-    let Note { kind, action, reason, said, node } = note;
-    let mut text = format!("{action} by decision {}: {said} ({})", decision.id, decision.reason);
-    text.truncate(text.floor_char_boundary(NOTE_BYTES));
+pub async fn write(api: &Api, about: &Object, note: &Note<'_>) -> anyhow::Result<()> {
+    let Note { kind, action, reason, text, node } = note;
     let kind = match kind {
         Type::Normal => "Normal",
         Type::Warning => "Warning",
@@ -51,7 +48,7 @@ pub async fn write(api: &Api, about: &Object, decision: &Decision, note: Note<'_
         "type": kind,
         "reason": reason,
         "action": capital(action),
-        "note": text,
+        "note": &text[..text.floor_char_boundary(NOTE_BYTES)],
         "reportingController": CONTROLLER,
         "reportingInstance": &node[..node.floor_char_boundary(INSTANCE_BYTES)],
         "regarding": {

@@ -11,11 +11,12 @@ use crate::{
     config::HttpRouteConfig,
     guard::{Action, Decision},
     orchestrator::{Found, State},
+    targets::Target,
 };
 
-/// The Deployment or Rollout of the decision's canary, as far as it is still there.
-pub(super) async fn workload(api: &Api, decision: &Decision) -> anyhow::Result<Option<Object>> {
-    let Some(first) = decision.canary.first() else { return Ok(None) };
+/// The Deployment or Rollout of a canary, as far as it is still there.
+pub(super) async fn workload(api: &Api, canary: &[Target]) -> anyhow::Result<Option<Object>> {
+    let Some(first) = canary.first() else { return Ok(None) };
     let run = PodRun::of(first)?;
     let Some(replica_set) = replica_set_of(api, run).await? else { return Ok(None) };
     let (kind, _, workload) = workload_of(api, run.namespace, &replica_set).await?;

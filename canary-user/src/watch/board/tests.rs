@@ -94,6 +94,37 @@ fn a_decision_keeps_the_state_that_it_was_made_on() {
 }
 
 #[test]
+fn a_condemned_canary_that_is_away_for_long_is_told_as_gone_and_once() {
+    let board = Board::default();
+    let mut news = board.listen();
+    let mut at_s = |story_index: u64, seconds: u64, change: fn(&mut Snapshot)| {
+        let mut snapshot = story::snapshot(story_index);
+        snapshot.t_ns = seconds * 1_000_000_000;
+        change(&mut snapshot);
+        board.record(&snapshot);
+        news.try_recv().is_ok_and(|news| matches!(news, News::Gone { deployment, .. } if &*deployment == DEPLOYMENT))
+    };
+    assert!(!at_s(story::GONE, 100, |_| ()));
+    assert!(!at_s(story::GONE, 399, |_| ()), "not for long enough");
+    // One that crashes at each start is hardly ever seen alive.
+    let dies = |snapshot: &mut Snapshot| {
+        let samples = &mut snapshot.deployments.get_mut(DEPLOYMENT).expect("the story's deployment").samples;
+        samples.iter_mut().for_each(|sample| sample.populated = Some(false));
+    };
+    assert!(!at_s(story::DECIDED, 400, dies));
+    assert!(!at_s(story::GONE, 401, |_| ()));
+    assert!(!at_s(story::GONE, 700, |_| ()), "counted anew");
+    assert!(at_s(story::GONE, 701, |_| ()));
+    assert!(!at_s(story::GONE, 2_000, |_| ()), "told once");
+    let healthy = |snapshot: &mut Snapshot| {
+        let view = snapshot.deployments.get_mut(DEPLOYMENT).expect("the story's deployment");
+        view.verdict.outcome = Outcome::Healthy;
+    };
+    assert!(!at_s(story::GONE, 3_000, healthy));
+    assert!(!at_s(story::GONE, 4_000, healthy), "one that was not condemned raised nothing");
+}
+
+#[test]
 fn a_change_of_verdict_knows_the_one_before_it() {
     let board = Board::default();
     let mut news = board.listen();

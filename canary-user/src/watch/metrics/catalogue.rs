@@ -1,28 +1,32 @@
 //! Every series with its unit and meaning: the page, its documentation and the reading of the state come from this table.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+mod read;
+
+use std::{borrow::Cow, sync::Arc};
 
 use prometheus_client::{metrics::MetricType, registry::Unit};
 
+use self::read::{
+    canary_only, counted, exit_codes, exits, finite, hooks, indicator_value, memory_events, mode, ns, number, p,
+    responses, round_trips, stretch_active, usec, verdict, waited_for,
+};
 use super::{
     DeploymentState, State, VersionKey,
     counts::{Counts, Distribution},
 };
 use crate::{
-    guard::Mode,
-    judge::{IndicatorState, Outcome, Stretch, Verdict},
+    judge::{IndicatorState, Verdict},
     targets::Role,
-    telemetry::{HookCost, OwnCost},
-    window::Indicator,
+    telemetry::OwnCost,
 };
 
 pub type Labels = Vec<(&'static str, String)>;
 
 /// One series family.
 pub struct Definition {
-    /// Without the suffix that its kind adds, with the unit that it ends in.
+    /// Without the suffix that its kind adds.
     name: &'static str,
-    /// OpenMetrics base unit; empty where there is none.
+    /// What its numbers are in, or what they count. OpenMetrics is told of it where the name ends in it, and else may not be.
     pub unit: &'static str,
     pub help: &'static str,
     pub kind: Kind,
@@ -77,7 +81,7 @@ use Source::{
 
 #[rustfmt::skip]
 pub const CATALOGUE: &[Definition] = &[
-    row(Gauge, "canary_targets", "", Version(|c| (c.level.instances > 0).then_some(c.level.instances as f64)),
+    row(Gauge, "canary_targets", "instances", Version(|c| (c.level.instances > 0).then_some(c.level.instances as f64)),
         "Instances that were sampled in the latest tick and have a process."),
     row(Counter, "canary_cpu_usage_seconds", "seconds", Version(|c| ns(c.on_cpu_ns)),
         "Time that tasks ran on a CPU, from the scheduler's switches."),
@@ -85,9 +89,9 @@ pub const CATALOGUE: &[Definition] = &[
         "Time between a task becoming runnable and getting a CPU."),
     row(Counter, "canary_run_queue_wait_behind_seconds", "seconds", VersionBy("holder", waited_for),
         "The same by who had the CPU meanwhile: own is the version itself, idle a CPU that had to wake up."),
-    row(Counter, "canary_cpu_cfs_periods", "", Version(|c| number(c.periods)),
+    row(Counter, "canary_cpu_cfs_periods", "periods", Version(|c| number(c.periods)),
         "Periods of the CPU limit that passed (cpu.stat)."),
-    row(Counter, "canary_cpu_cfs_throttled_periods", "", Version(|c| number(c.throttled_periods)),
+    row(Counter, "canary_cpu_cfs_throttled_periods", "periods", Version(|c| number(c.throttled_periods)),
         "Periods of the CPU limit in which tasks were held back."),
     row(Counter, "canary_cpu_cfs_throttled_seconds", "seconds", Version(|c| usec(c.throttled_usec)),
         "Time that tasks were held back by the CPU limit."),
@@ -99,9 +103,9 @@ pub const CATALOGUE: &[Definition] = &[
         "Memory in use that belongs to processes: heaps and stacks."),
     row(Gauge, "canary_memory_file_bytes", "bytes", Version(|c| number(c.level.memory_parts_bytes()[2])),
         "Memory in use that belongs to files: page cache and shared memory."),
-    row(Counter, "canary_memory_major_faults", "", Version(|c| number(c.major_faults)),
+    row(Counter, "canary_memory_major_faults", "faults", Version(|c| number(c.major_faults)),
         "Page faults that had to wait for a disk."),
-    row(Counter, "canary_memory_events", "", VersionBy("kind", memory_events),
+    row(Counter, "canary_memory_events", "events", VersionBy("kind", memory_events),
         "What was tried against the memory limits (memory.events): high, max, oom, oom_kill."),
     row(Counter, "canary_memory_reclaim_seconds", "seconds", Version(|c| ns(c.reclaim_ns)),
         "Time that tasks spent reclaiming memory instead of working."),
@@ -121,21 +125,21 @@ pub const CATALOGUE: &[Definition] = &[
         "Bytes read from block devices (io.stat)."),
     row(Counter, "canary_block_write_bytes", "bytes", Version(|c| Some(c.block_io?.write_bytes as f64)),
         "Bytes written to block devices."),
-    row(Counter, "canary_block_reads", "", Version(|c| Some(c.block_io?.reads as f64)),
+    row(Counter, "canary_block_reads", "reads", Version(|c| Some(c.block_io?.reads as f64)),
         "Reads from block devices."),
-    row(Counter, "canary_block_writes", "", Version(|c| Some(c.block_io?.writes as f64)),
+    row(Counter, "canary_block_writes", "writes", Version(|c| Some(c.block_io?.writes as f64)),
         "Writes to block devices."),
     row(Counter, "canary_network_receive_bytes", "bytes", Version(|c| number(c.rx_bytes)),
         "Bytes received, IP header and up."),
-    row(Counter, "canary_network_receive_packets", "", Version(|c| number(c.rx_packets)),
+    row(Counter, "canary_network_receive_packets", "packets", Version(|c| number(c.rx_packets)),
         "Packets received; a merged packet counts its segments."),
     row(Counter, "canary_network_transmit_bytes", "bytes", Version(|c| number(c.tx_bytes)),
         "Bytes sent, IP header and up."),
-    row(Counter, "canary_network_transmit_packets", "", Version(|c| number(c.tx_packets)),
+    row(Counter, "canary_network_transmit_packets", "packets", Version(|c| number(c.tx_packets)),
         "Packets sent; a packet to be segmented counts its segments."),
     row(Histogram, "canary_turnaround_seconds", "seconds", VersionHistogram(|c| c.turnaround.as_ref()),
         "Time from the last byte of a request to the first byte of its response, as the kernel sees it."),
-    row(Counter, "canary_http_responses", "", VersionBy("class", responses),
+    row(Counter, "canary_http_responses", "responses", VersionBy("class", responses),
         "Responses by the class of their status, where they begin with a plain HTTP/1 status line; 1xx are interim ones."),
     row(Histogram, "canary_dependency_turnaround_seconds", "seconds", VersionHistogram(|c| c.dependency.as_ref()),
         "Time from the last byte of a request to the first byte of its response, on connections that the version opened."),
@@ -145,92 +149,103 @@ pub const CATALOGUE: &[Definition] = &[
         "Payload sent on connections that the version opened."),
     row(Gauge, "canary_tcp_round_trip_seconds", "seconds", VersionBy("peer", round_trips),
         "TCP's smoothed round-trip time to clients and to dependencies: mean over the latest tick's turnarounds."),
-    row(Counter, "canary_tcp_connections_accepted", "", Version(|c| number(c.accepted)),
+    row(Counter, "canary_tcp_connections_accepted", "connections", Version(|c| number(c.accepted)),
         "TCP connections that others opened; their handshake was completed."),
-    row(Counter, "canary_tcp_connections_opened", "", Version(|c| number(c.opened)),
+    row(Counter, "canary_tcp_connections_opened", "connections", Version(|c| number(c.opened)),
         "TCP connections that the version opened."),
     row(Counter, "canary_tcp_connect_seconds", "seconds", Version(|c| ns(c.open_ns)),
         "Time from SYN to its answer, over the connections that the version opened."),
-    row(Counter, "canary_tcp_connects_failed", "", Version(|c| number(c.open_failed)),
+    row(Counter, "canary_tcp_connects_failed", "connections", Version(|c| number(c.open_failed)),
         "TCP connections that the version asked for and never got: refused, unreachable, timed out or given up."),
-    row(Counter, "canary_tcp_connects_refused", "", Version(|c| number(c.open_refused)),
+    row(Counter, "canary_tcp_connects_refused", "connections", Version(|c| number(c.open_refused)),
         "Of the failed ones, those that were answered by a reset."),
-    row(Counter, "canary_tcp_listen_overflows", "", Version(|c| number(c.listen_overflows)),
+    row(Counter, "canary_tcp_listen_overflows", "connections", Version(|c| number(c.listen_overflows)),
         "Connections that found a listen queue full, of instances with a network namespace to themselves."),
-    row(Counter, "canary_tcp_listen_drops", "", Version(|c| number(c.listen_drops)),
+    row(Counter, "canary_tcp_listen_drops", "connections", Version(|c| number(c.listen_drops)),
         "Connections that a listening socket dropped for this or another reason, of the same instances."),
-    row(Counter, "canary_tcp_retransmitted_segments", "", Version(|c| number(c.retransmits)),
+    row(Counter, "canary_tcp_retransmitted_segments", "segments", Version(|c| number(c.retransmits)),
         "TCP segments sent again."),
-    row(Counter, "canary_tcp_resets_received", "", Version(|c| number(c.resets_in)),
+    row(Counter, "canary_tcp_resets_received", "resets", Version(|c| number(c.resets_in)),
         "TCP resets received: connections that the other side broke off."),
-    row(Counter, "canary_tcp_resets_sent", "", Version(|c| number(c.resets_out)),
+    row(Counter, "canary_tcp_resets_sent", "resets", Version(|c| number(c.resets_out)),
         "TCP resets sent: connections that the service broke off."),
-    row(Counter, "canary_process_exits", "", VersionBy("kind", exits),
+    row(Counter, "canary_process_exits", "processes", VersionBy("kind", exits),
         "Processes that ended: ok is status 0, status another one, crash a fault signal, killed any other signal."),
-    row(Counter, "canary_process_exit_codes", "", VersionBy("code", exit_codes),
+    row(Counter, "canary_process_exit_codes", "processes", VersionBy("code", exit_codes),
         "Processes that ended otherwise than with status 0, by status or signal."),
-    row(Counter, "canary_process_core_dumps", "", Version(|c| number(c.core_dumps)),
+    row(Counter, "canary_process_core_dumps", "processes", Version(|c| number(c.core_dumps)),
         "Processes that dumped core."),
-    row(Counter, "canary_process_forks", "", Version(|c| number(c.forked)),
+    row(Counter, "canary_process_forks", "processes", Version(|c| number(c.forked)),
         "Processes (not threads) that were forked."),
-    row(Counter, "canary_process_execs", "", Version(|c| number(c.executed)),
+    row(Counter, "canary_process_execs", "programs", Version(|c| number(c.executed)),
         "Programs that were executed."),
-    row(Counter, "canary_main_process_restarts", "", Version(|c| number(c.restarts)),
+    row(Counter, "canary_main_process_restarts", "restarts", Version(|c| number(c.restarts)),
         "Times that an instance's main process ended and another took its place, or its cgroup was made again."),
-    row(Counter, "canary_oom_kills", "", Version(|c| number(c.oom_kills)),
+    row(Counter, "canary_oom_kills", "processes", Version(|c| number(c.oom_kills)),
         "Processes that the kernel killed because memory ran out."),
 
-    row(Gauge, "canary_p", "", DeploymentBy("role", p),
+    row(Gauge, "canary_p", "share of the margin", DeploymentBy("role", p),
         "P(t), the mean share of the allowed margin that the indicators use: 0 is as usual, 1 all of it."),
-    row(Gauge, "canary_indicator", "", Indicators(|_, i, role| indicator_value(i, role)),
-        "Value of an indicator in the latest window, mean of the instances: seconds, bytes or a share."),
+    row(Gauge, "canary_indicator", "that of the indicator", Indicators(|_, i, role| indicator_value(i, role)),
+        "Value of an indicator in the latest window, mean of the instances: seconds, but bytes of memory_in_use and bytes_per_work, and a share of the time of memory_stall."),
     row(Gauge, "canary_indicator_effect_ratio", "ratio", Indicators(|_, i, role| finite(canary_only(role, i.effect))),
         "Canary against stable over the last 10 windows, as a ratio minus one: 0.31 is 31 % more."),
+    row(Gauge, "canary_indicator_effect_low_ratio", "ratio", Indicators(|_, i, role| finite(canary_only(role, i.effect_low))),
+        "Lower bound (about 95 %) of the change of the canary against stable, as a ratio minus one."),
+    row(Gauge, "canary_indicator_effect_high_ratio", "ratio", Indicators(|_, i, role| finite(canary_only(role, i.effect_high))),
+        "Upper bound (about 95 %) of the change of the canary against stable, as a ratio minus one."),
     row(Gauge, "canary_indicator_margin_ratio", "ratio", Indicators(|_, i, role| finite(canary_only(role, i.margin))),
         "Smallest change of an indicator that counts, as a ratio minus one."),
-    row(Gauge, "canary_stretch_active", "", Indicators(stretch_active),
+    row(Gauge, "canary_stretch_active", "0 or 1", Indicators(stretch_active),
         "1 while a version is out of its own usual band in an indicator (a stretch), 0 while it is not known to be."),
-    row(Counter, "canary_stretches", "", RoleBy("shape", |d| d.stretches.iter().map(|((role, shape), n)| (*role, *shape, *n as f64)).collect()),
+    row(Counter, "canary_stretches", "stretches", RoleBy("shape", |d| d.stretches.iter().map(|((role, shape), n)| (*role, *shape, *n as f64)).collect()),
         "Such stretches that are over, by their shape: step, drift, burst, oscillation."),
-    row(Gauge, "canary_promotion_worse", "", Deployment(|d| Some(f64::from(u8::from(d.verdict.promotion.as_ref()?.worse)))),
+    row(Gauge, "canary_promotion_worse", "0 or 1", Deployment(|d| Some(f64::from(u8::from(d.verdict.promotion.as_ref()?.worse)))),
         "1 where stable is shown to be worse than it was before all its instances were replaced, as by a promotion; 0 where it is not; absent where they were not."),
-    row(Gauge, "canary_evidence_log", "", Deployment(|d| finite(Some(d.verdict.evidence_ln))),
+    row(Gauge, "canary_evidence_log", "natural logarithm", Deployment(|d| finite(Some(d.verdict.evidence_ln))),
         "Natural logarithm of the evidence (e-value) that the canary is worse than stable."),
-    row(Gauge, "canary_evidence_threshold_log", "", Deployment(|d| finite(Some(d.verdict.threshold_ln))),
+    row(Gauge, "canary_evidence_threshold_log", "natural logarithm", Deployment(|d| finite(Some(d.verdict.threshold_ln))),
         "Natural logarithm of the evidence at which the canary counts as regressed."),
-    row(Gauge, "canary_verdict", "", DeploymentBy("state", verdict),
+    // As a stateset of OpenMetrics its label would have to be named canary_verdict, too. Prometheus takes that for a gauge like this
+    // one, and every query for `state` would be in vain.
+    row(Gauge, "canary_verdict", "0 or 1", DeploymentBy("state", verdict),
         "1 for the current verdict, 0 for the others."),
-    row(Gauge, "canary_mode", "", DeploymentBy("mode", mode),
+    row(Gauge, "canary_mode", "0 or 1", DeploymentBy("mode", mode),
         "1 for how far the guard may go, 0 for the other modes."),
-    row(Counter, "canary_decisions", "", DeploymentBy("action", |d| counted(&d.decisions)),
+    row(Counter, "canary_decisions", "decisions", DeploymentBy("action", |d| counted(&d.decisions)),
         "Decisions that the guard came to."),
-    row(Counter, "canary_actions", "", DeploymentBy("result", |d| counted(&d.results)),
+    row(Counter, "canary_actions", "actions", DeploymentBy("result", |d| counted(&d.results)),
         "What became of actions: blocked by a gate, declined, verified, failed; after verified also recovered or not_recovered (the service), reverted by someone else, undone."),
 
-    row(Counter, "canary_gate_blocks", "", DeploymentByName("gate", |d| d.gates.iter().map(|(g, n)| (g.clone(), *n as f64)).collect()),
+    row(Gauge, "canary_action_withheld", "0 or 1", Deployment(|d| Some(f64::from(u8::from(d.withheld)))),
+        "1 while the canary is condemned and the mode, a policy or the dry run lets the guard only say what it would do, else 0."),
+    row(Gauge, "canary_action_in_effect", "0 or 1", Deployment(|d| Some(f64::from(u8::from(d.in_effect)))),
+        "1 while the canary is taken away by the latest decision (drain or rollback, verified) and nobody has brought it back, else 0."),
+
+    row(Counter, "canary_gate_blocks", "decisions", DeploymentByName("gate", |d| d.gates.iter().map(|(g, n)| (g.clone(), *n as f64)).collect()),
         "Decisions that were held back, by the gate that did."),
 
-    row(Counter, "canary_ticks", "", Sensor(|s| s.latest.is_some().then_some(s.ticks as f64)),
+    row(Counter, "canary_ticks", "ticks", Sensor(|s| s.latest.is_some().then_some(s.ticks as f64)),
         "Ticks that the guard has seen."),
     row(Gauge, "canary_last_tick_timestamp_seconds", "seconds", Sensor(|s| Some(s.latest.as_ref()?.unix_ms as f64 / 1e3)),
         "Unix time of the latest tick."),
-    row(Counter, "canary_lost_events", "", Sensor(|s| s.latest.is_some().then_some(s.lost_events as f64)),
+    row(Counter, "canary_lost_events", "events", Sensor(|s| s.latest.is_some().then_some(s.lost_events as f64)),
         "Events that the kernel programs could not count."),
-    row(Gauge, "canary_hooks_missing", "", Sensor(|s| Some(s.latest.as_ref()?.hooks_missing as f64)),
+    row(Gauge, "canary_hooks_missing", "hooks", Sensor(|s| Some(s.latest.as_ref()?.hooks_missing as f64)),
         "Kernel hooks that are not live; what they would count is absent here."),
-    row(Gauge, "canary_targets_without_slot", "", Sensor(|s| Some(s.latest.as_ref()?.targets_without_slot as f64)),
+    row(Gauge, "canary_targets_without_slot", "instances", Sensor(|s| Some(s.latest.as_ref()?.targets_without_slot as f64)),
         "Targets that match the configuration and are not counted, because all slots are taken."),
-    row(Counter, "canary_notifications", "", Notifications,
+    row(Counter, "canary_notifications", "notifications", Notifications,
         "Notifications by kind of receiver: sent, failed after all attempts, or dropped because too many waited."),
     row(Counter, "canary_guard_cpu_seconds", "seconds", Sensor(|s| Some(s.own()?.cpu_ns as f64 / 1e9)),
         "CPU time that the guard itself used, all threads; without its kernel programs."),
     row(Gauge, "canary_guard_memory_bytes", "bytes", Sensor(|s| number(s.own()?.memory_bytes)),
         "Resident memory of the guard itself."),
-    row(Counter, "canary_hook_runs", "", SensorBy("hook", |s| hooks(s, |h| h.runs as f64)),
-        "Runs of a kernel program of the guard. Only while the kernel counts (kernel.bpf_stats_enabled is 1)."),
+    row(Counter, "canary_hook_runs", "runs", SensorBy("hook", |s| hooks(s, |h| h.runs as f64)),
+        "Runs of a kernel program of the guard. Only while the kernel counts (sysctl kernel.bpf_stats_enabled=1)."),
     row(Counter, "canary_hook_run_seconds", "seconds", SensorBy("hook", |s| hooks(s, |h| h.run_ns as f64 / 1e9)),
         "Time that a kernel program of the guard took, over all CPUs. Only while the kernel counts."),
-    row(Gauge, "canary_build_info", "", Build,
+    row(Gauge, "canary_build_info", "1", Build,
         "Always 1; its label is the version of the guard."),
 ];
 
@@ -253,13 +268,18 @@ impl Kind {
 }
 
 impl Definition {
-    /// The name without the unit, which the encoder appends.
+    /// The name without the unit that it ends in, which the encoder appends.
     pub fn stem(&self) -> &'static str {
         self.name.strip_suffix(self.unit).and_then(|n| n.strip_suffix('_')).unwrap_or(self.name)
     }
 
     pub fn unit(&self) -> Option<Unit> {
-        (!self.unit.is_empty()).then(|| Unit::Other(self.unit.to_owned()))
+        (self.stem() != self.name).then(|| Unit::Other(self.unit.to_owned()))
+    }
+
+    /// The family's name in OpenMetrics.
+    pub fn family(&self) -> &'static str {
+        self.name
     }
 
     pub fn page_name(&self) -> String {
@@ -347,11 +367,6 @@ impl State {
     }
 }
 
-fn hooks(state: &State, read: fn(&HookCost) -> f64) -> Vec<(String, f64)> {
-    let hooks = state.own().map_or(&[][..], |own| &own.hooks);
-    hooks.iter().map(|h| (h.hook.clone(), read(h))).collect()
-}
-
 fn version_labels(key: &VersionKey) -> Labels {
     with(role_labels(&key.deployment, key.role), "version", &key.version)
 }
@@ -367,119 +382,4 @@ fn deployment_labels(deployment: &Arc<str>) -> Labels {
 fn with(mut labels: Labels, name: &'static str, value: &str) -> Labels {
     labels.push((name, value.to_owned()));
     labels
-}
-
-fn number(n: Option<u64>) -> Option<f64> {
-    n.map(|n| n as f64)
-}
-
-fn ns(n: Option<u64>) -> Option<f64> {
-    n.map(|n| n as f64 / 1e9)
-}
-
-fn usec(n: Option<u64>) -> Option<f64> {
-    n.map(|n| n as f64 / 1e6)
-}
-
-fn finite(n: Option<f64>) -> Option<f64> {
-    n.filter(|n| n.is_finite())
-}
-
-/// A comparison belongs to the canary; stable has no value of its own.
-fn canary_only(role: Role, value: Option<f64>) -> Option<f64> {
-    value.filter(|_| role == Role::Canary)
-}
-
-fn waited_for(counts: &Counts) -> Named {
-    let Some(w) = counts.waited_for else { return Vec::new() };
-    let holders = [
-        ("own", w.own_ns),
-        ("other_role", w.other_role_ns),
-        ("other_cgroup", w.other_cgroup_ns),
-        ("kernel", w.kernel_ns),
-        ("idle", w.idle_ns),
-    ];
-    holders.map(|(holder, ns)| (holder.into(), ns as f64 / 1e9)).to_vec()
-}
-
-fn exits(counts: &Counts) -> Named {
-    let named = |exits| ["ok", "status", "crash", "killed"].into_iter().zip(exits);
-    counts.exits.map_or_else(Vec::new, |exits| named(exits).map(|(kind, n)| (kind.into(), n as f64)).collect())
-}
-
-fn memory_events(counts: &Counts) -> Named {
-    let named = |events| ["high", "max", "oom", "oom_kill"].into_iter().zip(events);
-    counts.memory_events.map_or_else(Vec::new, |e| named(e).map(|(kind, n)| (kind.into(), n as f64)).collect())
-}
-
-fn responses(counts: &Counts) -> Named {
-    let named = |responses| ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(responses);
-    counts.responses.map_or_else(Vec::new, |r| named(r).map(|(class, n)| (class.into(), n as f64)).collect())
-}
-
-fn round_trips(counts: &Counts) -> Named {
-    let named = ["client", "dependency"].into_iter().zip(counts.level.round_trips_ns());
-    named.filter_map(|(peer, ns)| Some((peer.into(), ns? / 1e9))).collect()
-}
-
-/// At most 255 statuses and 64 signals. A core dump is counted by itself.
-fn exit_codes(counts: &Counts) -> Named {
-    let mut named: BTreeMap<(bool, u32), f64> = BTreeMap::new();
-    for (code, n) in &counts.exit_codes {
-        let signal = code & 0x7f;
-        let name = if signal == 0 { (false, code >> 8 & 0xff) } else { (true, signal) };
-        *named.entry(name).or_default() += *n as f64;
-    }
-    let text = |(by_signal, number)| format!("{}_{number}", if by_signal { "signal" } else { "status" });
-    named.into_iter().map(|(name, n)| (text(name).into(), n)).collect()
-}
-
-fn p(deployment: &DeploymentState) -> Vec<(&'static str, f64)> {
-    let verdict = &deployment.verdict;
-    [(Role::Stable, verdict.p_stable), (Role::Canary, verdict.p_canary)]
-        .into_iter()
-        .filter_map(|(role, p)| Some((role.name(), finite(p)?)))
-        .collect()
-}
-
-fn indicator_value(state: &IndicatorState, role: Role) -> Option<f64> {
-    let value = finite(if role == Role::Canary { state.canary } else { state.stable })?;
-    Some(match state.indicator {
-        Indicator::CpuPerWork
-        | Indicator::RunQueueWait
-        | Indicator::RunQueueWaitP95
-        | Indicator::TurnaroundMean
-        | Indicator::TurnaroundP95
-        | Indicator::DependencyTurnaround => value / 1e9,
-        Indicator::MemoryStall | Indicator::MemoryInUse | Indicator::BytesPerWork => value,
-    })
-}
-
-/// Absent where the indicator has no reading of that role and none of its stretches goes on.
-fn stretch_active(verdict: &Verdict, state: &IndicatorState, role: Role) -> Option<f64> {
-    let goes_on = |s: &Stretch| s.role == role && s.signal == state.indicator.name() && s.end.is_none();
-    let active = verdict.stretches.iter().any(goes_on);
-    (active || indicator_value(state, role).is_some()).then_some(f64::from(u8::from(active)))
-}
-
-fn verdict(deployment: &DeploymentState) -> Vec<(&'static str, f64)> {
-    [Outcome::Healthy, Outcome::Regressed, Outcome::Inconclusive, Outcome::InsufficientData]
-        .map(|o| (state_name(o), f64::from(u8::from(o == deployment.verdict.outcome))))
-        .to_vec()
-}
-
-/// Label values have no spaces: they are typed into queries.
-fn state_name(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::InsufficientData => "insufficient_data",
-        other => other.name(),
-    }
-}
-
-fn mode(deployment: &DeploymentState) -> Vec<(&'static str, f64)> {
-    Mode::ALL.map(|m| (m.name(), f64::from(u8::from(m == deployment.mode)))).to_vec()
-}
-
-fn counted(counts: &BTreeMap<&'static str, u64>) -> Vec<(&'static str, f64)> {
-    counts.iter().map(|(name, n)| (*name, *n as f64)).collect()
 }

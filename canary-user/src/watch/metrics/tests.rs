@@ -167,8 +167,68 @@ fn the_comparison_is_told() {
     assert!(!page.values.contains_key(&format!("canary_p{{{d},role=\"canary\"}}")), "the canary is gone");
     assert!(!page.values.contains_key(&format!("canary_targets{{{CANARY}}}")));
     assert!(page.has_family("canary_indicator_margin_ratio"));
+    let change = |bound: &str| {
+        page.get(&format!("canary_indicator_effect{bound}_ratio{{{d},role=\"canary\",indicator=\"cpu_per_work\"}}"))
+    };
+    let (low, effect, high) = (change("_low"), change(""), change("_high"));
+    assert!(low < effect && effect < high && effect > 0.2, "{low} {effect} {high}");
+    let of_stable = format!("canary_indicator_effect_low_ratio{{{d},role=\"stable\",indicator=\"cpu_per_work\"}}");
+    assert!(!page.values.contains_key(&of_stable), "stable is what is compared with");
     let cpu = page.get(&format!("canary_indicator{{{d},role=\"stable\",indicator=\"cpu_per_work\"}}"));
     assert!((70e-6..90e-6).contains(&cpu), "80 µs in seconds, not {cpu}");
+}
+
+/// `canary_action_withheld` and `canary_action_in_effect` of the story at its decision, changed.
+fn standing(change: impl FnOnce(&mut DeploymentView)) -> (f64, f64) {
+    let mut snapshot = story::snapshot(story::DECIDED);
+    change(snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment"));
+    let page = page(|m| m.record(&snapshot));
+    let get = |name: &str| page.get(&format!("{name}{{deployment=\"checkout\"}}"));
+    (get("canary_action_withheld"), get("canary_action_in_effect"))
+}
+
+fn held_back_by(view: &mut DeploymentView, gate: &str) {
+    let decision = view.decision.as_mut().expect("decided");
+    decision.stage = Stage::Blocked;
+    decision.detail = format!("{gate}: no");
+    decision.decision.gates.push(GateResult { gate: gate.to_owned(), passed: false, reason: "no".to_owned() });
+}
+
+#[test]
+fn what_the_guard_only_says_is_told_while_the_canary_is_condemned() {
+    assert_eq!(standing(|_| ()), (0.0, 0.0), "it is being done");
+    assert_eq!(standing(|view| held_back_by(view, gates::MODE)), (1.0, 0.0), "the mode, or a policy");
+    assert_eq!(standing(|view| held_back_by(view, "pause")), (0.0, 0.0), "it may, later");
+    let in_a_dry_run = |view: &mut DeploymentView| {
+        let decision = view.decision.as_mut().expect("decided");
+        (decision.stage, decision.detail) = (Stage::Blocked, format!("{}: would roll back", dry_run::SAID));
+    };
+    assert_eq!(standing(in_a_dry_run), (1.0, 0.0));
+    let over = |view: &mut DeploymentView| {
+        held_back_by(view, gates::MODE);
+        view.verdict.outcome = Outcome::Healthy;
+    };
+    assert_eq!(standing(over), (0.0, 0.0), "another canary is in its place");
+}
+
+#[test]
+fn what_was_done_is_told_for_as_long_as_it_holds() {
+    for (stage, action, holds) in [
+        (Stage::Applied, Action::Rollback, 0.0),
+        (Stage::Verified, Action::Rollback, 1.0),
+        (Stage::Verified, Action::Quarantine, 0.0),
+        (Stage::Recovered, Action::Drain, 1.0),
+        (Stage::NotRecovered, Action::Drain, 1.0),
+        (Stage::Closed, Action::Rollback, 1.0),
+        (Stage::Reverted, Action::Rollback, 0.0),
+        (Stage::Undone, Action::Rollback, 0.0),
+    ] {
+        let told = standing(|view| {
+            let decision = view.decision.as_mut().expect("decided");
+            (decision.stage, decision.decision.action) = (stage, action);
+        });
+        assert_eq!(told, (0.0, holds), "{action} {}", stage.name());
+    }
 }
 
 #[test]
@@ -293,8 +353,8 @@ fn a_version_and_a_deployment_have_no_more_series_than_operations_says() {
     let gates = crate::guard::gates::GATES.len();
     let besides = |series: &&String| series.contains("deployment=") && !series.contains("version=");
     let deployment = page.values.keys().filter(besides).count() + gates;
-    assert!(deployment <= 110, "{deployment} series of a deployment");
-    assert!(operations.contains("A deployment has at most 110 besides"), "docs/operations.md, Metrics");
+    assert!(deployment <= 130, "{deployment} series of a deployment");
+    assert!(operations.contains("A deployment has at most 130 besides"), "docs/operations.md, Metrics");
 }
 
 #[test]
@@ -302,7 +362,7 @@ fn the_description_has_a_unit_and_a_sentence_for_every_series() {
     let described = describe();
     for Description { name, unit, help, .. } in &described {
         assert!(help.ends_with('.') && help.len() > 15, "{name}: {help}");
-        assert!(unit.is_empty() || name.trim_end_matches("_total").ends_with(&format!("_{unit}")), "{name} in {unit}");
+        assert!(!unit.is_empty(), "{name}: in what?");
         assert!(name.starts_with("canary_") && described.iter().filter(|d| d.name == *name).count() == 1, "{name}");
     }
     let snapshot = all_measured(story::DECIDED + 8);
@@ -323,8 +383,11 @@ fn the_description_has_a_unit_and_a_sentence_for_every_series() {
     assert_eq!(page.get("canary_notifications_total{receiver=\"slack\",result=\"sent\"}"), 1.0);
     let counted = page.get(&format!("canary_process_exit_codes_total{{{STABLE},code=\"signal_11\"}}"));
     assert_eq!(counted, page.get(&format!("canary_http_responses_total{{{STABLE},class=\"5xx\"}}")));
-    for Description { name, labels, .. } in &described {
+    for Description { name, unit, labels, .. } in &described {
         let named = [name.clone(), format!("{name}_count")];
+        let family = name.trim_end_matches("_total");
+        let told = page.units.get(family).map(String::as_str);
+        assert_eq!(told, Some(*unit).filter(|unit| family.ends_with(&format!("_{unit}"))), "the unit of {family}");
         let mut series = page.values.keys().filter(|k| named.iter().any(|n| k.split('{').next() == Some(n))).peekable();
         assert!(series.peek().is_some(), "{name} is described but not on a full page");
         for one in series {
@@ -333,4 +396,68 @@ fn the_description_has_a_unit_and_a_sentence_for_every_series() {
             assert_eq!(told, *labels, "{one}");
         }
     }
+}
+
+#[test]
+fn the_help_of_the_indicators_says_which_are_not_in_seconds() {
+    let mut snapshot = story::snapshot(story::DECIDED);
+    let verdict = &mut snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment").verdict;
+    verdict.indicators.iter_mut().for_each(|i| i.stable = Some(1e9));
+    let names: Vec<&str> = verdict.indicators.iter().map(|i| i.indicator.name()).collect();
+    let page = page(|m| m.record(&snapshot));
+    let described = describe();
+    let help = described.iter().find(|d| d.name == "canary_indicator").expect("described").help;
+    for name in names {
+        let value =
+            page.get(&format!("canary_indicator{{deployment=\"checkout\",role=\"stable\",indicator=\"{name}\"}}"));
+        assert_eq!(value != 1.0, help.contains(name), "{name} is {value}, where a second is 1; {help}");
+    }
+}
+
+/// A full page as text of 0.0.4.
+fn full_text() -> (Page, String) {
+    let metrics = Metrics::default();
+    metrics.record(&all_measured(story::DECIDED));
+    let openmetrics = metrics.openmetrics().expect("encodes");
+    (Page::read(&openmetrics), metrics.text().expect("encodes"))
+}
+
+#[test]
+fn the_old_text_format_has_the_same_series_with_the_names_of_its_families() {
+    let (openmetrics, text) = full_text();
+    assert!(!text.contains("# UNIT") && !text.contains("# EOF"));
+    let page = Page::read(&format!("{text}# EOF\n"));
+    assert_eq!(page.values, openmetrics.values);
+    for (family, kind) in &page.types {
+        assert!(text.contains(&format!("# HELP {family} ")), "{family}");
+        let suffix = if kind == "histogram" { "_count" } else { "" };
+        assert!(page.has_family(&format!("{family}{suffix}")), "{family} has no series of its name");
+        assert_eq!(kind == "counter", family.ends_with("_total"), "{family}");
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_to_say_about_the_page() {
+    use std::{io::Write as _, process::Stdio};
+    let started = std::process::Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match started {
+        Ok(child) => child,
+        Err(error) => {
+            println!(
+                "SKIP promtool_finds_nothing_to_say_about_the_page: promtool: {error}: apt-get install prometheus"
+            );
+            return;
+        }
+    };
+    let (_, text) = full_text();
+    promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads all");
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Waits;
 use crate::{
     config::{NotifyKind, Occasion},
-    guard::{Stage, gates},
+    guard::{Action, Stage, gates},
     judge::Outcome,
     orchestrator::dry_run,
     watch::{News, api::DecisionLife, units},
@@ -97,6 +97,8 @@ impl Message {
                     Stage::Recovered => (Occasion::Recovered, Severity::Info),
                     Stage::NotRecovered => (Occasion::NotRecovered, Severity::Critical),
                     Stage::Reverted => (Occasion::Reverted, Severity::Critical),
+                    // The condemned canary is as it was: by a person's will, or because a quarantine is for a time.
+                    Stage::Undone => (Occasion::Undone, Severity::Warning),
                     Stage::Failed => (Occasion::Failed, Severity::Critical),
                     #[allow(unreachable_patterns)]
                     _ => return None,
@@ -116,7 +118,34 @@ impl Message {
                     data: json!({ "decision": &**life }),
                 })
             }
+            News::Gone { .. } => None,
         }
+    }
+
+    /// What ends the alert of a condemned canary though the verdict stays as it is: the canary is out of service. Others than
+    /// Alertmanager keep no alert that would have to end.
+    pub fn end_of_alert(news: &News) -> Option<Self> {
+        let (deployment, unix_ms, why, decision) = match news {
+            News::Gone { deployment, unix_ms } => (deployment, *unix_ms, "it is not there any more", None),
+            News::Decision(life) => {
+                let last = life.stages.last()?;
+                let (Stage::Recovered | Stage::Closed) = last.stage else { return None };
+                (&life.decision.deployment, last.unix_ms, &*last.detail, Some(life.decision.id.clone()))
+            }
+            News::Verdict(_) => return None,
+        };
+        Some(Self {
+            occasion: Occasion::Verdict,
+            deployment: deployment.to_string(),
+            unix_ms,
+            title: format!("{deployment}: the condemned canary is out of service"),
+            text: why.to_owned(),
+            severity: Severity::Info,
+            decision,
+            is_over: true,
+            waits_until_ms: None,
+            data: Value::Null,
+        })
     }
 
     /// The body for a receiver that takes JSON.
@@ -202,6 +231,7 @@ fn in_words(life: &DecisionLife, stage: Stage, waits_until_ms: Option<u64>) -> (
             let then = format!(". Look elsewhere; `canary undo {id}` brings the canary back");
             (format!("{action} done, and it did not help"), then)
         }
+        (Stage::Undone, _) if action == Action::Quarantine => ("quarantine ended".to_owned(), String::new()),
         (stage, _) => (format!("{action} {}", stage.name()), String::new()),
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{message::Severity, *};
 use crate::{
     config::{NotifyKind, Occasion, Url},
-    guard::{Entry, GateResult, Stage},
+    guard::{Action, Entry, GateResult, Stage},
     journal::StageEntry,
     orchestrator::Plan,
     watch::{
@@ -141,6 +141,7 @@ fn what_became_of_it_is_told_too() {
         (Stage::Declined, "nobody approved the rollback", "Declined", Severity::Warning, "take it back by hand"),
         (Stage::Recovered, "rollback done, and the service is back", "Recovered", Severity::Info, "stop it"),
         (Stage::NotRecovered, "rollback done, and it did not help", "NotRecovered", Severity::Critical, undo),
+        (Stage::Undone, "rollback undone", "Undone", Severity::Warning, "stop it"),
     ] {
         let message = told(stage, "systemd");
         assert_eq!(message.title, format!("checkout: {title}"));
@@ -150,6 +151,19 @@ fn what_became_of_it_is_told_too() {
         let body = message.body(NotifyKind::Alertmanager);
         assert_eq!(body[0]["labels"]["alertname"], format!("CanaryAction{alert}"));
     }
+}
+
+#[test]
+fn the_end_of_a_quarantine_is_told_as_that() {
+    let mut decision =
+        story::snapshot(story::DECIDED).deployments[DEPLOYMENT].decision.clone().expect("decided").decision;
+    decision.action = Action::Quarantine;
+    let detail = "its time is over; systemd finds it not in effect".to_owned();
+    let stages = vec![StageEntry { stage: Stage::Undone, detail, unix_ms: 1 }];
+    let life = DecisionLife { decision, plan: Plan::default(), stages };
+    let message = Message::of(&News::Decision(Arc::new(life)), &Waits::new()).expect("an occasion");
+    assert_eq!((&*message.title, message.occasion.name()), ("checkout: quarantine ended", "undone"));
+    assert!(message.text.ends_with("its time is over; systemd finds it not in effect"), "{}", message.text);
 }
 
 #[tokio::test]
@@ -168,6 +182,47 @@ async fn an_alert_ends_with_the_verdict() {
     assert_eq!(got.len(), 2, "that all is well is no alert: {got:?}");
     assert_eq!(labels[0], labels[1], "it ends the same alert");
     assert_eq!(got[1].1[0]["endsAt"], "1970-01-01T00:00:03Z");
+}
+
+/// What an Alertmanager that is told of verdicts alone gets while the canary is condemned and `more` is told.
+async fn alerts_when(more: impl FnOnce(&Board)) -> Vec<Value> {
+    let (addr, inbox) = inbox(&[]).await;
+    let board = Board::default();
+    let receivers = [
+        config(NotifyKind::Alertmanager, addr, &[Occasion::Verdict]),
+        config(NotifyKind::Slack, addr, &[Occasion::Verdict]),
+    ];
+    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &Deliveries::default()).expect("valid");
+    story_of(&board);
+    more(&board);
+    notifier.finish().await;
+    let got = inbox.got.lock().expect("no panic").clone();
+    assert_eq!(got.iter().filter(|(_, body)| body["text"].is_string()).count(), 1, "a chat keeps no alert: {got:?}");
+    got.into_iter().filter(|(path, _)| path.ends_with("/alerts")).map(|(_, body)| body[0].clone()).collect()
+}
+
+#[tokio::test]
+async fn an_alert_ends_when_the_canary_is_out_of_service_though_the_verdict_stays() {
+    let id = story::snapshot(story::DECIDED).deployments[DEPLOYMENT].decision.clone().expect("decided").decision.id;
+    let stage = |stage, unix_ms| Entry::Stage { decision_id: id.clone(), stage, detail: "so it is".into(), unix_ms };
+    assert_eq!(alerts_when(|_| ()).await.len(), 1, "verified is not yet known to help, and may be reverted");
+    let reverted = alerts_when(|board| board.tell(stage(Stage::Reverted, 9_000))).await;
+    assert_eq!(reverted.len(), 1, "{reverted:?}");
+    for end in [Stage::Recovered, Stage::Closed] {
+        let alerts = alerts_when(|board| board.tell(stage(end, 9_000))).await;
+        assert_eq!(alerts.len(), 2, "{alerts:?}");
+        assert_eq!(alerts[0]["labels"], alerts[1]["labels"], "it ends the same alert");
+        assert_eq!(alerts[1]["endsAt"], "1970-01-01T00:00:09Z");
+    }
+    let gone = |board: &Board| {
+        let mut snapshot = story::snapshot(story::GONE);
+        board.record(&snapshot);
+        (snapshot.t_ns, snapshot.unix_ms) = (snapshot.t_ns + 300_000_000_000, 9_000);
+        board.record(&snapshot);
+    };
+    let alerts = alerts_when(gone).await;
+    assert_eq!(alerts.len(), 2, "whoever took it away: {alerts:?}");
+    assert_eq!((&alerts[1]["labels"], &alerts[1]["endsAt"]), (&alerts[0]["labels"], &"1970-01-01T00:00:09Z".into()));
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ impl Reporter {
             };
             match heard {
                 Ok(News::Decision(life)) => self = self.stage(life).await,
-                Ok(News::Verdict(_)) => {}
+                Ok(News::Verdict(_) | News::Gone { .. }) => {}
                 Err(RecvError::Lagged(missed)) => tracing::warn!("{missed} news came too fast for the reports"),
                 Err(RecvError::Closed) => return,
             }

@@ -41,6 +41,8 @@ async fn next(snapshots: &mut watch::Receiver<Arc<Snapshot>>, news: &mut broadca
             heard = news.recv() => match heard {
                 Ok(News::Verdict(change)) => Event::default().event("verdict").json_data(&*change),
                 Ok(News::Decision(life)) => Event::default().event("decision").json_data(&*life),
+                // The windows tell it.
+                Ok(News::Gone { .. }) => continue,
                 Err(RecvError::Lagged(_)) => continue,
                 Err(RecvError::Closed) => return None,
             },

@@ -9,7 +9,7 @@ use super::{probes::programs, *};
 use crate::{
     control::Refusal,
     guard::Entry,
-    watch::{Metrics, api, report, story},
+    watch::{Metrics, api, metrics::protobuf, report, story},
 };
 
 /// Head and body of the answer to a GET.
@@ -80,6 +80,10 @@ async fn serves_every_endpoint_and_stops_when_told() {
     let (head, body) = get(addr, "/metrics").await;
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
     assert!(body.contains("canary_cpu_usage_seconds_total{") && body.ends_with("# EOF\n"));
+    let (head, body) = get_as(addr, "/metrics", "text/plain;version=0.0.4").await;
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    let text = String::from_utf8(body).expect("text");
+    assert!(text.contains("# TYPE canary_cpu_usage_seconds_total counter\n") && !text.contains("# EOF"), "{text}");
     let (head, body) = get_as(addr, "/metrics", protobuf::CONTENT_TYPE).await;
     assert!(head.contains(&format!("content-type: {}", protobuf::CONTENT_TYPE)), "{head}");
     assert!(body.windows(29).any(|w| w == b"canary_run_queue_wait_seconds"), "the families of the same page");
@@ -96,7 +100,14 @@ async fn serves_every_endpoint_and_stops_when_told() {
     {
         assert!(index.contains(path.split("/{").next().unwrap_or(path)), "{path} is not in\n{index}");
     }
-    assert!(get(addr, "/nothing").await.0.starts_with("HTTP/1.1 404"));
+    let (head, body) = get(addr, "/nothing").await;
+    assert!(head.starts_with("HTTP/1.1 404") && head.contains("text/plain"), "{head}");
+    assert!(body.starts_with("there is no /nothing here") && body.contains("/metrics "), "{body}");
+    let (head, body) = get(addr, "/api/v2/verdicts").await;
+    assert!(head.starts_with("HTTP/1.1 404") && head.contains("application/json"), "{head}");
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(body["kind"], "not_found");
+    assert!(body["error"].as_str().is_some_and(|error| error.contains("/api/v1/openapi.json")), "{body}");
 
     snapshot.t_ns = 1;
     snapshots.send_replace(Arc::new(snapshot));

@@ -1,0 +1,110 @@
+//! The manifests against the JSON schemas of Kubernetes itself, in several of its versions: the tool brings them along and
+//! asks nobody.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+/// The release of the tool that was tried with these versions.
+const TOOL: &str = "kubernetes-validate==1.37.*";
+const VERSIONS: [&str; 3] = ["1.25", "1.30", "1.37"];
+const OVERLAYS: [&str; 4] = ["observe", "advise", "enforce", "least-privilege"];
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+}
+
+/// The tool, installed by pip into a place of its own where it is not there yet.
+fn tool() -> Result<PathBuf, String> {
+    let place = repository().join(".canary/kubernetes-validate");
+    let tool = place.join("bin/kubernetes-validate");
+    if tool.exists() {
+        return Ok(tool);
+    }
+    let run = |program: &Path, arguments: &[&str]| -> Result<(), String> {
+        let output =
+            Command::new(program).args(arguments).output().map_err(|e| format!("{}: {e}", program.display()))?;
+        let last = String::from_utf8_lossy(&output.stderr).trim().lines().last().unwrap_or_default().to_owned();
+        if output.status.success() { Ok(()) } else { Err(format!("{}: {last}", program.display())) }
+    };
+    let venv = place.display().to_string();
+    run(Path::new("python3"), &["-m", "venv", &venv]).map_err(|why| format!("no Python environment: {why}"))?;
+    run(&place.join("bin/pip"), &["install", "--quiet", TOOL])
+        .map_err(|why| format!("pip cannot install it: {why}"))?;
+    Ok(tool)
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// The files of whole objects: what kustomizations name as resources. A patch is none.
+fn whole_objects() -> Vec<PathBuf> {
+    let all = files(&repository().join("deploy/kubernetes"));
+    let kustomizations = all.iter().filter(|path| path.ends_with("kustomization.yaml"));
+    let named = kustomizations.flat_map(|path| {
+        let text = fs::read_to_string(path).expect("a kustomization");
+        let here: Value = serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let names = here["resources"].as_array().cloned().unwrap_or_default();
+        let dir = path.parent().expect("a directory").to_owned();
+        names.into_iter().map(move |name| dir.join(name.as_str().expect("a path")))
+    });
+    let mut found: Vec<PathBuf> = named.filter(|path| path.is_file()).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// What kustomize makes of the overlays, written to `dir`; nothing where there is no kubectl.
+fn built(dir: &Path) -> Vec<PathBuf> {
+    let build = |overlay: &str| -> Option<PathBuf> {
+        let from = repository().join("deploy/kubernetes/overlays").join(overlay);
+        let output = Command::new("kubectl").arg("kustomize").arg(from).output().ok()?;
+        assert!(output.status.success(), "{overlay}: {}", String::from_utf8_lossy(&output.stderr));
+        let path = dir.join(format!("{overlay}.yaml"));
+        fs::write(&path, output.stdout).expect("write");
+        Some(path)
+    };
+    OVERLAYS.into_iter().filter_map(build).collect()
+}
+
+fn validate(tool: &Path, version: &str, files: &[PathBuf]) -> Output {
+    let mut command = Command::new(tool);
+    command.args(["--strict", "--quiet", "--kubernetes-version", version]).args(files);
+    command.output().expect("the tool starts")
+}
+
+#[test]
+fn the_manifests_are_what_the_schemas_of_kubernetes_ask_for() {
+    let test = "the_manifests_are_what_the_schemas_of_kubernetes_ask_for";
+    let tool = match tool() {
+        Ok(tool) => tool,
+        Err(why) => {
+            println!("SKIP {test}: kubernetes-validate: {why}");
+            return;
+        }
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut manifests = whole_objects();
+    assert!(manifests.len() >= 8, "{manifests:?}");
+    manifests.extend(built(dir.path()));
+    for version in VERSIONS {
+        let output = validate(&tool, version, &manifests);
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{version}: {said}");
+        // Of kinds that others define there is no schema; every other one has to have been looked at.
+        for line in said.lines().filter(|line| line.contains("Couldn't find schema")) {
+            assert!(line.contains("PodMonitor"), "{version}: {line}");
+        }
+    }
+    let daemonset =
+        fs::read_to_string(repository().join("deploy/kubernetes/base/daemonset.yaml")).expect("it is there");
+    let misspelt = dir.path().join("misspelt.yaml");
+    fs::write(&misspelt, daemonset.replace("hostPID:", "hostPid:")).expect("write");
+    assert!(!validate(&tool, VERSIONS[2], &[misspelt]).status.success(), "a misspelt field is found");
+}

@@ -18,6 +18,7 @@ use crate::{
     watch::{
         api::DecisionLife,
         story::{self, DEPLOYMENT},
+        top,
     },
 };
 
@@ -307,7 +308,7 @@ async fn a_real_alertmanager_takes_the_alerts() {
         }
     };
     let address = format!("127.0.0.1:{port}");
-    let client = crate::watch::top::Client::new(&address, None).expect("an address");
+    let client = top::Client::new(&address, None, top::Trusted::Machine).expect("an address");
     for attempt in 0.. {
         match client.get::<Value>("/api/v2/status").await {
             Ok(_) => break,

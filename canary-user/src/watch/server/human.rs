@@ -57,7 +57,8 @@ pub async fn report(State(api): State<Api>, Path(id): Path<String>) -> Result<Re
     let kept = kept(&api, &id).await;
     let evidence = kept.or_else(|| {
         let windows = api.board.windows(&life.decision.deployment, 0, usize::MAX).map(thinned).unwrap_or_default();
-        Some(Evidence { windows, ..Evidence::clone(&api.board.made_on(&id)?) })
+        let made_on = api.board.made_on(&id)?;
+        Some(Evidence { windows, ..Evidence::clone(&made_on) })
     });
     Ok(page(report::html(&Report { life: &life, evidence: evidence.as_ref() })))
 }

@@ -91,6 +91,26 @@ async fn another_rollout_in_its_place_is_judged_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rollout_of_another_template_minutes_after_a_rollback_is_no_return_and_is_judged_by_itself() {
+    let pod = |incarnation, hash: &str| {
+        let name = format!("shop/checkout-{hash}-1").into();
+        let identity = Identity { name, run: format!("uid-{hash} {hash}").into(), restarts: None };
+        Target { identity: Some(identity), cgroup: format!("/pods/{hash}").into(), ..target(Role::Canary, incarnation) }
+    };
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, with_canary(busy(pod(2, "bbb")))).await;
+    ticks(&mut rig, 5, vec![busy(target(Role::Stable, 1))]).await;
+    assert_eq!((rig.applies(), rig.stages()[0].last()), (1, Some(&Stage::Verified)));
+    rig.says(Outcome::Healthy, None);
+    ticks(&mut rig, 60, with_canary(busy(pod(3, "ccc")))).await;
+    assert!(!rig.stages()[0].contains(&Stage::Reverted), "{:?}", rig.stages());
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, with_canary(busy(pod(3, "ccc")))).await;
+    assert_eq!(rig.applies(), 2, "it is guarded, too: {:?}", rig.stages());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crash_loop_can_be_approved_although_it_restarts_meanwhile() {
     let mut rig = Rig::with_keys("rollback", &["checkout"], "approval = \"required\"\napproval_timeout = \"1m\"");
     rig.says(Outcome::Regressed, Some(HardFact::CrashLoop));

@@ -3,6 +3,7 @@
 mod cluster;
 mod dry_run;
 mod lease;
+mod next_rollout;
 mod real;
 mod refusals;
 mod rights;

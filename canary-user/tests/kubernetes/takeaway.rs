@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, NAMESPACE, decision};
 
-const ROUTE: &str = "http_route = { name = \"checkout\", canary = \"checkout-canary\" }";
+pub const ROUTE: &str = "http_route = { name = \"checkout\", canary = \"checkout-canary\" }";
 
-fn route(stable: Value, canary: Value) -> Value {
+pub fn route(stable: Value, canary: Value) -> Value {
     let backend = |name: &str, weight: Value| match weight {
         Value::Null => json!({ "name": name, "port": 80 }),
         weight => json!({ "name": name, "port": 80, "weight": weight }),

@@ -19,7 +19,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
+use super::{
+    BoxFuture, Error, Found, Orchestrator, Plan, State,
+    pause::{LastLook, Paused},
+};
 use crate::{config::CommandConfig, guard::Decision};
 
 const NAME: &str = "command";
@@ -34,6 +37,7 @@ const LONGEST_OUTPUT_BYTES: u64 = 64 * 1024;
 /// Runs programs.
 pub struct Command {
     config: CommandConfig,
+    last_look: LastLook,
 }
 
 /// How a program ended, with the end of what it said.
@@ -44,7 +48,7 @@ struct Ended {
 
 impl Command {
     pub fn new(config: CommandConfig) -> Self {
-        Self { config }
+        Self { config, last_look: LastLook::default() }
     }
 
     async fn run(&self, argv: &[String], decision: &Decision, limit: Duration) -> Result<Ended, Error> {
@@ -118,6 +122,10 @@ impl Orchestrator for Command {
         NAME
     }
 
+    fn heed_pauses(&self, paused: Paused) {
+        self.last_look.heed(paused);
+    }
+
     fn describe<'a>(&'a self, _decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
         Box::pin(async move {
             executable(&self.config.run).map_err(Error::refused)?;
@@ -143,7 +151,10 @@ impl Orchestrator for Command {
     }
 
     fn apply<'a>(&'a self, decision: &'a Decision, _plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.act(&self.config.run, decision))
+        Box::pin(async move {
+            self.last_look.ask(&decision.deployment, None)?;
+            self.act(&self.config.run, decision).await
+        })
     }
 
     fn state<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, anyhow::Result<Found>> {

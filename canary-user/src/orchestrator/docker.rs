@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep};
 use self::container::{Api, Container};
 use super::{
     BoxFuture, Error, Found, Orchestrator, Plan, State,
-    pause::{LastLook, Paused},
+    pause::{LastLook, Paused, STABLE_STARTED},
 };
 use crate::{
     config::{DeploymentConfig, Selector},
@@ -186,7 +186,7 @@ impl Docker {
         let mut taken = false;
         for (done, step) in steps.iter().enumerate() {
             if step.takes_away() && !std::mem::replace(&mut taken, true) {
-                self.last_look.ask(&decision.deployment, done > 0)?;
+                self.last_look.ask(&decision.deployment, (done > 0).then_some(STABLE_STARTED))?;
             }
             step.run(&api).await.map_err(|e| match e {
                 Error::Refused(why) if done > 0 => anyhow!("after a part was done: {why}").into(),

@@ -30,7 +30,10 @@ use tokio::{
 };
 
 use self::{api::Api, change::Change, inverse::Inverse, lease::Lease, plan::Work};
-use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
+use super::{
+    BoxFuture, Error, Found, Orchestrator, Plan, State,
+    pause::{LastLook, Paused},
+};
 use crate::{
     config::{DeploymentConfig, HttpRouteConfig, KubernetesConfig},
     guard::{Action, Decision, Stage},
@@ -52,6 +55,7 @@ pub struct Kubernetes {
     http_route: Option<HttpRouteConfig>,
     /// `None` = this guard acts alone.
     lease: Option<Lease>,
+    last_look: LastLook,
     api: OnceCell<Api>,
 }
 
@@ -69,6 +73,7 @@ impl Kubernetes {
             minimum_healthy: deployment.minimum_healthy,
             http_route: deployment.http_route.clone(),
             lease,
+            last_look: LastLook::default(),
             api: OnceCell::new(),
         }
     }
@@ -110,7 +115,9 @@ impl Kubernetes {
             try_out(api, &changes, decision).await?;
         }
         for (done, change) in changes.iter().enumerate() {
-            change.make(api, &decision.id).await.map_err(|e| match e {
+            // What was begun is finished.
+            let look = || if done == 0 { self.look_once_more(decision) } else { Ok(()) };
+            change.make(api, &decision.id, look).await.map_err(|e| match e {
                 Error::Refused(why) if done > 0 => anyhow!("after a part was done: {why}").into(),
                 other => other,
             })?;
@@ -126,6 +133,12 @@ impl Kubernetes {
                 Ok(_) | Err(_) => sleep(LOOK).await,
             }
         }
+    }
+
+    /// Many questions to the API server, and a dry run, lie between the guard's own last look and the first change.
+    fn look_once_more(&self, decision: &Decision) -> Result<(), Error> {
+        self.last_look.ask(&decision.deployment, None)?;
+        self.standing().map(drop).map_err(|why| Error::Refused(format!("it does not lead any more: {why}")))
     }
 
     async fn apply_and_tell(&self, decision: &Decision, plan: &Plan) -> Result<(), Error> {
@@ -194,7 +207,7 @@ impl Kubernetes {
 async fn try_out(api: &Api, changes: &[Change], decision: &Decision) -> Result<(), Error> {
     let api = api.dry_run();
     for change in changes {
-        change.make(&api, &decision.id).await.map_err(|e| {
+        change.make(&api, &decision.id, || Ok(())).await.map_err(|e| {
             let why = match e {
                 Error::Refused(why) => why,
                 Error::Failed(e) => format!("{e:#}"),
@@ -248,6 +261,10 @@ impl Orchestrator for Kubernetes {
 
     fn standing(&self) -> Result<String, String> {
         self.lease.as_ref().map_or_else(alone, Lease::standing)
+    }
+
+    fn heed_pauses(&self, paused: Paused) {
+        self.last_look.heed(paused);
     }
 
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {

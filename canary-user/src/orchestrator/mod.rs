@@ -164,8 +164,8 @@ pub trait Orchestrator: Send + Sync {
         Box::pin(async {})
     }
 
-    /// Told how to ask for pauses, by the guard that takes it. One that does something for stable first, and waits, asks again
-    /// right before it takes anything from the canary ([`pause::LastLook`]).
+    /// Told how to ask for pauses, by the guard that takes it. Whoever has more to do than one call asks again right before it
+    /// takes anything from the canary ([`pause::LastLook`]).
     fn heed_pauses(&self, _paused: Paused) {}
 
     /// Exactly what [`Orchestrator::apply`] would do, and the way back. Asks and changes nothing.

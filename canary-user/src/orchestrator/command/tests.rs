@@ -78,6 +78,16 @@ async fn a_refusal_and_a_failure_are_told_apart_with_what_was_said() {
         Err(Error::Failed(e)) if e.to_string().contains(": half / way")));
 }
 
+#[tokio::test]
+async fn while_paused_nothing_is_run() {
+    let bed = Bed::new();
+    let command = bed.command("touch $1/ran", None, 30_000);
+    command.heed_pauses(std::sync::Arc::new(|_: &str| Some("incident 12".to_owned())));
+    let error = apply(&command).await.expect_err("paused");
+    assert!(matches!(&error, Error::Refused(why) if why == "paused: incident 12"), "{error}");
+    assert!(!bed.path("ran").exists());
+}
+
 #[test]
 fn what_is_quoted_is_text_on_one_line() {
     assert_eq!(tail(b" \n"), "");

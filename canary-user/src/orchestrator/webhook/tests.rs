@@ -187,6 +187,25 @@ async fn a_refusal_is_told_and_not_asked_again() {
 }
 
 #[tokio::test]
+async fn a_pause_that_begins_between_two_tries_ends_them_and_keeps_nothing_from_being_undone() {
+    let (service, webhook, _dir) = started(&[Mood::Overloaded], 3).await;
+    let heard = service.clone();
+    let paused = move |deployment: &str| {
+        assert_eq!(deployment, "shop");
+        (!heard.orders.lock().expect("no panic").is_empty()).then(|| "incident 12".to_owned())
+    };
+    webhook.heed_pauses(Arc::new(paused));
+    let error = apply(&webhook).await.expect_err("paused");
+    assert!(matches!(error, Error::Failed(_)), "the first try may have been heard: {error}");
+    assert!(error.to_string().contains("paused: incident 12; an earlier try may have been heard"), "{error}");
+    assert_eq!(service.orders.lock().expect("no panic").len(), 1);
+    let error = apply(&webhook).await.expect_err("paused");
+    assert!(matches!(&error, Error::Refused(why) if why == "paused: incident 12"), "{error}");
+    assert_eq!(service.orders.lock().expect("no panic").len(), 1);
+    webhook.undo(&decision(), &Plan::default()).await.expect("undone");
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed() {
     let (service, webhook, _dir) = started(&[Mood::Redirects], 3).await;
     let error = apply(&webhook).await.expect_err("not done");

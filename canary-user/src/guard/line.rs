@@ -242,9 +242,11 @@ impl Line {
         let Some(gate) = decision.blocked_by().filter(|_| is_held_back(&decision)) else {
             return self.carry_out(decision, plan, desk);
         };
+        // A plan that is not let through is as good as a refusal.
+        let of_plan = gates::OF_THE_PLAN.contains(&&*gate.gate).then(|| gate.reason.clone());
         let gate = gate.gate.clone();
         self.guard.not_carried_out(&decision, &gate);
-        if let Some(why) = refusal {
+        if let Some(why) = refusal.or(of_plan) {
             let asked_again_t_ns = self.now.after(ASK_AGAIN).t_ns;
             let refusal = Refusal { canary: decision.canary.clone(), why: why.clone(), asked_again_t_ns };
             let told = self.refused.replace(refusal);

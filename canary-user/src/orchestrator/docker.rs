@@ -170,6 +170,7 @@ impl Docker {
             takes_at_most_ms: Some(steps.iter().map(Step::takes_at_most).sum::<Duration>().as_millis() as u64),
             ends_after_ms: None,
             background: None,
+            takes_away: None,
         })
     }
 

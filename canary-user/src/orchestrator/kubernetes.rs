@@ -84,7 +84,7 @@ impl Kubernetes {
 
     async fn plan(&self, decision: &Decision) -> Result<Plan, Error> {
         let api = self.open().await.map_err(Error::refused)?;
-        let Work { changes, takes_seconds, background } = self.work(api, decision).await?;
+        let Work { changes, takes_seconds, background, takes_away } = self.work(api, decision).await?;
         try_out(api, &changes, decision).await?;
         let inverses: Option<Vec<Inverse>> = changes.iter().rev().map(Change::inverse).collect();
         let back: Vec<String> = changes.iter().rev().map(Change::way_back).collect();
@@ -96,6 +96,7 @@ impl Kubernetes {
             takes_at_most_ms: Some((Duration::from_secs(takes_seconds) + MARGIN).as_millis() as u64),
             ends_after_ms: None,
             background,
+            takes_away,
         })
     }
 

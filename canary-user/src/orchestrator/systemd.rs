@@ -192,6 +192,7 @@ impl Systemd {
             takes_at_most_ms: Some(steps.iter().map(Step::takes_at_most).sum::<Duration>().as_millis() as u64),
             ends_after_ms: quarantine.then_some(self.quarantine.lasts.as_millis() as u64),
             background: None,
+            takes_away: None,
         })
     }
 

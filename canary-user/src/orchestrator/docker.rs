@@ -74,7 +74,7 @@ impl Docker {
     pub fn new(socket: &Path, deployment: &DeploymentConfig) -> Self {
         Self {
             socket: socket.to_owned(),
-            grace: deployment.grace,
+            grace: whole_seconds(deployment.grace),
             settle: deployment.settle,
             stable: deployment.stable.selector.clone(),
             last_look: LastLook::default(),
@@ -128,8 +128,14 @@ impl Docker {
         if let Some(sick) = all.iter().find(|c| c.is_running() && c.is_unhealthy()) {
             return Err(Error::refused(format!("stable container {} is not healthy", sick.name)));
         }
-        if all.iter().any(|c| c.is_running() && c.is_healthy()) {
+        if all.iter().any(Container::serves) {
             return Ok(Vec::new());
+        }
+        if let Some(frozen) = all.iter().find(|c| c.is_paused()) {
+            let name = &frozen.name;
+            return Err(Error::refused(format!(
+                "stable container {name} is paused and answers nobody: docker unpause {name}"
+            )));
         }
         if decision.action == Action::Drain {
             return Err(Error::refused(format!(
@@ -235,6 +241,11 @@ async fn restart_policy(api: &Api, id: &str, policy: RestartPolicy) -> Result<()
     api.client.update_container(id, update).await.map_err(|e| answered("update", short(id), e))
 }
 
+/// Docker's own unit, rounded up: nobody is killed before the grace is over.
+fn whole_seconds(grace: Duration) -> Duration {
+    Duration::from_secs(grace.as_secs() + u64::from(grace.subsec_nanos() > 0))
+}
+
 /// What the daemon answers with an error it has not done; silence proves nothing.
 fn answered(verb: &str, name: &str, error: ApiError) -> Error {
     match error {
@@ -322,7 +333,7 @@ async fn settled(api: &Api, id: &str, settle: Duration) -> Result<(), Error> {
     let (mut since, until) = (Instant::now(), Instant::now() + settle + MARGIN);
     loop {
         let now: Container = api.container(id).await?.ok_or_else(gone)?;
-        if !now.is_running() || now.run() != run || now.is_unhealthy() || Instant::now() > until {
+        if !now.is_running() || now.is_paused() || now.run() != run || now.is_unhealthy() || Instant::now() > until {
             return Err(anyhow!("stable does not stay up ({now}): the canary was not stopped").into());
         }
         if !now.is_healthy() {

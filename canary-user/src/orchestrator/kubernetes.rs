@@ -65,7 +65,7 @@ impl Kubernetes {
         let node = config.node_name();
         let lease = config.lease_namespace.as_ref().map(|namespace| {
             let name = format!("canary-guard-{}", deployment.name);
-            Lease::campaign(config.kubeconfig.clone(), namespace.clone(), name, node.clone())
+            Lease::campaign(config.kubeconfig.clone(), namespace.clone(), name, lease::holder(&node))
         });
         Self {
             kubeconfig: config.kubeconfig.clone(),

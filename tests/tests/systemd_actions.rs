@@ -315,7 +315,7 @@ fn with_quarantine(
     lasts: &str,
     what: impl FnOnce(&Bench, bool) -> anyhow::Result<()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let limited = format!("{TEMPLATE}CPUWeight=50\n");
+    let limited = format!("{TEMPLATE}CPUWeight=50\nCPUQuota=62.5%\n");
     let keys = format!("quarantine = {{ lasts = \"{lasts}\", cpu_weight = 5, cpu_percent = 20 }}");
     let Some(bench) = Bench::new(test, &[(CANARY, &limited)], &keys)? else { return Ok(()) };
     let controllers = bench.root.dir(&bench.machine.cgroup("")).join("cgroup.controllers");
@@ -333,7 +333,7 @@ fn limits(bench: &Bench) -> anyhow::Result<(String, String)> {
 
 /// The same by its unit file.
 fn own_limits() -> (String, String) {
-    ("50".into(), "infinity".into())
+    ("50".into(), "625ms".into())
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn ends_by_a_timer(bench: &Bench, kernel_limits: bool) -> anyhow::Result<()> {
     in_kernel("5", "20000 100000")?;
     // Nobody is there to end it but systemd.
     wait_until("the timer gives back what was taken", PATIENCE, || limits().is_ok_and(|now| now == before))?;
-    in_kernel("50", "max 100000")?;
+    in_kernel("50", "62500 100000")?;
     assert_eq!(bench.state(&decision)?, State::NotInEffect);
     // Until what gave it back is done, it counts as a quarantine that has not ended.
     wait_until("the timer is done", PATIENCE, || bench.is("canary-release-shop-1-0.timer", "inactive").is_ok())?;

@@ -7,6 +7,7 @@
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
+    pin::pin,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -32,7 +33,9 @@ const REFUSED: i32 = 75;
 const STATE_TIMEOUT: Duration = Duration::from_secs(8);
 /// What of its output is kept, from its end.
 const LONGEST_QUOTE_BYTES: usize = 400;
-const LONGEST_OUTPUT_BYTES: u64 = 64 * 1024;
+const LONGEST_OUTPUT_BYTES: usize = 64 * 1024;
+/// How long its output is waited for once it has ended: what it left running may keep that open for as long as it lives.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Runs programs.
 pub struct Command {
@@ -71,19 +74,34 @@ impl Command {
         let mut group = Group(child.id().and_then(|id| Pid::from_raw(id as i32)));
         let mut stdin = child.stdin.take().expect("it is piped");
         let (stdout, stderr) = (child.stdout.take().expect("it is piped"), child.stderr.take().expect("it is piped"));
-        let work = async {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let ended = {
             // A program that does not read its input closes it: that is its own business.
             let write = async {
                 let _ = stdin.write_all(&input).await;
                 drop(stdin);
             };
-            let ((), out, err, status) = tokio::join!(write, read(stdout), read(stderr), child.wait());
-            anyhow::Ok(Ended { status: status.context("wait for the program")?, said: tail(&[out, err].concat()) })
+            let mut talk = pin!(async { tokio::join!(write, read(stdout, &mut out), read(stderr, &mut err)) });
+            let mut is_over = false;
+            let exit = async {
+                loop {
+                    tokio::select! {
+                        status = child.wait() => return status,
+                        _ = &mut talk, if !is_over => is_over = true,
+                    }
+                }
+            };
+            let ended = timeout(limit, exit).await;
+            if ended.is_ok() && !is_over {
+                let _ = timeout(LAST_WORDS, &mut talk).await;
+            }
+            ended
         };
-        match timeout(limit, work).await {
-            Ok(ended) => {
+        match ended {
+            Ok(status) => {
                 group.0 = None;
-                Ok(ended.with_context(|| argv.join(" "))?)
+                let status = status.with_context(|| format!("wait for {}", argv.join(" ")))?;
+                Ok(Ended { status, said: tail(&[out, err].concat()) })
             }
             Err(_) => {
                 let limit = humantime::format_duration(limit);
@@ -191,12 +209,13 @@ fn executable(argv: &[String]) -> anyhow::Result<&str> {
     Ok(program)
 }
 
-async fn read(mut from: impl AsyncRead + Unpin) -> Vec<u8> {
-    let mut all = Vec::new();
-    let _ = (&mut from).take(LONGEST_OUTPUT_BYTES).read_to_end(&mut all).await;
-    // The rest goes nowhere, but is taken, so that the program is not stopped by a full pipe.
-    let _ = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
-    all
+/// Takes all that comes, so that the program is not stopped by a full pipe, and keeps the first of it.
+async fn read(mut from: impl AsyncRead + Unpin, kept: &mut Vec<u8>) {
+    let mut chunk = vec![0; 4096];
+    while let Ok(n @ 1..) = from.read(&mut chunk).await {
+        let room = LONGEST_OUTPUT_BYTES - kept.len();
+        kept.extend_from_slice(&chunk[..n.min(room)]);
+    }
 }
 
 /// The last of what was said, as an addition to a sentence.

@@ -115,6 +115,19 @@ async fn one_that_hangs_is_killed_with_all_it_started() {
 }
 
 #[tokio::test]
+async fn one_that_leaves_a_child_with_its_output_has_ended() {
+    let bed = Bed::new();
+    let left = |code: u8| format!("sleep 600 & echo $! >>$1/left; echo half way; exit {code}");
+    let ends = [apply(&bed.command(&left(0), None, 30_000)).await, apply(&bed.command(&left(1), None, 30_000)).await];
+    let left = fs::read_to_string(bed.path("left")).expect("it ran");
+    let left = left.lines().map(|pid| Pid::from_raw(pid.parse().expect("a number")).expect("not zero"));
+    let live: Vec<bool> = left.map(|pid| rustix::process::kill_process(pid, Signal::KILL).is_ok()).collect();
+    assert_eq!(live, [true, true], "what they left is their own business");
+    let [Ok(()), Err(Error::Failed(why))] = &ends else { panic!("{ends:?}") };
+    assert!(why.to_string().contains(": half way"), "{why}");
+}
+
+#[tokio::test]
 async fn one_that_did_it_and_hangs_is_found_out_by_the_state() {
     let bed = Bed::new();
     let command = bed.command("touch $1/done; exec sleep 600", Some("test -e $1/done"), 1500);

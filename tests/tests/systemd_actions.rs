@@ -1,6 +1,6 @@
 //! What the orchestrator "systemd" does to units of a real systemd, step by step and in which order.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use canary_e2e::{guard::PATIENCE, machine::Machine, namespace, wait_until};
@@ -412,6 +412,31 @@ fn a_canary_that_is_in_quarantine_is_not_quarantined_again() -> anyhow::Result<(
         assert_eq!(limits(bench)?, own_limits());
         Ok(())
     })
+}
+
+/// Longer than one look at the unit may take; the job goes on meanwhile.
+#[test]
+fn a_systemd_that_does_not_answer_for_a_while_is_waited_for() -> anyhow::Result<()> {
+    let test = "a_systemd_that_does_not_answer_for_a_while_is_waited_for";
+    let slow = "[Service]\nTimeoutStopSec=90\nExecStart=/bin/sh -c \"trap 'touch /run/told; sleep 15; exit 0' TERM; \
+                touch /run/ready; while :; do sleep 0.1; done\"\n";
+    let Some(bench) = Bench::new(test, &[(CANARY, slow)], "")? else { return Ok(()) };
+    let there = |name: &str| bench.machine.run_dir().join(name).exists();
+    wait_until("the canary listens for SIGTERM", PATIENCE, || there("ready"))?;
+    let decision = bench.decision(Action::Drain)?;
+    let plan = bench.describe(&decision)?;
+    std::thread::scope(|scope| {
+        let frozen = scope.spawn(|| {
+            wait_until("its stop job has begun", PATIENCE, || there("told"))?;
+            bench.machine.freeze_systemd()?;
+            std::thread::sleep(Duration::from_secs(12));
+            bench.machine.thaw_systemd()
+        });
+        let applied = bench.apply(&decision, &plan);
+        frozen.join().expect("no panic")?;
+        anyhow::Ok(applied?)
+    })?;
+    bench.is(CANARY, "inactive")
 }
 
 #[test]

@@ -195,10 +195,17 @@ fn a_canary_that_crashes_is_scaled_to_0_and_its_return_is_noticed() -> anyhow::R
     let led = entry.decision.gates.iter().find(|g| g.gate == "leadership").context("it was asked who leads")?;
     assert_eq!(led.reason, "this guard holds the Lease canary-guard-shop");
 
-    // Somebody scales it up again: it is told, and not fought.
-    node.server.store().change("deployments", NAMESPACE, "checkout-canary", |d| d["spec"]["replicas"] = json!(1));
+    // Somebody scales it up again: it is told who that was, and not fought.
+    node.server.store().change("deployments", NAMESPACE, "checkout-canary", |d| {
+        d["spec"]["replicas"] = json!(1);
+        d["metadata"]["managedFields"] = json!([{
+            "manager": "helm", "operation": "Update", "apiVersion": "apps/v1", "time": "2026-11-27T10:00:00Z",
+            "fieldsType": "FieldsV1", "fieldsV1": { "f:spec": { "f:replicas": {} } },
+        }]);
+    });
     node.start_pod("checkout-canary", "bbb", NEXT)?;
-    until(&node, Reverted, "")?;
+    until(&node, Reverted, "the canary is back")?;
+    until(&node, Reverted, "as helm wrote at 2026-11-27T10:00:00Z")?;
     assert_eq!(node.get("deployments", "checkout-canary")?["spec"]["replicas"], 1);
     Ok(())
 }

@@ -12,3 +12,4 @@ mod rollback;
 mod server;
 mod takeaway;
 mod tls;
+mod who;

@@ -63,6 +63,22 @@ async fn a_crash_loop_that_somebody_brought_back_is_theirs_through_all_its_resta
     assert_eq!(rig.applies(), 1, "nor after a restart of the guard: {:?}", rig.stages());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_return_is_told_with_what_the_orchestrator_finds_of_it() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.says(Outcome::Regressed, Some(HardFact::CrashLoop));
+    ticks(&mut rig, 2, serving(2)).await;
+    ticks(&mut rig, 5, with_canary(stopped(target(Role::Canary, 2)))).await;
+    *rig.fake.state.lock().expect("no panic") = State::NotInEffect;
+    ticks(&mut rig, 2, serving(3)).await;
+    assert_eq!(rig.stages()[0].last(), Some(&Stage::Reverted));
+    assert_eq!(
+        rig.last_detail(),
+        "the canary is back: /checkout/v2 runs version v2 as another instance (incarnation 3); fake finds it not in effect: \
+         as the test says"
+    );
+}
+
 #[test]
 fn a_run_that_the_manager_began_by_itself_is_the_same_and_one_begun_by_hand_is_not() {
     let first = run(2, "a", 0);

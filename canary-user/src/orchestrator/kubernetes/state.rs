@@ -5,6 +5,7 @@ use kube::{ResourceExt as _, api::DynamicObject};
 use super::{
     Kubernetes,
     api::{Api, Kind},
+    owner::writer,
     workload::{Object, PodRun, flag, number, pod, replica_set_of, string, template, template_hash, workload_of},
 };
 use crate::{
@@ -121,7 +122,8 @@ async fn without_weight(api: &Api, namespace: &str, config: &HttpRouteConfig) ->
     let Ok(backends) = super::change::backends(&route, service) else { return Ok(None) };
     let weight: i64 = backends.iter().map(|b| b.weight.unwrap_or(1)).sum();
     let state = if weight == 0 { State::InEffect } else { State::NotInEffect };
-    let detail = format!("{service} has weight {weight} in HTTPRoute {namespace}/{name}");
+    let by = if weight == 0 { String::new() } else { writer(&route, &[("f:spec", "f:rules")]) };
+    let detail = format!("{service} has weight {weight} in HTTPRoute {namespace}/{name}{by}");
     Ok(Some(Found { state, detail }))
 }
 
@@ -134,7 +136,8 @@ fn unwanted(object: &Object, deployment: &DynamicObject, replica_set: &DynamicOb
         return Ok(format!("{object} has another template"));
     }
     let wanted = number(&deployment.data, "/spec/replicas").unwrap_or(1);
-    Err(format!("{object} wants {wanted} pods of ReplicaSet {}", replica_set.name_any()))
+    let by = writer(deployment, &[("f:spec", "f:replicas"), ("f:spec", "f:template")]);
+    Err(format!("{object} wants {wanted} pods of ReplicaSet {}{by}", replica_set.name_any()))
 }
 
 /// Whether a Rollout has given this version up, in words.
@@ -145,5 +148,6 @@ fn given_up(object: &Object, rollout: &DynamicObject, hash: &str) -> Result<Stri
     if flag(&rollout.data, "/status/abort") {
         return Ok(format!("{object} is aborted"));
     }
-    Err(format!("{object} rolls {hash} out"))
+    let by = writer(rollout, &[("f:status", "f:abort"), ("f:spec", "f:template")]);
+    Err(format!("{object} rolls {hash} out{by}"))
 }

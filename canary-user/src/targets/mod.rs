@@ -117,6 +117,11 @@ impl Target {
     }
 }
 
+/// Those of `among` that are of the version of any of `then`.
+pub fn of_version(then: &[Target], among: Vec<Target>) -> Vec<Target> {
+    among.into_iter().filter(|now| then.iter().any(|then| then.is_same_version(now))).collect()
+}
+
 /// Whether two sorted lists name the same places, whichever incarnations live there.
 pub fn same_places(a: &[Target], b: &[Target]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_in_place_of(b))

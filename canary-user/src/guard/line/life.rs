@@ -5,6 +5,7 @@ use super::{looks::Looks, *};
 use crate::{
     guard::{Approval, GateResult, recovery},
     orchestrator::Background,
+    targets,
 };
 
 /// What an orchestrator may take beyond what its plan says, or the grace of the canary.
@@ -370,7 +371,8 @@ impl Line {
                     return;
                 }
                 let canary = tick.map(|tick| facts::targets(tick, &self.watched.config.name, Role::Canary));
-                let canary = canary.unwrap_or_default();
+                // The next rollout, where it runs beside it, is none of that.
+                let canary = targets::of_version(&action.decision.canary, canary.unwrap_or_default());
                 self.guard.leave(&canary);
                 let _ = ledger.mark_acted(&action.decision, &canary);
                 let detail = format!("somebody wants the canary again: {}", calls::in_words(name, &found));

@@ -28,6 +28,13 @@ fn run(incarnation: u64, run: &str, restarts: u64) -> Target {
     Target { identity: Some(identity), ..target(Role::Canary, incarnation) }
 }
 
+/// A pod of this template.
+fn pod(incarnation: u64, hash: &str) -> Target {
+    let name = format!("shop/checkout-{hash}-1").into();
+    let identity = Identity { name, run: format!("uid-{hash} {hash}").into(), restarts: None };
+    Target { identity: Some(identity), cgroup: format!("/pods/{hash}").into(), ..target(Role::Canary, incarnation) }
+}
+
 async fn ticks(rig: &mut Rig, n: usize, samples: Vec<Sample>) {
     for _ in 0..n {
         rig.tick(samples.clone()).await;
@@ -108,11 +115,6 @@ async fn another_rollout_in_its_place_is_judged_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rollout_of_another_template_minutes_after_a_rollback_is_no_return_and_is_judged_by_itself() {
-    let pod = |incarnation, hash: &str| {
-        let name = format!("shop/checkout-{hash}-1").into();
-        let identity = Identity { name, run: format!("uid-{hash} {hash}").into(), restarts: None };
-        Target { identity: Some(identity), cgroup: format!("/pods/{hash}").into(), ..target(Role::Canary, incarnation) }
-    };
     let mut rig = Rig::new("rollback", &["checkout"]);
     rig.says(Outcome::Regressed, None);
     ticks(&mut rig, 4, with_canary(busy(pod(2, "bbb")))).await;
@@ -268,6 +270,22 @@ async fn a_canary_that_is_wanted_again_where_nobody_counts_is_noticed() {
     assert_eq!(rig.stages()[0].last(), Some(&Stage::Reverted), "{:?}", rig.stages());
     assert!(rig.last_detail().starts_with("somebody wants the canary again: fake finds it not in effect"));
     assert_eq!(rig.applies(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_rollout_is_guarded_also_where_the_one_before_is_wanted_again_elsewhere() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, with_canary(busy(pod(2, "bbb")))).await;
+    ticks(&mut rig, 5, vec![busy(target(Role::Stable, 1))]).await;
+    assert_eq!(rig.stages()[0].last(), Some(&Stage::Verified));
+    rig.says(Outcome::Healthy, None);
+    *rig.fake.state.lock().expect("no panic") = State::NotInEffect;
+    ticks(&mut rig, 80, with_canary(busy(pod(3, "ccc")))).await;
+    assert_eq!(rig.stages()[0].last(), Some(&Stage::Reverted), "{:?}", rig.stages());
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, with_canary(busy(pod(3, "ccc")))).await;
+    assert_eq!(rig.applies(), 2, "{:?}", rig.stages());
 }
 
 #[tokio::test(start_paused = true)]

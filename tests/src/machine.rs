@@ -149,6 +149,20 @@ impl Machine {
         self.systemctl(&["daemon-reload"]).map(drop)
     }
 
+    /// Stops its systemd for a while: who asks it something gets no answer before [`Machine::thaw_systemd`].
+    pub fn freeze_systemd(&self) -> anyhow::Result<()> {
+        self.signal_systemd(Signal::STOP)
+    }
+
+    pub fn thaw_systemd(&self) -> anyhow::Result<()> {
+        self.signal_systemd(Signal::CONT)
+    }
+
+    fn signal_systemd(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(self.pid).context("systemd runs")?;
+        kill_process(pid, signal).context("send systemd a signal")
+    }
+
     pub fn systemctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.inside("systemctl", arguments)
     }

@@ -1,15 +1,18 @@
 //! `canary run` on a real Docker and a real Podman: containers found in systemd's cgroups, a canary that crashes stopped for good, refusals.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::Context as _;
 use canary_e2e::{
-    guard::{Configuration, Guard, PATIENCE},
+    guard::{Configuration, Guard, PATIENCE, program},
     machine::{Engine, Machine},
     wait_until,
 };
 use canary_user::{
-    guard::Stage::{self, *},
+    guard::{
+        Action,
+        Stage::{self, *},
+    },
     journal::HistoryEntry,
 };
 
@@ -29,6 +32,11 @@ struct Shop {
 impl Shop {
     /// `options` are those of `docker run` for the canary.
     fn open(engine: Engine, test: &str, options: &[&str]) -> anyhow::Result<Option<Self>> {
+        Self::open_with(engine, test, "mode = \"rollback\"", options)
+    }
+
+    /// `keys`: mode and what else the deployment has in the configuration.
+    fn open_with(engine: Engine, test: &str, keys: &str, options: &[&str]) -> anyhow::Result<Option<Self>> {
         let Some(machine) = Machine::boot_with(engine, test)? else { return Ok(None) };
         machine.image(engine, "shop:1")?;
         for (name, options) in [("shop-v1", &[][..]), ("shop-v2", options)] {
@@ -40,7 +48,7 @@ impl Shop {
             wait_until("the service listens for SIGTERM", PATIENCE, || ready.exists())?;
         }
         let configuration = Configuration::new(&format!(
-            "docker_socket = {:?}\n[[deployment]]\nname = \"shop\"\nmode = \"rollback\"\norchestrator = \"docker\"\n\
+            "docker_socket = {:?}\n[[deployment]]\nname = \"shop\"\n{keys}\norchestrator = \"docker\"\n\
              budget = {{ per_hour = 60, cooldown = \"0s\" }}\n\
              stable = {{ container = \"shop-v1*\" }}\ncanary = {{ container = \"shop-v2*\" }}\n",
             machine.engine_socket(engine)
@@ -73,6 +81,20 @@ impl Shop {
 
     fn crash(&self) -> anyhow::Result<()> {
         fs::write(self.machine.run_dir().join("shop-v2/crash"), "").context("tell the canary to crash its children")
+    }
+
+    /// SIGTERMs that reached the canary's process.
+    fn terms(&self) -> usize {
+        fs::read_to_string(self.machine.run_dir().join("shop-v2/terms")).unwrap_or_default().lines().count()
+    }
+
+    fn approve(&self, id: &str) -> anyhow::Result<()> {
+        let mut command = Command::new(program());
+        let socket = self.configuration.dir.path().join("canary.sock");
+        let output = command.args(["approve", id]).env("CANARY_SOCKET", socket).output()?;
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        anyhow::ensure!(output.status.success(), "canary approve {id}: {said}");
+        Ok(())
     }
 
     fn inspect(&self, name: &str, field: &str) -> anyhow::Result<String> {
@@ -112,6 +134,40 @@ fn a_canary_that_crashes_is_stopped_for_good_and_its_return_is_noticed() -> anyh
 fn a_canary_of_podman_that_crashes_is_stopped_for_good_and_its_return_is_noticed() -> anyhow::Result<()> {
     let test = "a_canary_of_podman_that_crashes_is_stopped_for_good_and_its_return_is_noticed";
     is_stopped_for_good(Engine::Podman, test, "always")
+}
+
+/// With a healthy stable sibling beside it, and a person's word where that is asked for.
+fn is_drained(engine: Engine, test: &str, approval: bool) -> anyhow::Result<()> {
+    let keys = if approval { "mode = \"drain\"\napproval = \"required\"" } else { "mode = \"drain\"" };
+    let Some(shop) = Shop::open_with(engine, test, keys, &[])? else { return Ok(()) };
+    let stable = shop.inspect("shop-v1", "{{.State.StartedAt}}")?;
+    shop.crash()?;
+    if approval {
+        shop.until(Planned, "")?;
+        assert_eq!((shop.carried_out(), shop.terms()), (0, 0), "it waits");
+        let id = shop.configuration.history().remove(0).decision.id;
+        wait_until("it is approved", PATIENCE, || shop.approve(&id).is_ok()).with_context(|| shop.guard.said())?;
+    }
+    shop.until(Verified, "")?;
+    let stages: Vec<Stage> = shop.entry()?.stages.iter().map(|s| s.stage).collect();
+    let before = if approval { &[Planned, Approved][..] } else { &[Planned][..] };
+    assert!(stages.starts_with(&[before, &[Applying, Applied, Verified][..]].concat()), "{stages:?}");
+    assert_eq!(shop.entry()?.decision.action, Action::Drain);
+    assert_eq!((shop.carried_out(), shop.terms()), (1, 1), "one stop, heard by the service itself");
+    assert_eq!(shop.inspect("shop-v2", "{{.State.Running}} {{.State.ExitCode}}")?, "false 0");
+    let now = shop.inspect("shop-v1", "{{.State.Running}} {{.State.StartedAt}}")?;
+    assert_eq!(now, format!("true {stable}"), "stable ran on");
+    Ok(())
+}
+
+#[test]
+fn a_canary_of_docker_is_drained_once_a_person_approved_it() -> anyhow::Result<()> {
+    is_drained(Engine::Docker, "a_canary_of_docker_is_drained_once_a_person_approved_it", true)
+}
+
+#[test]
+fn a_canary_of_podman_is_drained() -> anyhow::Result<()> {
+    is_drained(Engine::Podman, "a_canary_of_podman_is_drained", false)
 }
 
 /// Each run of it has another start and another cgroup.
@@ -193,6 +249,8 @@ fn what_belongs_to_others_or_would_be_deleted_is_refused() -> anyhow::Result<()>
         (&["--rm"][..], "shop-v2 was made with --rm"),
         (&["--label", "com.docker.compose.project=web"], "belongs to the compose project web"),
         (&["--label", "PODMAN_SYSTEMD_UNIT=shop.service"], "belongs to the unit shop.service"),
+        (&["--label", "com.docker.swarm.service.name=web"], "belongs to the swarm service web"),
+        (&["--label", "io.kubernetes.pod.name=web-0"], "belongs to the pod web-0"),
     ] {
         let test = "what_belongs_to_others_or_would_be_deleted_is_refused";
         let Some(shop) = Shop::open(Engine::Docker, test, options)? else { return Ok(()) };

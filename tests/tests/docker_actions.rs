@@ -14,7 +14,8 @@ use tokio::runtime::Runtime;
 
 const STABLE: &str = "shop-v1";
 const CANARY: &str = "shop-v2";
-const SERVICE: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+/// Ends on SIGTERM; where it is slow, some time later.
+const SERVICE: &str = "trap '[ -n \"$SLOW\" ] && sleep $SLOW; exit 0' TERM; touch /ready; while :; do sleep 0.1; done";
 
 struct Bench {
     machine: Machine,
@@ -25,6 +26,11 @@ struct Bench {
 impl Bench {
     /// Both versions run; `stable` and `canary` are further options of `docker run` for each.
     fn new(test: &str, stable: &[&str], canary: &[&str]) -> anyhow::Result<Option<Self>> {
+        Self::with_keys(test, "", stable, canary)
+    }
+
+    /// `keys`: what else the deployment has in the configuration.
+    fn with_keys(test: &str, keys: &str, stable: &[&str], canary: &[&str]) -> anyhow::Result<Option<Self>> {
         let Some(machine) = Machine::boot_with(Engine::Docker, test)? else { return Ok(None) };
         machine.image(Engine::Docker, "shop:1")?;
         for (name, version, options) in [(STABLE, "1", stable), (CANARY, "2", canary)] {
@@ -33,7 +39,7 @@ impl Bench {
             machine.docker(&[&run[..], options, &["shop:1", "/bin/sh", "-c", SERVICE]].concat())?;
         }
         let text = format!(
-            "docker_socket = {:?}\n[[deployment]]\nname = \"shop\"\nmode = \"rollback\"\norchestrator = \"docker\"\nsettle = \"500ms\"\n\
+            "docker_socket = {:?}\n[[deployment]]\nname = \"shop\"\nmode = \"rollback\"\norchestrator = \"docker\"\nsettle = \"500ms\"\n{keys}\n\
              stable = {{ label = \"version=1\" }}\ncanary = {{ label = \"version=2\" }}\n",
             machine.engine_socket(Engine::Docker)
         );
@@ -171,6 +177,55 @@ fn a_stable_container_that_is_not_healthy_keeps_the_canary() -> anyhow::Result<(
     let decision = bench.decision(Action::Rollback)?;
     bench.apply(&decision, &bench.describe(&decision)?)?;
     assert_eq!(bench.inspect(CANARY, "{{.State.Running}}")?, "false");
+    Ok(())
+}
+
+#[test]
+fn a_stable_container_that_is_paused_keeps_the_canary() -> anyhow::Result<()> {
+    let test = "a_stable_container_that_is_paused_keeps_the_canary";
+    let Some(bench) = Bench::new(test, &[], &[])? else { return Ok(()) };
+    let decisions = [bench.decision(Action::Drain)?, bench.decision(Action::Rollback)?];
+    bench.machine.docker(&["pause", STABLE])?;
+    assert_eq!(bench.inspect(STABLE, "{{.State.Running}}")?, "true", "as Docker says it");
+    for decision in &decisions {
+        refused(bench.describe(decision), "stable container shop-v1 is paused and answers nobody");
+    }
+    bench.machine.docker(&["unpause", STABLE])?;
+    for decision in &decisions {
+        bench.describe(decision)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_grace_below_a_second_is_given() -> anyhow::Result<()> {
+    let slow = ["--env", "SLOW=0.3"];
+    let test = "a_grace_below_a_second_is_given";
+    let Some(bench) = Bench::with_keys(test, "grace = \"500ms\"", &[], &slow)? else { return Ok(()) };
+    let ready = || bench.machine.docker(&["exec", CANARY, "test", "-e", "/ready"]).is_ok();
+    canary_e2e::wait_until("the canary listens for SIGTERM", canary_e2e::guard::PATIENCE, ready)?;
+    let decision = bench.decision(Action::Drain)?;
+    let plan = bench.describe(&decision)?;
+    assert!(plan.steps[0].ends_with("killed after 1s"), "Docker counts in seconds: {:?}", plan.steps);
+    bench.apply(&decision, &plan)?;
+    assert_eq!(bench.inspect(CANARY, "{{.State.Running}} {{.State.ExitCode}}")?, "false 0", "it was not killed");
+    Ok(())
+}
+
+#[test]
+fn a_container_that_is_made_anew_is_another_rollout() -> anyhow::Result<()> {
+    let test = "a_container_that_is_made_anew_is_another_rollout";
+    let Some(bench) = Bench::new(test, &[], &[])? else { return Ok(()) };
+    let decision = bench.decision(Action::Drain)?;
+    bench.apply(&decision, &bench.describe(&decision)?)?;
+    bench.machine.docker(&["rename", CANARY, "shop-v2-old"])?;
+    let run = ["run", "--detach", "--name", CANARY, "--label", "version=2", "--network", "none", "shop:1"];
+    bench.machine.docker(&[&run[..], &["/bin/sh", "-c", SERVICE]].concat())?;
+    assert_eq!(bench.state(&decision)?, State::InEffect);
+    assert!(!decision.canary[0].is_same_version(&bench.decision(Action::Drain)?.canary[0]));
+    // The same one again is its return.
+    bench.machine.docker(&["start", "shop-v2-old"])?;
+    assert_eq!(bench.state(&decision)?, State::NotInEffect);
     Ok(())
 }
 

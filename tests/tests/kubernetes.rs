@@ -12,6 +12,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::PathBuf,
     process::Child,
     sync::{
         Arc,
@@ -43,7 +44,10 @@ const SERVICE: &str = "trap 'exit 0' TERM; while :; do [ -e CRASH ] && sh -c 'ki
 const STABLE: &str = "11111111-2222-4333-8444-555555555555";
 const CANARY: &str = "66666666-7777-4888-9999-aaaaaaaaaaaa";
 const NEXT: &str = "bbbbbbbb-cccc-4ddd-8eee-ffffffffffff";
-/// Those of another test: a guard finds what bears a UID wherever it is on the machine.
+/// Those of other tests: a guard finds what bears a UID wherever it is on the machine.
+const FIRST_STABLE: &str = "33333333-4444-4555-8666-777777777777";
+const FIRST_CANARY: &str = "88888888-9999-4aaa-8bbb-cccccccccccc";
+const SECOND_CANARY: &str = "99999999-aaaa-4bbb-8ccc-dddddddddddd";
 const ROUTED_STABLE: &str = "22222222-3333-4444-8555-666666666666";
 const ROUTED_CANARY: &str = "77777777-8888-4999-8aaa-bbbbbbbbbbbb";
 
@@ -109,7 +113,7 @@ impl Node {
     fn start_pod(&mut self, name: &str, hash: &str, uid: &str) -> anyhow::Result<()> {
         let below = self.container(uid).trim_start_matches(&format!("{}/", self.sandbox.base)).to_owned();
         let container = self.sandbox.cgroup(&below)?;
-        let crash = self.configuration.dir.path().join(format!("crash-{name}"));
+        let crash = self.crash_file(name);
         let script = SERVICE.replace("CRASH", &crash.display().to_string());
         self.children.push(self.sandbox.run(&container, &script)?);
         let mut pod = pod(name, hash, &uid[..5]);
@@ -127,8 +131,12 @@ impl Node {
         Ok(guard)
     }
 
+    fn crash_file(&self, name: &str) -> PathBuf {
+        self.configuration.dir.path().join(format!("crash-{name}"))
+    }
+
     fn crash(&self, name: &str) -> anyhow::Result<()> {
-        fs::write(self.configuration.dir.path().join(format!("crash-{name}")), "").context("have it crash")
+        fs::write(self.crash_file(name), "").context("have it crash")
     }
 
     fn wants_pod(&self, uid: &str) -> bool {
@@ -187,11 +195,54 @@ fn a_canary_that_crashes_is_scaled_to_0_and_its_return_is_noticed() -> anyhow::R
     let led = entry.decision.gates.iter().find(|g| g.gate == "leadership").context("it was asked who leads")?;
     assert_eq!(led.reason, "this guard holds the Lease canary-guard-shop");
 
-    // Somebody scales it up again: it is told, and not fought.
-    node.server.store().change("deployments", NAMESPACE, "checkout-canary", |d| d["spec"]["replicas"] = json!(1));
+    // Somebody scales it up again: it is told who that was, and not fought.
+    node.server.store().change("deployments", NAMESPACE, "checkout-canary", |d| {
+        d["spec"]["replicas"] = json!(1);
+        d["metadata"]["managedFields"] = json!([{
+            "manager": "helm", "operation": "Update", "apiVersion": "apps/v1", "time": "2026-11-27T10:00:00Z",
+            "fieldsType": "FieldsV1", "fieldsV1": { "f:spec": { "f:replicas": {} } },
+        }]);
+    });
     node.start_pod("checkout-canary", "bbb", NEXT)?;
-    until(&node, Reverted, "")?;
+    until(&node, Reverted, "the canary is back")?;
+    until(&node, Reverted, "as helm wrote at 2026-11-27T10:00:00Z")?;
     assert_eq!(node.get("deployments", "checkout-canary")?["spec"]["replicas"], 1);
+    Ok(())
+}
+
+#[test]
+fn another_rollout_after_a_rollback_is_no_return_and_is_guarded_too() -> anyhow::Result<()> {
+    if !kernel_available("another_rollout_after_a_rollback_is_no_return_and_is_guarded_too") {
+        return Ok(());
+    }
+    let mut node = Node::start("mode = \"rollback\"", FIRST_STABLE, FIRST_CANARY)?;
+    let guard = node.guard()?;
+    let told = |node: &Node| format!("{}\n{:#?}", guard.said(), node.configuration.history());
+    let verified = |node: &Node| {
+        let history = node.configuration.history();
+        history.iter().filter(|e| e.stages.iter().any(|s| s.stage == Verified)).count()
+    };
+    for (hash, uid, times) in [("bbb", FIRST_CANARY, 1), ("ccc", SECOND_CANARY, 2)] {
+        if times == 2 {
+            // Somebody rolls the next version out, which does not crash by itself.
+            fs::remove_file(node.crash_file("checkout-canary"))?;
+            let mut store = node.server.store();
+            store.put("replicasets", replica_set("Deployment", "checkout-canary", hash, 2));
+            let spec = deployment("checkout-canary", hash, 1)["spec"].clone();
+            store.change("deployments", NAMESPACE, "checkout-canary", |d| d["spec"] = spec);
+            drop(store);
+            node.start_pod("checkout-canary", hash, uid)?;
+            let found = || guard.pages.version("canary").is_ok_and(|version| !version.is_null());
+            wait_until("the next one is found", PATIENCE, found).with_context(|| told(&node))?;
+            thread::sleep(Duration::from_secs(3));
+        }
+        node.crash("checkout-canary")?;
+        wait_until("it is not wanted any more", PATIENCE, || !node.wants_pod(uid)).with_context(|| told(&node))?;
+        node.end_pod(uid)?;
+        wait_until("that is verified", PATIENCE, || verified(&node) == times).with_context(|| told(&node))?;
+    }
+    let reverted = node.configuration.history().iter().any(|e| e.stages.iter().any(|s| s.stage == Reverted));
+    anyhow::ensure!(!reverted, "{}", told(&node));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What the orchestrator "systemd" does to units of a real systemd, step by step and in which order.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use canary_e2e::{guard::PATIENCE, machine::Machine, namespace, wait_until};
@@ -315,7 +315,7 @@ fn with_quarantine(
     lasts: &str,
     what: impl FnOnce(&Bench, bool) -> anyhow::Result<()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let limited = format!("{TEMPLATE}CPUWeight=50\n");
+    let limited = format!("{TEMPLATE}CPUWeight=50\nCPUQuota=62.5%\n");
     let keys = format!("quarantine = {{ lasts = \"{lasts}\", cpu_weight = 5, cpu_percent = 20 }}");
     let Some(bench) = Bench::new(test, &[(CANARY, &limited)], &keys)? else { return Ok(()) };
     let controllers = bench.root.dir(&bench.machine.cgroup("")).join("cgroup.controllers");
@@ -333,7 +333,7 @@ fn limits(bench: &Bench) -> anyhow::Result<(String, String)> {
 
 /// The same by its unit file.
 fn own_limits() -> (String, String) {
-    ("50".into(), "infinity".into())
+    ("50".into(), "625ms".into())
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn ends_by_a_timer(bench: &Bench, kernel_limits: bool) -> anyhow::Result<()> {
     in_kernel("5", "20000 100000")?;
     // Nobody is there to end it but systemd.
     wait_until("the timer gives back what was taken", PATIENCE, || limits().is_ok_and(|now| now == before))?;
-    in_kernel("50", "max 100000")?;
+    in_kernel("50", "62500 100000")?;
     assert_eq!(bench.state(&decision)?, State::NotInEffect);
     // Until what gave it back is done, it counts as a quarantine that has not ended.
     wait_until("the timer is done", PATIENCE, || bench.is("canary-release-shop-1-0.timer", "inactive").is_ok())?;
@@ -412,6 +412,31 @@ fn a_canary_that_is_in_quarantine_is_not_quarantined_again() -> anyhow::Result<(
         assert_eq!(limits(bench)?, own_limits());
         Ok(())
     })
+}
+
+/// Longer than one look at the unit may take; the job goes on meanwhile.
+#[test]
+fn a_systemd_that_does_not_answer_for_a_while_is_waited_for() -> anyhow::Result<()> {
+    let test = "a_systemd_that_does_not_answer_for_a_while_is_waited_for";
+    let slow = "[Service]\nTimeoutStopSec=90\nExecStart=/bin/sh -c \"trap 'touch /run/told; sleep 15; exit 0' TERM; \
+                touch /run/ready; while :; do sleep 0.1; done\"\n";
+    let Some(bench) = Bench::new(test, &[(CANARY, slow)], "")? else { return Ok(()) };
+    let there = |name: &str| bench.machine.run_dir().join(name).exists();
+    wait_until("the canary listens for SIGTERM", PATIENCE, || there("ready"))?;
+    let decision = bench.decision(Action::Drain)?;
+    let plan = bench.describe(&decision)?;
+    std::thread::scope(|scope| {
+        let frozen = scope.spawn(|| {
+            wait_until("its stop job has begun", PATIENCE, || there("told"))?;
+            bench.machine.freeze_systemd()?;
+            std::thread::sleep(Duration::from_secs(12));
+            bench.machine.thaw_systemd()
+        });
+        let applied = bench.apply(&decision, &plan);
+        frozen.join().expect("no panic")?;
+        anyhow::Ok(applied?)
+    })?;
+    bench.is(CANARY, "inactive")
 }
 
 #[test]

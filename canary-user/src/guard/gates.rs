@@ -6,7 +6,10 @@ use super::{
     Action, Approval, Facts, GateResult, Mode,
     facts::{RECENT_WINDOWS, Signal, condemning},
 };
-use crate::judge::{HardFact, Outcome, SignKind, Verdict};
+use crate::{
+    judge::{HardFact, Outcome, SignKind, Verdict},
+    orchestrator::TakesAway,
+};
 
 /// Windows in a row that have to condemn, where no hard fact does.
 pub const CONFIRMING_WINDOWS: u64 = 2;
@@ -17,6 +20,8 @@ pub const BREAKER: Duration = Duration::from_secs(600);
 pub const MODE: &str = "mode";
 /// The gate that a person can open; a decision that only this one holds back is planned, and waits.
 pub const APPROVAL: &str = "approval";
+/// Gates that look at the plan: with another one they may let through what they block now.
+pub const OF_THE_PLAN: [&str; 2] = ["blast_radius", "rollback_possible"];
 
 type Answer = Result<String, String>;
 
@@ -221,8 +226,15 @@ fn owner(case: Case) -> Answer {
 fn blast_radius(case: Case) -> Answer {
     let f = case.facts;
     let (away, all) = (f.canary.len(), f.canary.len() + f.stable.len());
-    let share = away as f64 / all.max(1) as f64;
-    let said = format!("{away} of {all} instances would be taken away");
+    let ours = TakesAway { instances: away as u64, of: all as u64 };
+    // What is seen from here may be a small part of what the orchestrator would take away.
+    let of_plan = f.described.as_ref().and_then(|described| described.as_ref().ok()?.takes_away);
+    let (takes, scope) = match of_plan.filter(|plan| plan.share() > ours.share()) {
+        Some(plan) => (plan, ", on all nodes"),
+        None => (ours, ""),
+    };
+    let share = takes.share();
+    let said = format!("{} of {} instances would be taken away{scope}", takes.instances, takes.of);
     match &f.asked_by {
         Some(by) if share > f.blast_radius => Ok(format!("{said}: left to {by}, who asks for it")),
         None if share > f.blast_radius => Err(format!("{said}, blast_radius is {}", f.blast_radius)),

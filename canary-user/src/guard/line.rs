@@ -1,5 +1,6 @@
 //! One deployment: its window, its judge, its rules and the action in hand. No await: calls are made off the line.
 
+mod brought_back;
 mod kept;
 mod life;
 mod limited;
@@ -10,6 +11,7 @@ mod temporary;
 use std::{sync::Arc, time::Duration};
 
 use self::{
+    brought_back::BroughtBack,
     kept::Kept,
     life::{InHand, Step},
     limited::Limited,
@@ -75,6 +77,7 @@ pub(super) struct Line {
     in_hand: Option<InHand>,
     being_described: Option<Proposal>,
     temporary: Vec<Temporary>,
+    brought_back: Vec<BroughtBack>,
     limited: Vec<Limited>,
     kept: Kept,
     refused: Option<Refusal>,
@@ -101,6 +104,7 @@ impl Line {
             in_hand: None,
             being_described: None,
             temporary: Vec::new(),
+            brought_back: Vec::new(),
             limited: Vec::new(),
             kept: Kept::default(),
             refused: None,
@@ -246,9 +250,11 @@ impl Line {
         let Some(gate) = decision.blocked_by().filter(|_| is_held_back(&decision)) else {
             return self.carry_out(decision, plan, desk);
         };
+        // A plan that is not let through is as good as a refusal.
+        let of_plan = gates::OF_THE_PLAN.contains(&&*gate.gate).then(|| gate.reason.clone());
         let gate = gate.gate.clone();
         self.guard.not_carried_out(&decision, &gate);
-        if let Some(why) = refusal {
+        if let Some(why) = refusal.or(of_plan) {
             let asked_again_t_ns = self.now.after(ASK_AGAIN).t_ns;
             let refusal = Refusal { canary: decision.canary.clone(), why: why.clone(), asked_again_t_ns };
             let told = self.refused.replace(refusal);

@@ -61,7 +61,6 @@ struct Residue {
 pub struct Verification {
     deployment: Arc<str>,
     targets: Vec<Target>,
-    versions: Vec<Arc<str>>,
     /// `None` = the instances end, and nothing may go on.
     background: Option<Background>,
     deadline_t_ns: u64,
@@ -84,7 +83,6 @@ impl Verification {
         Self {
             deployment: targets.first().map_or_else(|| "".into(), |t| t.deployment.clone()),
             targets: targets.to_vec(),
-            versions: targets.iter().map(|t| t.version.clone()).collect(),
             background,
             deadline_t_ns,
             quiet_run: 0,
@@ -103,10 +101,11 @@ impl Verification {
     /// Takes in one tick.
     pub fn observe(&mut self, tick: &Tick) -> Progress {
         let canary = || samples(tick, &self.deployment, Role::Canary);
-        // The same version under another incarnation: restarted or redeployed. Another version is a new rollout.
-        let newcomers: Vec<&Sample> = canary()
-            .filter(|s| !self.targets.contains(&s.target) && self.versions.contains(&s.target.version))
-            .collect();
+        // The same version under another incarnation: restarted or redeployed. Another version is a new rollout, also where the
+        // configuration calls it by the same name.
+        let is_same_version = |s: &Sample| self.targets.iter().any(|target| target.is_same_version(&s.target));
+        let newcomers: Vec<&Sample> =
+            canary().filter(|s| !self.targets.contains(&s.target) && is_same_version(s)).collect();
         // Where instances are left running one may take another's place, and does no harm with no more to do than that had.
         let runs_on = self.background.is_some();
         let back: Vec<Target> = (newcomers.iter().filter(|_| !runs_on))

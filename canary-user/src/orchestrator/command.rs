@@ -7,6 +7,7 @@
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
+    pin::pin,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -19,7 +20,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
+use super::{
+    BoxFuture, Error, Found, Orchestrator, Plan, State,
+    pause::{LastLook, Paused},
+};
 use crate::{config::CommandConfig, guard::Decision};
 
 const NAME: &str = "command";
@@ -29,11 +33,14 @@ const REFUSED: i32 = 75;
 const STATE_TIMEOUT: Duration = Duration::from_secs(8);
 /// What of its output is kept, from its end.
 const LONGEST_QUOTE_BYTES: usize = 400;
-const LONGEST_OUTPUT_BYTES: u64 = 64 * 1024;
+const LONGEST_OUTPUT_BYTES: usize = 64 * 1024;
+/// How long its output is waited for once it has ended: what it left running may keep that open for as long as it lives.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Runs programs.
 pub struct Command {
     config: CommandConfig,
+    last_look: LastLook,
 }
 
 /// How a program ended, with the end of what it said.
@@ -44,7 +51,7 @@ struct Ended {
 
 impl Command {
     pub fn new(config: CommandConfig) -> Self {
-        Self { config }
+        Self { config, last_look: LastLook::default() }
     }
 
     async fn run(&self, argv: &[String], decision: &Decision, limit: Duration) -> Result<Ended, Error> {
@@ -67,19 +74,34 @@ impl Command {
         let mut group = Group(child.id().and_then(|id| Pid::from_raw(id as i32)));
         let mut stdin = child.stdin.take().expect("it is piped");
         let (stdout, stderr) = (child.stdout.take().expect("it is piped"), child.stderr.take().expect("it is piped"));
-        let work = async {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let ended = {
             // A program that does not read its input closes it: that is its own business.
             let write = async {
                 let _ = stdin.write_all(&input).await;
                 drop(stdin);
             };
-            let ((), out, err, status) = tokio::join!(write, read(stdout), read(stderr), child.wait());
-            anyhow::Ok(Ended { status: status.context("wait for the program")?, said: tail(&[out, err].concat()) })
+            let mut talk = pin!(async { tokio::join!(write, read(stdout, &mut out), read(stderr, &mut err)) });
+            let mut is_over = false;
+            let exit = async {
+                loop {
+                    tokio::select! {
+                        status = child.wait() => return status,
+                        _ = &mut talk, if !is_over => is_over = true,
+                    }
+                }
+            };
+            let ended = timeout(limit, exit).await;
+            if ended.is_ok() && !is_over {
+                let _ = timeout(LAST_WORDS, &mut talk).await;
+            }
+            ended
         };
-        match timeout(limit, work).await {
-            Ok(ended) => {
+        match ended {
+            Ok(status) => {
                 group.0 = None;
-                Ok(ended.with_context(|| argv.join(" "))?)
+                let status = status.with_context(|| format!("wait for {}", argv.join(" ")))?;
+                Ok(Ended { status, said: tail(&[out, err].concat()) })
             }
             Err(_) => {
                 let limit = humantime::format_duration(limit);
@@ -118,6 +140,10 @@ impl Orchestrator for Command {
         NAME
     }
 
+    fn heed_pauses(&self, paused: Paused) {
+        self.last_look.heed(paused);
+    }
+
     fn describe<'a>(&'a self, _decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
         Box::pin(async move {
             executable(&self.config.run).map_err(Error::refused)?;
@@ -143,7 +169,10 @@ impl Orchestrator for Command {
     }
 
     fn apply<'a>(&'a self, decision: &'a Decision, _plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.act(&self.config.run, decision))
+        Box::pin(async move {
+            self.last_look.ask(&decision.deployment, None)?;
+            self.act(&self.config.run, decision).await
+        })
     }
 
     fn state<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, anyhow::Result<Found>> {
@@ -180,12 +209,13 @@ fn executable(argv: &[String]) -> anyhow::Result<&str> {
     Ok(program)
 }
 
-async fn read(mut from: impl AsyncRead + Unpin) -> Vec<u8> {
-    let mut all = Vec::new();
-    let _ = (&mut from).take(LONGEST_OUTPUT_BYTES).read_to_end(&mut all).await;
-    // The rest goes nowhere, but is taken, so that the program is not stopped by a full pipe.
-    let _ = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
-    all
+/// Takes all that comes, so that the program is not stopped by a full pipe, and keeps the first of it.
+async fn read(mut from: impl AsyncRead + Unpin, kept: &mut Vec<u8>) {
+    let mut chunk = vec![0; 4096];
+    while let Ok(n @ 1..) = from.read(&mut chunk).await {
+        let room = LONGEST_OUTPUT_BYTES - kept.len();
+        kept.extend_from_slice(&chunk[..n.min(room)]);
+    }
 }
 
 /// The last of what was said, as an addition to a sentence.

@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep};
 use self::container::{Api, Container};
 use super::{
     BoxFuture, Error, Found, Orchestrator, Plan, State,
-    pause::{LastLook, Paused},
+    pause::{LastLook, Paused, STABLE_STARTED},
 };
 use crate::{
     config::{DeploymentConfig, Selector},
@@ -74,7 +74,7 @@ impl Docker {
     pub fn new(socket: &Path, deployment: &DeploymentConfig) -> Self {
         Self {
             socket: socket.to_owned(),
-            grace: deployment.grace,
+            grace: whole_seconds(deployment.grace),
             settle: deployment.settle,
             stable: deployment.stable.selector.clone(),
             last_look: LastLook::default(),
@@ -128,8 +128,14 @@ impl Docker {
         if let Some(sick) = all.iter().find(|c| c.is_running() && c.is_unhealthy()) {
             return Err(Error::refused(format!("stable container {} is not healthy", sick.name)));
         }
-        if all.iter().any(|c| c.is_running() && c.is_healthy()) {
+        if all.iter().any(Container::serves) {
             return Ok(Vec::new());
+        }
+        if let Some(frozen) = all.iter().find(|c| c.is_paused()) {
+            let name = &frozen.name;
+            return Err(Error::refused(format!(
+                "stable container {name} is paused and answers nobody: docker unpause {name}"
+            )));
         }
         if decision.action == Action::Drain {
             return Err(Error::refused(format!(
@@ -170,6 +176,7 @@ impl Docker {
             takes_at_most_ms: Some(steps.iter().map(Step::takes_at_most).sum::<Duration>().as_millis() as u64),
             ends_after_ms: None,
             background: None,
+            takes_away: None,
         })
     }
 
@@ -186,7 +193,7 @@ impl Docker {
         let mut taken = false;
         for (done, step) in steps.iter().enumerate() {
             if step.takes_away() && !std::mem::replace(&mut taken, true) {
-                self.last_look.ask(&decision.deployment, done > 0)?;
+                self.last_look.ask(&decision.deployment, (done > 0).then_some(STABLE_STARTED))?;
             }
             step.run(&api).await.map_err(|e| match e {
                 Error::Refused(why) if done > 0 => anyhow!("after a part was done: {why}").into(),
@@ -232,6 +239,11 @@ impl Docker {
 async fn restart_policy(api: &Api, id: &str, policy: RestartPolicy) -> Result<(), Error> {
     let update = ContainerUpdateBody { restart_policy: Some(policy), ..Default::default() };
     api.client.update_container(id, update).await.map_err(|e| answered("update", short(id), e))
+}
+
+/// Docker's own unit, rounded up: nobody is killed before the grace is over.
+fn whole_seconds(grace: Duration) -> Duration {
+    Duration::from_secs(grace.as_secs() + u64::from(grace.subsec_nanos() > 0))
 }
 
 /// What the daemon answers with an error it has not done; silence proves nothing.
@@ -321,7 +333,7 @@ async fn settled(api: &Api, id: &str, settle: Duration) -> Result<(), Error> {
     let (mut since, until) = (Instant::now(), Instant::now() + settle + MARGIN);
     loop {
         let now: Container = api.container(id).await?.ok_or_else(gone)?;
-        if !now.is_running() || now.run() != run || now.is_unhealthy() || Instant::now() > until {
+        if !now.is_running() || now.is_paused() || now.run() != run || now.is_unhealthy() || Instant::now() > until {
             return Err(anyhow!("stable does not stay up ({now}): the canary was not stopped").into());
         }
         if !now.is_healthy() {

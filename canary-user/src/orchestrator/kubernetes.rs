@@ -30,7 +30,10 @@ use tokio::{
 };
 
 use self::{api::Api, change::Change, inverse::Inverse, lease::Lease, plan::Work};
-use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
+use super::{
+    BoxFuture, Error, Found, Orchestrator, Plan, State,
+    pause::{LastLook, Paused},
+};
 use crate::{
     config::{DeploymentConfig, HttpRouteConfig, KubernetesConfig},
     guard::{Action, Decision, Stage},
@@ -54,6 +57,7 @@ pub struct Kubernetes {
     http_route: Option<HttpRouteConfig>,
     /// `None` = this guard acts alone.
     lease: Option<Lease>,
+    last_look: LastLook,
     api: OnceCell<Api>,
 }
 
@@ -63,7 +67,7 @@ impl Kubernetes {
         let node = config.node_name();
         let lease = config.lease_namespace.as_ref().map(|namespace| {
             let name = format!("canary-guard-{}", deployment.name);
-            Lease::campaign(config.kubeconfig.clone(), namespace.clone(), name, node.clone())
+            Lease::campaign(config.kubeconfig.clone(), namespace.clone(), name, lease::holder(&node))
         });
         Self {
             kubeconfig: config.kubeconfig.clone(),
@@ -71,6 +75,7 @@ impl Kubernetes {
             minimum_healthy: deployment.minimum_healthy,
             http_route: deployment.http_route.clone(),
             lease,
+            last_look: LastLook::default(),
             api: OnceCell::new(),
         }
     }
@@ -81,7 +86,7 @@ impl Kubernetes {
 
     async fn plan(&self, decision: &Decision) -> Result<Plan, Error> {
         let api = self.open().await.map_err(Error::refused)?;
-        let Work { changes, takes_seconds, background } = self.work(api, decision).await?;
+        let Work { changes, takes_seconds, background, takes_away } = self.work(api, decision).await?;
         try_out(api, &changes, decision).await?;
         let inverses: Option<Vec<Inverse>> = changes.iter().rev().map(Change::inverse).collect();
         let back: Vec<String> = changes.iter().rev().map(Change::way_back).collect();
@@ -93,6 +98,7 @@ impl Kubernetes {
             takes_at_most_ms: Some((Duration::from_secs(takes_seconds) + MARGIN).as_millis() as u64),
             ends_after_ms: None,
             background,
+            takes_away,
         })
     }
 
@@ -112,7 +118,9 @@ impl Kubernetes {
             try_out(api, &changes, decision).await?;
         }
         for (done, change) in changes.iter().enumerate() {
-            change.make(api, &decision.id).await.map_err(|e| match e {
+            // What was begun is finished.
+            let look = || if done == 0 { self.look_once_more(decision) } else { Ok(()) };
+            change.make(api, &decision.id, look).await.map_err(|e| match e {
                 Error::Refused(why) if done > 0 => anyhow!("after a part was done: {why}").into(),
                 other => other,
             })?;
@@ -128,6 +136,12 @@ impl Kubernetes {
                 Ok(_) | Err(_) => sleep(LOOK).await,
             }
         }
+    }
+
+    /// Many questions to the API server, and a dry run, lie between the guard's own last look and the first change.
+    fn look_once_more(&self, decision: &Decision) -> Result<(), Error> {
+        self.last_look.ask(&decision.deployment, None)?;
+        self.standing().map(drop).map_err(|why| Error::Refused(format!("it does not lead any more: {why}")))
     }
 
     async fn apply_and_tell(&self, decision: &Decision, plan: &Plan) -> Result<(), Error> {
@@ -201,7 +215,7 @@ impl Kubernetes {
 async fn try_out(api: &Api, changes: &[Change], decision: &Decision) -> Result<(), Error> {
     let api = api.dry_run();
     for change in changes {
-        change.make(&api, &decision.id).await.map_err(|e| {
+        change.make(&api, &decision.id, || Ok(())).await.map_err(|e| {
             let why = match e {
                 Error::Refused(why) => why,
                 Error::Failed(e) => format!("{e:#}"),
@@ -268,6 +282,10 @@ impl Orchestrator for Kubernetes {
 
     fn standing(&self) -> Result<String, String> {
         self.lease.as_ref().map_or_else(alone, Lease::standing)
+    }
+
+    fn heed_pauses(&self, paused: Paused) {
+        self.last_look.heed(paused);
     }
 
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {

@@ -45,6 +45,23 @@ pub struct Plan {
     /// What goes on at the instances where the action takes requests away from them and leaves them running; `None` = they end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<Background>,
+    /// How much of the service the action takes away, where that is more than the decision's own instances; `None` = those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes_away: Option<TakesAway>,
+}
+
+/// Instances of the whole service, wherever they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TakesAway {
+    pub instances: u64,
+    /// Of stable and canary together.
+    pub of: u64,
+}
+
+impl TakesAway {
+    pub fn share(self) -> f64 {
+        self.instances as f64 / self.of.max(1) as f64
+    }
 }
 
 /// Turnarounds that no user asked for, such as those of health checks: so many at once, and then at a rate.
@@ -179,8 +196,8 @@ pub trait Orchestrator: Send + Sync {
         Box::pin(async {})
     }
 
-    /// Told how to ask for pauses, by the guard that takes it. One that does something for stable first, and waits, asks again
-    /// right before it takes anything from the canary ([`pause::LastLook`]).
+    /// Told how to ask for pauses, by the guard that takes it. Whoever has more to do than one call asks again right before it
+    /// takes anything from the canary ([`pause::LastLook`]).
     fn heed_pauses(&self, _paused: Paused) {}
 
     /// Exactly what [`Orchestrator::apply`] would do, and the way back. Asks and changes nothing.

@@ -25,6 +25,8 @@ use crate::{
 
 /// How often `cgroup.events` is read while waiting.
 const POLL: Duration = Duration::from_millis(20);
+/// How often a canary's processes are looked for to be sent SIGTERM. One that ignores it and goes on forking has new ones each time.
+const ROUNDS: u32 = 20;
 /// How long the kernel may take to remove killed processes.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the supervisor may take to answer.
@@ -165,7 +167,7 @@ impl Process {
             }
         }
         for dir in &canary {
-            terminate(dir)?;
+            terminate(dir).await?;
         }
         if !wait_until_empty(&canary, self.grace).await? {
             for dir in &canary {
@@ -180,10 +182,10 @@ impl Process {
 }
 
 /// One SIGTERM to each process in the cgroup and below. Looks again until it finds no process that it has not
-/// signalled, so that one forked while it looked is reached as well.
-fn terminate(dir: &CgroupDir) -> anyhow::Result<()> {
+/// signalled, so that one forked while it looked is reached as well. What is left after the last look is for SIGKILL.
+async fn terminate(dir: &CgroupDir) -> anyhow::Result<()> {
     let mut signalled = HashSet::new();
-    loop {
+    for _ in 0..ROUNDS {
         let mut news = false;
         for group in dir.subtree()? {
             for raw in group.own_pids()? {
@@ -211,9 +213,12 @@ fn terminate(dir: &CgroupDir) -> anyhow::Result<()> {
             }
         }
         if !news {
-            return Ok(());
+            break;
         }
+        // Whoever gives the call up has to get a word in.
+        tokio::task::yield_now().await;
     }
+    Ok(())
 }
 
 async fn wait_until_empty(canary: &[CgroupDir], limit: Duration) -> anyhow::Result<bool> {

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use self::{bus::Session, jobs::Verb, quarantine::Limits, step::Step};
 use super::{
     BoxFuture, Error, Found, Orchestrator, Plan, State,
-    pause::{LastLook, Paused},
+    pause::{LastLook, Paused, STABLE_STARTED},
 };
 use crate::{
     config::{DeploymentConfig, QuarantineConfig},
@@ -192,6 +192,7 @@ impl Systemd {
             takes_at_most_ms: Some(steps.iter().map(Step::takes_at_most).sum::<Duration>().as_millis() as u64),
             ends_after_ms: quarantine.then_some(self.quarantine.lasts.as_millis() as u64),
             background: None,
+            takes_away: None,
         })
     }
 
@@ -208,7 +209,7 @@ impl Systemd {
         let (mut begun, mut taken) = (false, false);
         for step in &steps {
             if step.takes_away() && !std::mem::replace(&mut taken, true) {
-                self.last_look.ask(&decision.deployment, begun)?;
+                self.last_look.ask(&decision.deployment, begun.then_some(STABLE_STARTED))?;
             }
             step.run(&session, &undo, begun).await?;
             begun = true;

@@ -11,7 +11,10 @@ use ring::hmac;
 use serde::Deserialize;
 use tokio::time::sleep;
 
-use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
+use super::{
+    BoxFuture, Error, Found, Orchestrator, Plan, State,
+    pause::{LastLook, Paused},
+};
 use crate::{
     config::WebhookConfig,
     guard::Decision,
@@ -23,7 +26,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Hexadecimal HMAC-SHA256 (RFC 2104) of the body, behind `sha256=`.
 pub const SIGNATURE: &str = "x-canary-signature";
-/// The decision's id, percent-encoded, since a header is ASCII: the same for each try.
+/// The decision's id, percent-encoded, since a header is ASCII: the same for each try. To undo it is another order, with
+/// `-undo` behind that.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const NAME: &str = "webhook";
 
@@ -31,6 +35,7 @@ const NAME: &str = "webhook";
 pub struct Webhook {
     config: WebhookConfig,
     client: HttpClient,
+    last_look: LastLook,
 }
 
 /// What `state_url` answers.
@@ -45,7 +50,7 @@ impl Webhook {
     /// # Errors
     /// TLS that cannot be set up.
     pub fn new(config: WebhookConfig) -> anyhow::Result<Self> {
-        Ok(Self { client: HttpClient::new()?, config })
+        Ok(Self { client: HttpClient::new()?, config, last_look: LastLook::default() })
     }
 
     /// Read each time, so that it can be replaced while the guard runs.
@@ -58,12 +63,17 @@ impl Webhook {
         Ok(Some(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
-    /// Sends until there is an answer that ends it.
-    async fn post(&self, url: &str, decision: &Decision) -> Result<(), Error> {
+    /// Sends until there is an answer that ends it. `order`: what the service knows it by; `look`: whether it still may, where an earlier try may have been heard.
+    async fn post(
+        &self,
+        url: &str,
+        order: String,
+        decision: &Decision,
+        look: impl Fn(bool) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let key = self.key().map_err(Error::refused)?;
         let body = serde_json::to_string(decision).map_err(Error::refused)?;
-        let mut headers =
-            vec![("content-type", "application/json".to_owned()), (IDEMPOTENCY_KEY, percent_encoded(&decision.id))];
+        let mut headers = vec![("content-type", "application/json".to_owned()), (IDEMPOTENCY_KEY, order)];
         if let Some(key) = key {
             headers.push((SIGNATURE, format!("sha256={}", hex(hmac::sign(&key, body.as_bytes()).as_ref()))));
         }
@@ -71,6 +81,7 @@ impl Webhook {
         let mut tries = 0;
         let mut may_be_done = false;
         loop {
+            look(may_be_done)?;
             tries += 1;
             let why = match self.client.send("POST", url, &headers, body.clone(), self.config.timeout).await {
                 Ok(Answer { status: 200..=299, .. }) => return Ok(()),
@@ -119,6 +130,10 @@ impl Orchestrator for Webhook {
         NAME
     }
 
+    fn heed_pauses(&self, paused: Paused) {
+        self.last_look.heed(paused);
+    }
+
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
         Box::pin(async move {
             let signed = if self.key().map_err(Error::refused)?.is_some() { "signed" } else { "not signed" };
@@ -131,7 +146,7 @@ impl Orchestrator for Webhook {
                 humantime::format_duration(c.timeout)
             )];
             let inverse = match &c.undo_url {
-                Some(url) => format!("POST the decision to {url}"),
+                Some(url) => format!("POST the decision to {url} with Idempotency-Key {}-undo", decision.id),
                 None => "whatever undoes it in the service that was called; no webhook.undo_url is given".to_owned(),
             };
             Ok(Plan {
@@ -147,7 +162,10 @@ impl Orchestrator for Webhook {
     }
 
     fn apply<'a>(&'a self, decision: &'a Decision, _plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.post(&self.config.url, decision))
+        const SENT: &str = "an earlier try may have been heard, and it is not sent again";
+        Box::pin(self.post(&self.config.url, percent_encoded(&decision.id), decision, move |may_be_done| {
+            self.last_look.ask(&decision.deployment, may_be_done.then_some(SENT))
+        }))
     }
 
     fn state<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, anyhow::Result<Found>> {
@@ -157,7 +175,10 @@ impl Orchestrator for Webhook {
     fn undo<'a>(&'a self, decision: &'a Decision, _plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             match &self.config.undo_url {
-                Some(url) => self.post(url, decision).await,
+                // Taken back is also while paused.
+                Some(url) => {
+                    self.post(url, format!("{}-undo", percent_encoded(&decision.id)), decision, |_| Ok(())).await
+                }
                 None => Err(Error::refused("webhook.undo_url is not given: undo it in the service that was called")),
             }
         })

@@ -108,6 +108,18 @@ impl Target {
             None => dies,
         }
     }
+
+    /// Whether `later` is of the version that this target is of. The configuration's name of it is the same for each rollout.
+    pub fn is_same_version(&self, later: &Target) -> bool {
+        let of_same = (&self.deployment, self.role, &self.version) == (&later.deployment, later.role, &later.version);
+        let identities = self.identity.as_ref().zip(later.identity.as_ref());
+        of_same && identities.is_none_or(|(then, now)| then.is_same_version(now))
+    }
+}
+
+/// Those of `among` that are of the version of any of `then`.
+pub fn of_version(then: &[Target], among: Vec<Target>) -> Vec<Target> {
+    among.into_iter().filter(|now| then.iter().any(|then| then.is_same_version(now))).collect()
 }
 
 /// Whether two sorted lists name the same places, whichever incarnations live there.
@@ -137,10 +149,47 @@ impl Identity {
     pub fn came_back(&self, restarts: Option<u64>) -> bool {
         self.restarts.zip(restarts).is_some_and(|(then, now)| now > then)
     }
+
+    /// Whether `later` is of the same version, as far as orchestrators tell: the same unit, the same container, the same template
+    /// of a pod.
+    pub fn is_same_version(&self, later: &Identity) -> bool {
+        // Neither units nor containers have a slash in their names, and the run of a unit has no second part.
+        let is_pod = self.name.contains('/') && later.name.contains('/');
+        match (self.run.split_once(' '), later.run.split_once(' ')) {
+            (Some((_, template)), Some((_, now))) if is_pod => template.is_empty() || now.is_empty() || template == now,
+            (Some((id, _)), Some((now, _))) => id == now,
+            _ => self.name == later.name,
+        }
+    }
 }
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, self.run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Identity;
+
+    fn identity(name: &str, run: &str) -> Identity {
+        Identity { name: name.into(), run: run.into(), restarts: None }
+    }
+
+    #[test]
+    fn a_unit_a_container_and_a_pods_template_are_versions() {
+        let unit = identity("checkout@v2.service", "4f2a");
+        assert!(unit.is_same_version(&identity("checkout@v2.service", "77")), "started again");
+        assert!(!unit.is_same_version(&identity("checkout@v3.service", "77")));
+
+        let container = identity("shop-v2", "4f2a 2026-11-27T10:00:00Z");
+        assert!(container.is_same_version(&identity("shop-v2", "4f2a 2026-11-27T10:05:00Z")), "started again");
+        assert!(!container.is_same_version(&identity("shop-v2", "77 2026-11-27T10:05:00Z")), "made anew");
+
+        let pod = identity("shop/checkout-bbb-1", "uid-1 bbb");
+        assert!(pod.is_same_version(&identity("shop/checkout-bbb-2", "uid-2 bbb")), "in its place");
+        assert!(!pod.is_same_version(&identity("shop/checkout-ccc-1", "uid-3 ccc")));
+        assert!(pod.is_same_version(&identity("shop/checkout-1", "uid-4 ")), "without a hash nobody tells");
     }
 }

@@ -2,7 +2,9 @@
 
 mod cluster;
 mod dry_run;
+mod last_look;
 mod lease;
+mod next_rollout;
 mod real;
 mod refusals;
 mod rights;
@@ -10,3 +12,4 @@ mod rollback;
 mod server;
 mod takeaway;
 mod tls;
+mod who;

@@ -3,15 +3,15 @@
 use canary_user::{
     guard::{Action, Stage},
     judge::Outcome,
-    orchestrator::{Error, Orchestrator as _, State},
+    orchestrator::{Error, Orchestrator as _, State, TakesAway},
 };
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, NAMESPACE, decision};
 
-const ROUTE: &str = "http_route = { name = \"checkout\", canary = \"checkout-canary\" }";
+pub const ROUTE: &str = "http_route = { name = \"checkout\", canary = \"checkout-canary\" }";
 
-fn route(stable: Value, canary: Value) -> Value {
+pub fn route(stable: Value, canary: Value) -> Value {
     let backend = |name: &str, weight: Value| match weight {
         Value::Null => json!({ "name": name, "port": 80 }),
         weight => json!({ "name": name, "port": 80, "weight": weight }),
@@ -133,6 +133,22 @@ async fn a_rollback_takes_the_weight_first_and_then_the_pods() {
     let back = ["patch deployments/scale checkout-canary", "patch httproutes checkout"];
     assert_eq!(cluster.changes()[2..], back, "pods first, then requests for them");
     assert_eq!(weight(&cluster), 20);
+}
+
+#[tokio::test]
+async fn a_plan_says_how_much_it_takes_away_on_all_nodes() {
+    for keys in ["", ROUTE] {
+        let cluster = Cluster::two_deployments(keys).await;
+        cluster.server.store().put("httproutes", route(json!(80), json!(20)));
+        // One pod of each is seen from this node.
+        cluster.change("deployments", "checkout-canary", |d| d["spec"]["replicas"] = json!(10));
+        let plan = cluster.kubernetes.describe(&decision(Action::Drain, "checkout", "checkout-canary")).await;
+        let takes_away = plan.expect("possible").takes_away;
+        assert_eq!(takes_away, Some(TakesAway { instances: 10, of: 12 }), "{keys}");
+    }
+    let rolling = Cluster::rolling("").await;
+    let plan = rolling.kubernetes.describe(&decision(Action::Rollback, "checkout", "checkout")).await;
+    assert_eq!(plan.expect("possible").takes_away, None, "others come in their place");
 }
 
 #[tokio::test]

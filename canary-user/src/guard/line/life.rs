@@ -5,6 +5,7 @@ use super::{looks::Looks, *};
 use crate::{
     guard::{Approval, GateResult, recovery},
     orchestrator::Background,
+    targets,
 };
 
 /// What an orchestrator may take beyond what its plan says, or the grace of the canary.
@@ -59,7 +60,8 @@ enum Next {
 impl Line {
     /// Whether an orchestrator's answer is waited for before the guard may end.
     pub fn is_waiting(&self) -> bool {
-        self.being_described.is_some() || self.in_hand.as_ref().is_some_and(|a| matches!(a.step, Step::Applying))
+        let is_called = self.in_hand.as_ref().is_some_and(|a| matches!(a.step, Step::Applying));
+        self.being_described.is_some() || is_called || !self.brought_back.is_empty()
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -298,7 +300,7 @@ impl Line {
                 // Whoever brought it back wants it: never fight over it.
                 self.guard.leave(&targets);
                 let _ = ledger.mark_acted(&action.decision, &targets);
-                self.step(&action.decision, Stage::Reverted, words, ledger);
+                self.ask_who(action.decision, words);
             }
         }
     }
@@ -319,6 +321,9 @@ impl Line {
             if let Some(proposal) = self.being_described.take_if(|p| p.decision.id == answer.decision_id) {
                 self.described(proposal, described, tick, desk);
             }
+            return;
+        }
+        if self.is_told_who(&answer, &mut desk.ledger) {
             return;
         }
         let Some(mut action) =
@@ -366,7 +371,8 @@ impl Line {
                     return;
                 }
                 let canary = tick.map(|tick| facts::targets(tick, &self.watched.config.name, Role::Canary));
-                let canary = canary.unwrap_or_default();
+                // The next rollout, where it runs beside it, is none of that.
+                let canary = targets::of_version(&action.decision.canary, canary.unwrap_or_default());
                 self.guard.leave(&canary);
                 let _ = ledger.mark_acted(&action.decision, &canary);
                 let detail = format!("somebody wants the canary again: {}", calls::in_words(name, &found));

@@ -83,6 +83,14 @@ impl Line {
         if self.in_hand.as_ref().is_some_and(|a| a.decision.id == *id && !a.step.is_done()) {
             return Err(format!("{id} is under way: ask again once it is verified or failed"));
         }
+        let ours = self.caller.orchestrator.name();
+        if plan.orchestrator != ours {
+            let (was, way) = (&plan.orchestrator, plan.inverse.as_deref().unwrap_or("none is known"));
+            return Err(format!(
+                "{id} was carried out by {was}, and the deployment's orchestrator is {ours} now: configure {was} again, or get \
+                 back by hand: {way}"
+            ));
+        }
         if plan.undo.is_none() {
             let way = plan.inverse.as_deref().unwrap_or("none is known");
             return Err(format!("{} cannot undo {id} by itself; the way back: {way}", plan.orchestrator));

@@ -1,6 +1,8 @@
 //! What people ask of the running loop, and what it then does and does not.
 
-use super::{both_busy, busy, rig::Rig, target};
+use std::sync::Arc;
+
+use super::{both_busy, busy, rig::Rig, stopped, target};
 use crate::{
     control::{Command, Done, RefusalKind, Reply, Status},
     guard::{
@@ -8,6 +10,7 @@ use crate::{
         Stage::{Blocked, Verified},
     },
     judge::Outcome,
+    orchestrator::dry_run::DryRun,
     targets::Role,
     telemetry::Sample,
 };
@@ -197,4 +200,30 @@ fn setting_the_wall_clock_neither_ends_nor_prolongs_a_pause() {
     }
     assert_eq!(pauses.expire(moment(0, 70)).len(), 1);
     assert!(pauses.of(None).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_orchestrator_did_is_not_undone_by_this_one() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    *rig.fake.can_undo.lock().unwrap() = true;
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 3).await;
+    for _ in 0..4 {
+        rig.tick(vec![busy(target(Role::Stable, 1)), stopped(target(Role::Canary, 2))]).await;
+    }
+    let id = rig.journal().history(1).unwrap().remove(0).decision.id;
+    rig.kill().await;
+    rig.orchestrator = Some(Arc::new(DryRun));
+    rig.tick(vec![busy(target(Role::Stable, 1))]).await;
+    let refusal = rig.ask(Command::Undo { id: id.clone() }).await.expect_err("refused");
+    assert_eq!(refusal.kind, RefusalKind::NotNow);
+    let words = "was carried out by fake, and the deployment's orchestrator is dry-run now: configure fake again, or get back by \
+                 hand: start";
+    assert_eq!(refusal.error, format!("{id} {words}"));
+    assert!(rig.fake.undone.lock().unwrap().is_empty());
+    // With the one that did it, it can be.
+    rig.kill().await;
+    rig.orchestrator = None;
+    rig.tick(vec![busy(target(Role::Stable, 1))]).await;
+    assert!(said(&rig, Command::Undo { id: id.clone() }).await.starts_with(&format!("Undoing {id}: start")));
 }

@@ -9,7 +9,7 @@ use crate::{
         gates::{Case, GATES, action_of, evaluate},
     },
     judge::{HardFact, Outcome, Sign, SignKind, Verdict},
-    orchestrator::{Plan, dry_run},
+    orchestrator::{Plan, TakesAway, dry_run},
     targets::Role,
     telemetry::Sample,
     window::Indicator,
@@ -284,6 +284,13 @@ fn an_orchestrator_that_will_not_act_blocks_by_its_own_words() {
 fn blast_radius() {
     blocks("blast_radius", "1 of 2 instances would be taken away, blast_radius is 0.3", |_, f| f.blast_radius = 0.3);
     passes(|_, f| f.blast_radius = 0.5);
+    // Of two instances that are seen from here one may be a fifth of what is taken away.
+    let plan = |instances, of| Some(Ok(Plan { takes_away: Some(TakesAway { instances, of }), ..plan() }));
+    blocks("blast_radius", "10 of 12 instances would be taken away, on all nodes, blast_radius is 0.5", |_, f| {
+        (f.blast_radius, f.described) = (0.5, plan(10, 12));
+    });
+    passes(|_, f| f.described = plan(1, 100));
+    passes(|_, f| (f.described, f.asked_by) = (plan(10, 12), Some("root".into())));
 }
 
 #[test]

@@ -28,6 +28,13 @@ fn run(incarnation: u64, run: &str, restarts: u64) -> Target {
     Target { identity: Some(identity), ..target(Role::Canary, incarnation) }
 }
 
+/// A pod of this template.
+fn pod(incarnation: u64, hash: &str) -> Target {
+    let name = format!("shop/checkout-{hash}-1").into();
+    let identity = Identity { name, run: format!("uid-{hash} {hash}").into(), restarts: None };
+    Target { identity: Some(identity), cgroup: format!("/pods/{hash}").into(), ..target(Role::Canary, incarnation) }
+}
+
 async fn ticks(rig: &mut Rig, n: usize, samples: Vec<Sample>) {
     for _ in 0..n {
         rig.tick(samples.clone()).await;
@@ -63,6 +70,22 @@ async fn a_crash_loop_that_somebody_brought_back_is_theirs_through_all_its_resta
     assert_eq!(rig.applies(), 1, "nor after a restart of the guard: {:?}", rig.stages());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_return_is_told_with_what_the_orchestrator_finds_of_it() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.says(Outcome::Regressed, Some(HardFact::CrashLoop));
+    ticks(&mut rig, 2, serving(2)).await;
+    ticks(&mut rig, 5, with_canary(stopped(target(Role::Canary, 2)))).await;
+    *rig.fake.state.lock().expect("no panic") = State::NotInEffect;
+    ticks(&mut rig, 2, serving(3)).await;
+    assert_eq!(rig.stages()[0].last(), Some(&Stage::Reverted));
+    assert_eq!(
+        rig.last_detail(),
+        "the canary is back: /checkout/v2 runs version v2 as another instance (incarnation 3); fake finds it not in effect: \
+         as the test says"
+    );
+}
+
 #[test]
 fn a_run_that_the_manager_began_by_itself_is_the_same_and_one_begun_by_hand_is_not() {
     let first = run(2, "a", 0);
@@ -88,6 +111,21 @@ async fn another_rollout_in_its_place_is_judged_by_itself() {
     rig.says(Outcome::Regressed, None);
     ticks(&mut rig, 4, serving(4)).await;
     assert_eq!(rig.applies(), 2, "{:?}", rig.stages());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollout_of_another_template_minutes_after_a_rollback_is_no_return_and_is_judged_by_itself() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, with_canary(busy(pod(2, "bbb")))).await;
+    ticks(&mut rig, 5, vec![busy(target(Role::Stable, 1))]).await;
+    assert_eq!((rig.applies(), rig.stages()[0].last()), (1, Some(&Stage::Verified)));
+    rig.says(Outcome::Healthy, None);
+    ticks(&mut rig, 60, with_canary(busy(pod(3, "ccc")))).await;
+    assert!(!rig.stages()[0].contains(&Stage::Reverted), "{:?}", rig.stages());
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, with_canary(busy(pod(3, "ccc")))).await;
+    assert_eq!(rig.applies(), 2, "it is guarded, too: {:?}", rig.stages());
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,6 +270,22 @@ async fn a_canary_that_is_wanted_again_where_nobody_counts_is_noticed() {
     assert_eq!(rig.stages()[0].last(), Some(&Stage::Reverted), "{:?}", rig.stages());
     assert!(rig.last_detail().starts_with("somebody wants the canary again: fake finds it not in effect"));
     assert_eq!(rig.applies(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_rollout_is_guarded_also_where_the_one_before_is_wanted_again_elsewhere() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, with_canary(busy(pod(2, "bbb")))).await;
+    ticks(&mut rig, 5, vec![busy(target(Role::Stable, 1))]).await;
+    assert_eq!(rig.stages()[0].last(), Some(&Stage::Verified));
+    rig.says(Outcome::Healthy, None);
+    *rig.fake.state.lock().expect("no panic") = State::NotInEffect;
+    ticks(&mut rig, 80, with_canary(busy(pod(3, "ccc")))).await;
+    assert_eq!(rig.stages()[0].last(), Some(&Stage::Reverted), "{:?}", rig.stages());
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, with_canary(busy(pod(3, "ccc")))).await;
+    assert_eq!(rig.applies(), 2, "{:?}", rig.stages());
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ use crate::{
     guard::{Action, Decision, Judging, Setup, Stage, Summary, Watched, run},
     journal::Journal,
     judge::{Earlier, HardFact, KeptControl, Learned, Outcome, Resumed, Verdict},
-    orchestrator::{BoxFuture, Error, Found, Orchestrator, Plan, State, pause::Paused},
+    orchestrator::{BoxFuture, Error, Found, Orchestrator, Plan, State, TakesAway, pause::Paused},
     targets::{Role, Target},
     telemetry::{Sample, Tick},
     watch::{DecisionView, Snapshot},
@@ -82,6 +82,8 @@ pub struct Fake {
     pub will_not: Mutex<Option<String>>,
     /// The changes of verdict that it was told of.
     pub noted: Mutex<Vec<(Outcome, Outcome)>>,
+    /// What its plans say that they take away.
+    pub takes_away: Mutex<Option<TakesAway>>,
     /// How it was told to ask for pauses.
     pub asks_for_pauses: Mutex<Option<Paused>>,
     pause_file: PathBuf,
@@ -112,7 +114,7 @@ impl Orchestrator for Fake {
             match will_not {
                 Some(why) => Err(Error::Refused(why)),
                 None if *self.can_undo.lock().unwrap() => Ok(Plan { undo: Some("start".into()), ..plan(d) }),
-                None => Ok(plan(d)),
+                None => Ok(Plan { takes_away: *self.takes_away.lock().unwrap(), ..plan(d) }),
             }
         })
     }
@@ -328,6 +330,7 @@ impl Rig {
             journal: dir.path().join("journal.db"),
             pauses_in_plan: Mutex::default(),
             will_not: Mutex::default(),
+            takes_away: Mutex::default(),
             asks_for_pauses: Mutex::default(),
             noted: Mutex::default(),
             undone: Mutex::default(),

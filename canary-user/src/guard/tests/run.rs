@@ -14,7 +14,7 @@ use crate::{
         incarnation_below,
     },
     judge::{Earlier, HardFact, Known, Learned, Outcome},
-    orchestrator::{State, dry_run::DryRun},
+    orchestrator::{State, TakesAway, dry_run::DryRun},
     targets::Role,
     telemetry::Sample,
     window::Indicator,
@@ -347,4 +347,18 @@ async fn an_orchestrator_that_will_not_act_is_told_once_and_asked_again_later() 
     *rig.fake.will_not.lock().unwrap() = None;
     ticks(&mut rig, 40, serving).await;
     assert_eq!(rig.applies(), 1, "it has changed its mind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_takes_away_too_much_is_told_once_and_asked_for_again_later() {
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    *rig.fake.takes_away.lock().unwrap() = Some(TakesAway { instances: 10, of: 12 });
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 100, serving).await;
+    assert_eq!(rig.stages(), [[Blocked]], "the same plan is recorded once");
+    let said = "blast_radius: 10 of 12 instances would be taken away, on all nodes, blast_radius is 0.5";
+    assert_eq!(rig.last_detail(), said);
+    *rig.fake.takes_away.lock().unwrap() = Some(TakesAway { instances: 2, of: 12 });
+    ticks(&mut rig, 40, serving).await;
+    assert_eq!(rig.applies(), 1, "it has become less");
 }

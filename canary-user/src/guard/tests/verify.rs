@@ -4,7 +4,7 @@ use super::{SECOND_NS, busy, idle, stopped, target, tick};
 use crate::{
     guard::verify::{Progress, Verification},
     orchestrator::Background,
-    targets::{Role, Target},
+    targets::{Identity, Role, Target},
     telemetry::{Cpu, Dependency, Network, Sample},
 };
 
@@ -154,6 +154,22 @@ fn the_same_version_as_another_instance_came_back_another_version_is_a_new_rollo
     let next = Target { version: "v3".into(), ..target(Role::Canary, 8) };
     let said = feed(&mut watch(), 0, vec![Some(busy(next)); 3]);
     assert_eq!(said, quiet("no process is left; no turnaround and 0 bytes in 3 windows"));
+}
+
+#[test]
+fn a_pod_of_another_template_is_a_new_rollout_whatever_the_configuration_calls_it() {
+    let pod = |incarnation, name: &str, run: &str| {
+        let identity = Identity { name: name.into(), run: run.into(), restarts: None };
+        Target { identity: Some(identity), ..target(Role::Canary, incarnation) }
+    };
+    for background in [None, Some(probes())] {
+        let old = pod(2, "shop/checkout-bbb-1", "uid-1 bbb");
+        let mut v = Verification::new(&[old], background.clone(), 60 * SECOND_NS);
+        let next = Some(busy(pod(7, "shop/checkout-ccc-1", "uid-2 ccc")));
+        assert!(matches!(feed(&mut v, 0, vec![next; 3]), Progress::Quiet(_)), "{background:?}");
+        let again = Some(busy(pod(8, "shop/checkout-bbb-2", "uid-3 bbb")));
+        assert!(matches!(feed(&mut v, 3, vec![again]), Progress::CameBack(..)), "{background:?}");
+    }
 }
 
 #[test]

@@ -78,6 +78,16 @@ async fn a_refusal_and_a_failure_are_told_apart_with_what_was_said() {
         Err(Error::Failed(e)) if e.to_string().contains(": half / way")));
 }
 
+#[tokio::test]
+async fn while_paused_nothing_is_run() {
+    let bed = Bed::new();
+    let command = bed.command("touch $1/ran", None, 30_000);
+    command.heed_pauses(std::sync::Arc::new(|_: &str| Some("incident 12".to_owned())));
+    let error = apply(&command).await.expect_err("paused");
+    assert!(matches!(&error, Error::Refused(why) if why == "paused: incident 12"), "{error}");
+    assert!(!bed.path("ran").exists());
+}
+
 #[test]
 fn what_is_quoted_is_text_on_one_line() {
     assert_eq!(tail(b" \n"), "");
@@ -102,6 +112,19 @@ async fn one_that_hangs_is_killed_with_all_it_started() {
         assert!(tokio::time::Instant::now() < deadline, "a process of the group lives on");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test]
+async fn one_that_leaves_a_child_with_its_output_has_ended() {
+    let bed = Bed::new();
+    let left = |code: u8| format!("sleep 600 & echo $! >>$1/left; echo half way; exit {code}");
+    let ends = [apply(&bed.command(&left(0), None, 30_000)).await, apply(&bed.command(&left(1), None, 30_000)).await];
+    let left = fs::read_to_string(bed.path("left")).expect("it ran");
+    let left = left.lines().map(|pid| Pid::from_raw(pid.parse().expect("a number")).expect("not zero"));
+    let live: Vec<bool> = left.map(|pid| rustix::process::kill_process(pid, Signal::KILL).is_ok()).collect();
+    assert_eq!(live, [true, true], "what they left is their own business");
+    let [Ok(()), Err(Error::Failed(why))] = &ends else { panic!("{ends:?}") };
+    assert!(why.to_string().contains(": half way"), "{why}");
 }
 
 #[tokio::test]

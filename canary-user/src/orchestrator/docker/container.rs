@@ -146,6 +146,16 @@ impl Container {
         self.state().and_then(|s| s.running).unwrap_or_default() && !self.is_restarting()
     }
 
+    /// Its processes are frozen: it keeps its connections and answers none of them.
+    pub fn is_paused(&self) -> bool {
+        self.state().and_then(|s| s.paused).unwrap_or_default()
+    }
+
+    /// It can take the load.
+    pub fn serves(&self) -> bool {
+        self.is_running() && !self.is_paused() && self.is_healthy()
+    }
+
     /// It has ended and its restart policy will start it. With Podman it may, until its cleanup has said that it does not.
     pub fn is_restarting(&self) -> bool {
         let is_said_to = self.state().and_then(|s| s.restarting).unwrap_or_default();
@@ -249,5 +259,26 @@ impl fmt::Display for Container {
             Some(health @ (HealthStatusEnum::STARTING | HealthStatusEnum::UNHEALTHY)) => write!(f, ", health {health}"),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::Container;
+
+    fn container(state: Value) -> Container {
+        let inspected = serde_json::from_value(json!({ "Id": "4f2a", "State": state })).expect("a container");
+        Container { id: "4f2a".into(), name: "shop-v1".into(), inspected, awaits_cleanup: false }
+    }
+
+    #[test]
+    fn who_runs_and_is_neither_frozen_nor_ill_can_take_the_load() {
+        assert!(container(json!({ "Running": true, "Paused": false })).serves());
+        // Docker says of one that is paused that it runs.
+        assert!(!container(json!({ "Running": true, "Paused": true })).serves());
+        assert!(!container(json!({ "Running": false })).serves());
+        assert!(!container(json!({ "Running": true, "Health": { "Status": "unhealthy" } })).serves());
     }
 }

@@ -21,7 +21,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Pauses before what the API server had no time for is sent again; it asks for one of a second (`Retry-After`).
 const BUSY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 /// As whom changes are told in `managedFields`.
-const MANAGER: &str = "canary-guard";
+pub const MANAGER: &str = "canary-guard";
 
 /// The kinds of objects that are read or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -133,8 +133,9 @@ impl Change {
         }
     }
 
-    /// Carries it out, on the object as it was decided on and on no other.
-    pub async fn make(&self, api: &Api, decision: &str) -> Result<(), Error> {
+    /// Carries it out, on the object as it was decided on and on no other. `look`: whether it still may, asked right before each
+    /// try.
+    pub async fn make(&self, api: &Api, decision: &str, look: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
         send(api, self.object(), self.part(), decision, |now| {
             let object = self.object();
             let generation = now.metadata.generation.unwrap_or_default();
@@ -144,6 +145,7 @@ impl Change {
                     object.generation
                 )));
             }
+            look()?;
             Ok(Some(self.operations(now)))
         })
         .await

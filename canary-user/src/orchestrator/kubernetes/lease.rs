@@ -4,7 +4,9 @@
 //! A Lease fences nothing (two may believe that they hold it for a moment), so that every change has its own precondition too.
 
 use std::{
+    fs,
     path::PathBuf,
+    process,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -30,6 +32,13 @@ const RELY: Duration = Duration::from_millis(7_500);
 const RENEW: Duration = Duration::from_secs(2);
 /// How long it is kept after somebody wanted to know for the last time.
 const WANTED: Duration = Duration::from_secs(60);
+
+/// A name for one life of one guard: of two on one node, as during an update of the DaemonSet, one leads.
+pub fn holder(node: &str) -> String {
+    let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid");
+    let life = uuid.map_or_else(|_| process::id().to_string(), |uuid| uuid.trim().to_owned());
+    format!("{node}_{life}")
+}
 
 /// What is known of the Lease.
 #[derive(Debug)]

@@ -1,9 +1,10 @@
 //! Who else looks after an object, and would take a change back.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::{ResourceExt as _, api::DynamicObject};
 
 use super::{
-    api::{Api, Kind},
+    api::{Api, Kind, MANAGER},
     workload::{Object, number, owner, string},
 };
 use crate::orchestrator::Error;
@@ -65,6 +66,24 @@ fn repository(object: &DynamicObject) -> Option<&'static str> {
     let marks = REPOSITORY.iter().filter(|(key, _)| marked(key));
     let writers = WRITERS.iter().filter(|(name, _)| writes(name));
     marks.chain(writers).map(|(_, by)| *by).find(|by| !(*by == FLUX && leaves_alone))
+}
+
+/// Who wrote one of these fields of an object last, other than the guard, and when: ", as helm wrote at 2026-11-27T10:00:00Z"; ""
+/// where the API server does not say. A field is a part of the object and its name there, as `managedFields` has them.
+///
+/// A manager's time is that of its latest change to any of its fields.
+pub fn writer(object: &DynamicObject, fields: &[(&str, &str)]) -> String {
+    let owns = |entry: &&ManagedFieldsEntry| {
+        let of = entry.fields_v1.as_ref().map(|of| &of.0);
+        of.is_some_and(|of| fields.iter().any(|(part, name)| of.get(part).is_some_and(|part| part.get(name).is_some())))
+    };
+    let others = object.managed_fields().iter().filter(|entry| entry.manager.as_deref() != Some(MANAGER));
+    let newest = others.filter(owns).max_by(|a, b| a.time.cmp(&b.time));
+    let Some((entry, manager)) = newest.and_then(|entry| Some((entry, entry.manager.as_ref()?))) else {
+        return String::new();
+    };
+    let at = entry.time.as_ref().map(|time| format!(" at {}", time.0)).unwrap_or_default();
+    format!(", as {manager} wrote{at}")
 }
 
 /// What the plan says of who may change it back later, though not at once.

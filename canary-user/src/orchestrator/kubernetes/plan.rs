@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     guard::{Action, Decision},
-    orchestrator::{Background, Error},
+    orchestrator::{Background, Error, TakesAway},
     targets::Target,
 };
 
@@ -28,6 +28,8 @@ pub struct Work {
     pub takes_seconds: u64,
     /// Of pods that run on; `None` = they end.
     pub background: Option<Background>,
+    /// On all nodes; `None` = others come in the place of the pods, so that nothing is taken away.
+    pub takes_away: Option<TakesAway>,
 }
 
 impl Kubernetes {
@@ -44,7 +46,7 @@ impl Kubernetes {
         let canary = Side::of(api, &decision.canary).await?;
         not_paused(&canary)?;
         if decision.action == Action::Hold {
-            return Ok(Work { changes: vec![hold(&canary)?], takes_seconds: 0, background: None });
+            return Ok(Work { changes: vec![hold(&canary)?], takes_seconds: 0, background: None, takes_away: None });
         }
         let stable = self.stable(api, decision).await?;
         not_paused(&stable)?;
@@ -63,7 +65,8 @@ impl Kubernetes {
         };
         let background = run_on(&canary, &changes).then(|| background(&canary.pods));
         let background = background.transpose().map_err(Error::refused)?;
-        Ok(Work { takes_seconds: takes_seconds(&canary, &changes), changes, background })
+        let takes_away = takes_away(&canary, &stable, &changes);
+        Ok(Work { takes_seconds: takes_seconds(&canary, &changes), changes, background, takes_away })
     }
 
     /// Where stable belongs, by those of its pods that are still there.
@@ -135,6 +138,16 @@ impl Kubernetes {
         };
         Ok((!weights.is_empty()).then_some(Change::Weight { route: object, service, weights }))
     }
+}
+
+/// A guard sees the pods of its own node, while weights and replicas are those of all nodes.
+fn takes_away(canary: &Side, stable: &Side, changes: &[Change]) -> Option<TakesAway> {
+    let of_all_nodes = |change: &Change| matches!(change, Change::Weight { .. } | Change::Scale { .. });
+    changes.iter().any(of_all_nodes).then(|| {
+        let instances = number(&canary.workload.data, "/spec/replicas").unwrap_or(1).unsigned_abs();
+        let stay = number(&stable.workload.data, "/status/availableReplicas").unwrap_or_default().unsigned_abs();
+        TakesAway { instances, of: instances + stay }
+    })
 }
 
 /// A rollout takes as long as its owner gives it; what is scaled to 0 only has to end.

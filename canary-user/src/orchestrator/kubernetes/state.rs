@@ -5,6 +5,7 @@ use kube::{ResourceExt as _, api::DynamicObject};
 use super::{
     Kubernetes,
     api::{Api, Kind},
+    owner::writer,
     workload::{Object, PodRun, flag, number, pod, replica_set_of, string, template, template_hash, workload_of},
 };
 use crate::{
@@ -31,6 +32,12 @@ impl Kubernetes {
         if let Some(config) = self.drains_by_route(decision)
             && let Some(found) = without_weight(api, run.namespace, config).await?
         {
+            // What has weight again may be the next version, behind the same Service.
+            if found.state == State::NotInEffect
+                && let Some(why) = replaced(api, decision, run).await?
+            {
+                return say(State::InEffect, format!("{}, which is another version by now: {why}", found.detail));
+            }
             return Ok(found);
         }
         let left = left(api, decision).await?;
@@ -42,8 +49,13 @@ impl Kubernetes {
         };
         let set = replica_set.name_any();
         let (kind, name, workload) = workload_of(api, run.namespace, &replica_set).await?;
+        let replicas = number(&replica_set.data, "/status/replicas").unwrap_or_default();
         let (Ok(kind), Some(workload)) = (kind, workload) else {
-            return say(State::NotInEffect, format!("{name}, the owner of ReplicaSet {set}, is gone or was replaced"));
+            let detail = format!("{name}, the owner of ReplicaSet {set}, is gone or was replaced");
+            return match left.first() {
+                None if replicas == 0 => say(State::InEffect, format!("{detail}, and none of its pods is left")),
+                _ => say(State::NotInEffect, detail),
+            };
         };
         let object = Object::of(kind, &workload);
         if decision.action == Action::Hold {
@@ -63,7 +75,6 @@ impl Kubernetes {
         if kind == Kind::Rollout && number(&workload.data, "/status/canary/weights/canary/weight") == Some(0) {
             return say(State::InEffect, format!("{away}, and its canary has weight 0"));
         }
-        let replicas = number(&replica_set.data, "/status/replicas").unwrap_or_default();
         match left.first() {
             _ if replicas > 0 => say(State::InProgress, format!("{away}; ReplicaSet {set} still has {replicas}")),
             Some(pod) => say(State::InProgress, format!("{away}; {pod} has not ended yet")),
@@ -84,6 +95,27 @@ async fn left<'a>(api: &Api, decision: &'a Decision) -> anyhow::Result<Vec<PodRu
     Ok(left)
 }
 
+/// Why what is in the canary's place now is not the version of the decision, of which nothing is left; `None` = it may be.
+async fn replaced(api: &Api, decision: &Decision, run: PodRun<'_>) -> anyhow::Result<Option<String>> {
+    if !left(api, decision).await?.is_empty() {
+        return Ok(None);
+    }
+    let Some(replica_set) = replica_set_of(api, run).await? else {
+        return Ok(Some(format!("the ReplicaSet of {run} is gone")));
+    };
+    if number(&replica_set.data, "/status/replicas").unwrap_or_default() > 0 {
+        return Ok(None);
+    }
+    let (kind, name, workload) = workload_of(api, run.namespace, &replica_set).await?;
+    let (Ok(kind), Some(workload)) = (kind, workload) else { return Ok(Some(format!("{name} is gone"))) };
+    let object = Object::of(kind, &workload);
+    let is_another = match kind {
+        Kind::Rollout => string(&workload.data, "/status/currentPodHash") != Some(template_hash(replica_set.labels())),
+        _ => template(&workload) != template(&replica_set),
+    };
+    Ok(is_another.then(|| format!("{object} has another template")))
+}
+
 /// What a route says; `None` where its canary was left to be scaled, because nobody else has weight.
 async fn without_weight(api: &Api, namespace: &str, config: &HttpRouteConfig) -> anyhow::Result<Option<Found>> {
     let (name, service) = (&config.name, &config.canary);
@@ -91,7 +123,8 @@ async fn without_weight(api: &Api, namespace: &str, config: &HttpRouteConfig) ->
     let Ok(backends) = super::change::backends(&route, service) else { return Ok(None) };
     let weight: i64 = backends.iter().map(|b| b.weight.unwrap_or(1)).sum();
     let state = if weight == 0 { State::InEffect } else { State::NotInEffect };
-    let detail = format!("{service} has weight {weight} in HTTPRoute {namespace}/{name}");
+    let by = if weight == 0 { String::new() } else { writer(&route, &[("f:spec", "f:rules")]) };
+    let detail = format!("{service} has weight {weight} in HTTPRoute {namespace}/{name}{by}");
     Ok(Some(Found { state, detail }))
 }
 
@@ -104,7 +137,8 @@ fn unwanted(object: &Object, deployment: &DynamicObject, replica_set: &DynamicOb
         return Ok(format!("{object} has another template"));
     }
     let wanted = number(&deployment.data, "/spec/replicas").unwrap_or(1);
-    Err(format!("{object} wants {wanted} pods of ReplicaSet {}", replica_set.name_any()))
+    let by = writer(deployment, &[("f:spec", "f:replicas"), ("f:spec", "f:template")]);
+    Err(format!("{object} wants {wanted} pods of ReplicaSet {}{by}", replica_set.name_any()))
 }
 
 /// Whether a Rollout has given this version up, in words.
@@ -115,5 +149,6 @@ fn given_up(object: &Object, rollout: &DynamicObject, hash: &str) -> Result<Stri
     if flag(&rollout.data, "/status/abort") {
         return Ok(format!("{object} is aborted"));
     }
-    Err(format!("{object} rolls {hash} out"))
+    let by = writer(rollout, &[("f:status", "f:abort"), ("f:spec", "f:template")]);
+    Err(format!("{object} rolls {hash} out{by}"))
 }

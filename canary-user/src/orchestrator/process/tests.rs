@@ -156,6 +156,19 @@ async fn one_that_ignores_sigterm_gets_it_once_and_is_killed_after_the_grace() {
 }
 
 #[tokio::test]
+async fn one_that_goes_on_forking_is_killed_after_the_grace() {
+    let Some(mut bed) = Bed::new() else { return };
+    let (stable, canary) = (bed.cgroup("/stable", Role::Stable), bed.cgroup("/canary", Role::Canary));
+    bed.spawn("/stable", SLEEPER);
+    // Each look finds processes that were sent nothing yet.
+    let forks = bed.spawn("/canary", "trap '' TERM; echo ready; while :; do sleep 0.05 & done");
+    let decision = decision(Action::Drain, vec![canary], vec![stable]);
+    bed.process().apply(&decision, &Plan::default()).await.expect("apply");
+    assert_eq!(bed.ended(forks), (None, Some(9)));
+    assert_eq!(bed.process().state(&decision).await.expect("state").state, State::InEffect);
+}
+
+#[tokio::test]
 async fn descendants_are_reached() {
     let Some(mut bed) = Bed::new() else { return };
     let (stable, canary) = (bed.cgroup("/stable", Role::Stable), bed.cgroup("/canary", Role::Canary));

@@ -13,6 +13,8 @@ use super::{
 
 /// How often the unit is looked at while its job is waited for, in case the signal was lost.
 const BACKSTOP: Duration = Duration::from_millis(500);
+/// Looks in a row that may fail, as where systemd is busy with reading all units again: the job goes on meanwhile.
+const UNANSWERED: u32 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -45,7 +47,7 @@ pub async fn run(session: &Session, verb: Verb, unit: &str, limit: Duration) -> 
     };
     let job = called.map_err(|e| not_taken(verb, unit, e))?;
     let (until, mut backstop) = (Instant::now() + limit, interval(BACKSTOP));
-    let mut gone = false;
+    let (mut gone, mut unanswered) = (false, 0);
     loop {
         tokio::select! {
             Some(signal) = removed.next() => {
@@ -56,7 +58,15 @@ pub async fn run(session: &Session, verb: Verb, unit: &str, limit: Duration) -> 
                 }
             }
             _ = backstop.tick() => {
-                let now = session.unit(unit).await?;
+                let now = match session.unit(unit).await {
+                    Ok(now) => now,
+                    Err(_) if unanswered < UNANSWERED => {
+                        unanswered += 1;
+                        continue;
+                    }
+                    Err(e) => return Err(e.into()),
+                };
+                unanswered = 0;
                 // Its signal may be on the way: only if it does not come by the next look, the state has to tell.
                 if now.job().is_none() && std::mem::replace(&mut gone, true) {
                     let done = match verb {

@@ -64,12 +64,20 @@ impl Limits {
         let text = |key: &str, value: u64| match (key, value) {
             (MEMORY_HIGH, UNSET) => "infinity".into(),
             (_, UNSET) => String::new(),
-            (CPU_QUOTA, usec) => format!("{}%", usec / 10_000),
+            (CPU_QUOTA, usec) => percent(usec),
             (_, value) => value.to_string(),
         };
         let name = |key: &str| if key == CPU_QUOTA { "CPUQuota" } else { key }.to_owned();
         self.0.iter().map(|(key, value)| format!("{}={}", name(key), text(key, *value))).collect()
     }
+}
+
+/// Microseconds of CPU time in a second as a share of one CPU, to the hundredth, which is as fine as systemd takes it: "12.5%".
+fn percent(usec: u64) -> String {
+    // 0 would be refused.
+    let hundredths = (usec / 100).max(1);
+    let text = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+    format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// "CPUWeight=10 CPUQuota=20%".
@@ -166,4 +174,29 @@ pub async fn impose(
         Error::Refused(why) => Error::Failed(anyhow::anyhow!(why)),
         other => other,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CPU_QUOTA, CPU_WEIGHT, Limits, MEMORY_HIGH, UNSET};
+
+    fn limits(all: &[(&str, u64)]) -> Limits {
+        Limits(all.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect())
+    }
+
+    #[test]
+    fn a_units_own_limits_are_given_back_as_they_were() {
+        for (usec, said) in [
+            (200_000, "20%"),
+            (125_000, "12.5%"),
+            (5_000, "0.5%"),
+            (123_400, "12.34%"),
+            (10, "0.01%"),
+            (2_500_000, "250%"),
+        ] {
+            assert_eq!(limits(&[(CPU_QUOTA, usec)]).arguments(), [format!("CPUQuota={said}")]);
+        }
+        let unset = limits(&[(CPU_WEIGHT, UNSET), (CPU_QUOTA, UNSET), (MEMORY_HIGH, UNSET)]);
+        assert_eq!(unset.arguments(), ["CPUWeight=", "CPUQuota=", "MemoryHigh=infinity"]);
+    }
 }

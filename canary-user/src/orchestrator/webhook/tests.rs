@@ -187,6 +187,25 @@ async fn a_refusal_is_told_and_not_asked_again() {
 }
 
 #[tokio::test]
+async fn a_pause_that_begins_between_two_tries_ends_them_and_keeps_nothing_from_being_undone() {
+    let (service, webhook, _dir) = started(&[Mood::Overloaded], 3).await;
+    let heard = service.clone();
+    let paused = move |deployment: &str| {
+        assert_eq!(deployment, "shop");
+        (!heard.orders.lock().expect("no panic").is_empty()).then(|| "incident 12".to_owned())
+    };
+    webhook.heed_pauses(Arc::new(paused));
+    let error = apply(&webhook).await.expect_err("paused");
+    assert!(matches!(error, Error::Failed(_)), "the first try may have been heard: {error}");
+    assert!(error.to_string().contains("paused: incident 12; an earlier try may have been heard"), "{error}");
+    assert_eq!(service.orders.lock().expect("no panic").len(), 1);
+    let error = apply(&webhook).await.expect_err("paused");
+    assert!(matches!(&error, Error::Refused(why) if why == "paused: incident 12"), "{error}");
+    assert_eq!(service.orders.lock().expect("no panic").len(), 1);
+    webhook.undo(&decision(), &Plan::default()).await.expect("undone");
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed() {
     let (service, webhook, _dir) = started(&[Mood::Redirects], 3).await;
     let error = apply(&webhook).await.expect_err("not done");
@@ -244,6 +263,16 @@ async fn the_plan_says_what_is_sent_and_how_long_it_may_take() {
     assert!(plan.steps[0].contains("/act with Idempotency-Key shop-1795000000000-0001/ü, signed; up to 3 tries"));
     assert_eq!(plan.takes_at_most_ms, Some(3 * 300 + 500 + 1000));
     assert!(service.orders.lock().expect("no panic").is_empty(), "asking changes nothing");
-    webhook.undo(&decision(), &plan).await.expect("undone");
-    assert_eq!(service.orders.lock().expect("no panic").len(), 1);
+    assert!(plan.inverse.is_some_and(|way| way.ends_with("/undo with Idempotency-Key shop-1795000000000-0001/ü-undo")));
+}
+
+#[tokio::test]
+async fn an_undo_is_an_order_of_its_own() {
+    let (service, webhook, _dir) = started(&[], 0).await;
+    apply(&webhook).await.expect("done");
+    // A service that keeps its keys for all addresses would take the same key for an order that it has carried out.
+    webhook.undo(&decision(), &Plan::default()).await.expect("undone");
+    let id = percent_encoded(&decision().id);
+    let done: Vec<String> = service.done.lock().expect("no panic").iter().cloned().collect();
+    assert_eq!(done, [id.clone(), format!("{id}-undo")]);
 }

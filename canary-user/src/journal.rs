@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::{
@@ -210,6 +210,20 @@ impl Journal {
             stage_row(tx, &boot, &decision.id, first, detail, at)
         };
         self.commit(write).with_context(|| format!("journal: record decision {}", decision.id))
+    }
+
+    /// Puts another plan, and the canary as it is now, in the place of those that a decision was recorded with.
+    pub fn plan_anew(&mut self, decision: &Decision, plan: &Plan) -> anyhow::Result<()> {
+        let write = |tx: &Transaction| -> anyhow::Result<()> {
+            let (json, plan) = (serde_json::to_string(decision)?, serde_json::to_string(plan)?);
+            let changed = tx.execute(
+                "UPDATE decision SET decision = ?2, plan = ?3 WHERE id = ?1",
+                params![decision.id, json, plan],
+            )?;
+            ensure!(changed == 1, "there is no such decision");
+            Ok(())
+        };
+        self.commit(write).with_context(|| format!("journal: plan {} anew", decision.id))
     }
 
     /// Records a change of stage. [`Stage::Applying`] also marks the canary's instances as acted on, in the same commit,

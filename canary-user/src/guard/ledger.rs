@@ -16,6 +16,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum Entry {
     Decided { decision: Decision, plan: Plan, stage: Stage, detail: String },
+    PlannedAnew { decision: Decision, plan: Plan },
     Stage { decision_id: String, stage: Stage, detail: String, unix_ms: u64 },
     Verdict { deployment: String, unix_ms: u64, verdict: Verdict },
 }
@@ -70,6 +71,14 @@ impl Ledger {
             let (decision, plan, detail) = (decision.clone(), plan.clone(), detail.to_owned());
             Entry::Decided { decision, plan, stage: first, detail }
         });
+        self.keep(result)
+    }
+
+    /// Puts another plan, and the canary as it is now, in the place of those that a decision was recorded with. `Err` = they are
+    /// not on disk, and nothing may be done.
+    pub fn planned_anew(&mut self, decision: &Decision, plan: &Plan) -> Result<(), String> {
+        let result = self.journal.plan_anew(decision, plan);
+        self.tell(|| Entry::PlannedAnew { decision: decision.clone(), plan: plan.clone() });
         self.keep(result)
     }
 

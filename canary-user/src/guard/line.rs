@@ -1,5 +1,6 @@
 //! One deployment: its window, its judge, its rules and the action in hand. No await: calls are made off the line.
 
+mod approval;
 mod kept;
 mod life;
 mod limited;
@@ -10,6 +11,7 @@ mod temporary;
 use std::{sync::Arc, time::Duration};
 
 use self::{
+    approval::Yes,
     kept::Kept,
     life::{InHand, Step},
     limited::Limited,
@@ -51,6 +53,8 @@ struct Proposal {
     decision: Decision,
     /// The person who wants it; `None` = the guard itself.
     asked_by: Option<String>,
+    /// It was planned before, and a person said yes to it.
+    approved: Option<Yes>,
 }
 
 /// An orchestrator that would not act, as one would not while somebody else is acting. It may change its mind.
@@ -59,6 +63,12 @@ struct Refusal {
     canary: Vec<Target>,
     why: String,
     asked_again_t_ns: u64,
+}
+
+impl Refusal {
+    fn until_asked_again(canary: &[Target], why: &str, now: Moment) -> Self {
+        Self { canary: canary.to_vec(), why: why.to_owned(), asked_again_t_ns: now.after(ASK_AGAIN).t_ns }
+    }
 }
 
 /// One deployment with all that is remembered of it.
@@ -188,7 +198,7 @@ impl Line {
         }
         if let Some(decision) = self.guard.decide(verdict, &facts, tick.unix_ms) {
             self.caller.describe(&decision);
-            self.being_described = Some(Proposal { decision, asked_by: None });
+            self.being_described = Some(Proposal { decision, asked_by: None, approved: None });
         }
     }
 
@@ -226,7 +236,10 @@ impl Line {
 
     /// What the orchestrator would do is known, or that it will do nothing: all gates are asked again with that.
     fn described(&mut self, proposal: Proposal, described: Result<Plan, String>, tick: Option<&Tick>, desk: &mut Desk) {
-        let Proposal { mut decision, asked_by } = proposal;
+        let Proposal { mut decision, asked_by, approved } = proposal;
+        if let Some(yes) = approved {
+            return self.planned_anew(decision, yes, described, tick, desk);
+        }
         let name = self.caller.orchestrator.name();
         let plan = described.clone().unwrap_or_else(|why| Plan::nothing(name, why));
         if is_held_back(&decision) {
@@ -245,9 +258,7 @@ impl Line {
         let gate = gate.gate.clone();
         self.guard.not_carried_out(&decision, &gate);
         if let Some(why) = refusal {
-            let asked_again_t_ns = self.now.after(ASK_AGAIN).t_ns;
-            let refusal = Refusal { canary: decision.canary.clone(), why: why.clone(), asked_again_t_ns };
-            let told = self.refused.replace(refusal);
+            let told = self.refused.replace(Refusal::until_asked_again(&decision.canary, &why, self.now));
             if told.is_some_and(|r| is_same_canary(verdict, &r.canary, &decision.canary) && r.why == why) {
                 return;
             }
@@ -274,14 +285,8 @@ impl Line {
         let decision = self.guard.wanted(verdict, &facts, gates, reason, self.now.unix_ms);
         let id = decision.id.clone();
         self.caller.describe(&decision);
-        self.being_described = Some(Proposal { decision, asked_by: Some(by.to_owned()) });
+        self.being_described = Some(Proposal { decision, asked_by: Some(by.to_owned()), approved: None });
         Ok(format!("Rolling back {} as decision {id}. `canary explain {id}` follows it.", self.name()))
-    }
-
-    /// ID of the decision that waits for approval.
-    pub fn awaiting(&self) -> Option<&str> {
-        let waits = |a: &&InHand| matches!(a.step, Step::Awaiting { .. });
-        self.in_hand.as_ref().filter(waits).map(|a| a.decision.id.as_str())
     }
 
     /// How this deployment stands; `None` before its first window.

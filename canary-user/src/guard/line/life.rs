@@ -3,7 +3,7 @@
 
 use super::{looks::Looks, *};
 use crate::{
-    guard::{Approval, GateResult, recovery},
+    guard::{GateResult, recovery},
     orchestrator::Background,
 };
 
@@ -53,6 +53,8 @@ enum Next {
     /// No longer in hand, and nothing to tell.
     Drop,
     End(Stage, String),
+    /// By this gate, for this reason.
+    HeldBack(&'static str, &'static str),
     CameBack(String, Vec<Target>),
 }
 
@@ -89,19 +91,12 @@ impl Line {
                 let until = self.now.after(self.watched.config.approval_timeout);
                 self.await_approval(decision, plan, until);
             }
-            None => self.begin(decision, plan, desk),
+            None => self.begin(decision, plan, false, desk),
         }
     }
 
-    pub(super) fn await_approval(&mut self, decision: Decision, plan: Plan, until: Moment) {
-        let detail =
-            format!("waits for `canary approve {}` until {}; no answer is a no", decision.id, until.wall_clock());
-        self.show(decision.clone(), Stage::Planned, detail);
-        self.take_in_hand(decision, plan, Step::Awaiting { until });
-    }
-
-    /// The last look, and the call.
-    fn begin(&mut self, decision: Decision, plan: Plan, desk: &mut Desk) {
+    /// The last look, and the call. `is_other`: the plan is another one than that which is told so far.
+    pub(super) fn begin(&mut self, decision: Decision, plan: Plan, is_other: bool, desk: &mut Desk) {
         if desk.is_stopping {
             self.stop(decision, "the guard was asked to stop before it called".into(), &mut desk.ledger);
             return;
@@ -111,8 +106,7 @@ impl Line {
             self.held_back(decision, "pause", why, &mut desk.ledger);
             return;
         }
-        let is_left_to_orchestrator = |t: &Target| t.identity.is_some() && self.caller.orchestrator.knows_runs();
-        let mut looked_at = decision.canary.iter().filter(|t| !is_left_to_orchestrator(t));
+        let mut looked_at = decision.canary.iter().filter(|t| !self.is_left_to_orchestrator(t));
         if let Some(target) = looked_at.find(|t| (desk.incarnation_now)(t) != Some(t.incarnation)) {
             let why = format!("{} was replaced or removed just now", target.cgroup);
             self.held_back(decision, "incarnation", why, &mut desk.ledger);
@@ -123,7 +117,8 @@ impl Line {
             self.held_back(decision, "leadership", why, &mut desk.ledger);
             return;
         }
-        let calls = format!("{} is called", plan.orchestrator);
+        let anew = if is_other { format!(", planned anew: {}", plan.steps.join("; ")) } else { String::new() };
+        let calls = format!("{} is called{anew}", plan.orchestrator);
         if let Err(why) = desk.ledger.stage(&decision.id, Stage::Applying, &calls, self.now) {
             self.show(decision, Stage::Blocked, format!("no action, for the call is not on disk: {why}"));
             return;
@@ -136,6 +131,11 @@ impl Line {
             self.hold(decision.clone(), plan.clone(), self.now);
         }
         self.take_in_hand(decision, plan, Step::Applying);
+    }
+
+    /// Whether the orchestrator follows this instance over its manager's restarts, and refuses one that somebody else began.
+    pub(super) fn is_left_to_orchestrator(&self, target: &Target) -> bool {
+        target.identity.is_some() && self.caller.orchestrator.knows_runs()
     }
 
     /// How long the orchestrator may take to carry a plan out.
@@ -152,10 +152,10 @@ impl Line {
     }
 
     /// A gate that let the decision through blocks it in the last look.
-    fn held_back(&mut self, mut decision: Decision, gate: &str, reason: String, ledger: &mut Ledger) {
+    pub(super) fn held_back(&mut self, mut decision: Decision, gate: &str, reason: String, ledger: &mut Ledger) {
         let detail = format!("{gate}: {reason}");
-        // Whoever counts what gates hold back sees this one, too.
-        decision.gates.retain(|result| result.gate != gate);
+        // Whoever counts what gates hold back sees this one, and not the approval that it waited for.
+        decision.gates.retain(|result| result.passed && result.gate != gate);
         decision.gates.push(GateResult { gate: gate.into(), passed: false, reason });
         self.stop(decision, detail, ledger);
     }
@@ -164,42 +164,6 @@ impl Line {
     fn stop(&mut self, decision: Decision, detail: String, ledger: &mut Ledger) {
         let recorded = ledger.stage(&decision.id, Stage::Blocked, &detail, self.now);
         self.show(decision, Stage::Blocked, with_failure(detail, recorded));
-    }
-
-    /// A person approves the decision that waits; `Err` = not as things stand.
-    pub fn approve(&mut self, by: &str, tick: &Tick, desk: &mut Desk) -> Result<String, String> {
-        let waits = |a: &mut InHand| matches!(a.step, Step::Awaiting { .. });
-        let Some(action) = self.in_hand.take_if(waits) else { return Err("nothing waits for approval".into()) };
-        let Some((_, verdict)) = &self.current else { return Err("no window was judged yet".into()) };
-        let mut facts = self.facts_to_act(tick, verdict, desk);
-        facts.described = Some(Ok(action.plan.clone()));
-        facts.approval = Approval::Given(by.to_owned());
-        let regressed_windows = self.guard.regressed_windows();
-        let case = Case { verdict, regressed_windows, facts: &facts, action: action.decision.action };
-        if let Some(gate) = gates::evaluate(case).into_iter().find(|gate| !gate.passed) {
-            let why = format!("not as things stand: {}: {}; it goes on waiting", gate.gate, gate.reason);
-            self.in_hand = Some(action);
-            return Err(why);
-        }
-        let same = is_same_canary(verdict, &action.decision.canary, &facts.canary);
-        let InHand { mut decision, plan, .. } = action;
-        if same && decision.canary != facts.canary {
-            // It died and came back since it was decided.
-            let newcomers: Vec<Target> =
-                facts.canary.iter().filter(|target| !decision.canary.contains(target)).cloned().collect();
-            decision.canary = facts.canary;
-            let _ = desk.ledger.mark_acted(&decision, &newcomers);
-        }
-        let detail = format!("by {by}");
-        if let Err(why) = desk.ledger.stage(&decision.id, Stage::Approved, &detail, self.now) {
-            self.show(decision, Stage::Blocked, format!("no action, for the approval is not on disk: {why}"));
-            return Err(format!("the approval is not on disk, nothing is done: {why}"));
-        }
-        self.show(decision.clone(), Stage::Approved, detail);
-        let id = decision.id.clone();
-        self.begin(decision, plan, desk);
-        let shown = self.view.as_ref().map_or(String::new(), |v| format!("{}: {}", v.stage.name(), v.detail));
-        Ok(format!("Approved {id}; {shown}. `canary explain {id}` follows it."))
     }
 
     /// What this tick's counts say about the action in hand.
@@ -225,8 +189,7 @@ impl Line {
                     true => Next::Go,
                     false => {
                         self.guard.not_carried_out(&action.decision, "incarnation");
-                        let detail = "incarnation: the canary was replaced or removed while it waited for approval";
-                        Next::End(Stage::Blocked, detail.into())
+                        Next::HeldBack("incarnation", "the canary was replaced or removed while it waited for approval")
                     }
                 }
             }
@@ -294,6 +257,7 @@ impl Line {
             Next::Go => self.in_hand = Some(action),
             Next::Drop => {}
             Next::End(stage, detail) => self.step(&action.decision, stage, detail, ledger),
+            Next::HeldBack(gate, why) => self.held_back(action.decision, gate, why.into(), ledger),
             Next::CameBack(words, targets) => {
                 // Whoever brought it back wants it: never fight over it.
                 self.guard.leave(&targets);
@@ -376,6 +340,13 @@ impl Line {
         }
     }
 
+    /// The canary of a decision, with what its manager has made of it since then: that is nobody's doing.
+    fn as_it_came_back(&self, decision: &Decision) -> Vec<Target> {
+        let dies = self.verdict().is_some_and(gates::dies_again);
+        let is_later = |now: &&Target| decision.canary.iter().any(|then| then.came_back_as(now, dies));
+        decision.canary.iter().chain(self.memory.canary().filter(is_later)).cloned().collect()
+    }
+
     pub(super) fn verify(&mut self, mut action: InHand) {
         let round = action.plan.background.as_ref().map_or(Duration::ZERO, Background::round);
         let deadline_t_ns = self.now.after(self.watched.config.grace + SETTLE + round).t_ns;
@@ -383,7 +354,8 @@ impl Line {
             Action::Quarantine => Step::Confirming { deadline_t_ns, asking: false, said: "it was not asked".into() },
             _ => {
                 let background = action.plan.background.clone();
-                let verification = Verification::new(&action.decision.canary, background, deadline_t_ns);
+                let verification =
+                    Verification::new(&self.as_it_came_back(&action.decision), background, deadline_t_ns);
                 Step::Verifying { verification, quiet: None, asking: false, said: String::new() }
             }
         };

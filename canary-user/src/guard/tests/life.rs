@@ -62,7 +62,8 @@ async fn an_action_that_needs_approval_waits_and_goes_on_when_a_person_says_yes(
     let gates = rig.journal().history(1).unwrap().remove(0).decision.gates;
     assert_eq!(gates.last().map(|g| (&*g.gate, g.passed)), Some(("approval", false)));
     let words = said(&rig, Command::Approve { id: id.clone() }).await.expect("granted");
-    assert_eq!(words, format!("Approved {id}; applying: fake is called. `canary explain {id}` follows it."));
+    let asked = "fake is asked once more what there is to do";
+    assert_eq!(words, format!("Approved {id}; {asked}. `canary explain {id}` follows it."));
     ticks(&mut rig, 1, serving).await;
     ticks(&mut rig, 4, canary_stopped).await;
     assert_eq!((rig.applies(), life(&rig)), (1, vec![Planned, Approved, Applying, Applied, Verified]));

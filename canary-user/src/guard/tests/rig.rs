@@ -71,6 +71,8 @@ pub struct Fake {
     pub undone: Mutex<Vec<String>>,
     /// How many times taking back fails first.
     pub undo_fails: Mutex<u32>,
+    /// Whether it follows instances over the restarts that their manager makes.
+    pub knows_runs: Mutex<bool>,
     /// Whether its plans can be taken back by the guard.
     pub can_undo: Mutex<bool>,
     pub leads: Mutex<bool>,
@@ -88,7 +90,7 @@ pub struct Fake {
 
 /// What the fake says that it would do.
 pub fn plan(d: &Decision) -> Plan {
-    let steps = vec![format!("stop {}", d.deployment)];
+    let steps = d.canary.iter().map(|t| format!("stop {}, if it is still {}", t.cgroup, t.incarnation)).collect();
     let plan = Plan { orchestrator: "fake".into(), steps, inverse: Some("start".into()), ..Plan::default() };
     match d.action {
         Action::Quarantine => Plan { undo: Some("weights".into()), ends_after_ms: Some(QUARANTINE_MS), ..plan },
@@ -115,7 +117,7 @@ impl Orchestrator for Fake {
         })
     }
 
-    fn apply<'a>(&'a self, decision: &'a Decision, _: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
+    fn apply<'a>(&'a self, decision: &'a Decision, planned: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             self.applied.lock().unwrap().push(decision.canary.clone());
             self.called.lock().unwrap().push(decision.id.clone());
@@ -130,6 +132,9 @@ impl Orchestrator for Fake {
             let recorded =
                 entry.is_some_and(|e| e.stages.iter().any(|s| s.stage == Stage::Applying) && e.plan.inverse.is_some());
             *self.unrecorded.lock().unwrap() += u32::from(!recorded);
+            if planned.steps != plan(decision).steps {
+                return Err(Error::Refused("what there is to do has changed since it was planned".into()));
+            }
             let behaviour = *self.behaviour.lock().unwrap();
             match behaviour {
                 Behaviour::Succeeds => {
@@ -183,6 +188,10 @@ impl Orchestrator for Fake {
             self.in_effect.lock().unwrap().remove(&d.id);
             Ok(())
         })
+    }
+
+    fn knows_runs(&self) -> bool {
+        *self.knows_runs.lock().unwrap()
     }
 
     fn leader(&self) -> Result<String, String> {
@@ -321,6 +330,7 @@ impl Rig {
             undone: Mutex::default(),
             undo_fails: Mutex::default(),
             can_undo: Mutex::default(),
+            knows_runs: Mutex::default(),
             leads: Mutex::new(true),
             asked_lead: Mutex::default(),
             pause_file: dir.path().join("pause"),

@@ -280,10 +280,12 @@ impl Journal {
         found.with_context(|| format!("journal: read the verdict that {} rests on", decision.id))
     }
 
-    /// Actions of this boot that were taken back, with their lives: what comes back after them is somebody's.
-    pub fn taken_back(&self, deployment: &str) -> anyhow::Result<Vec<HistoryEntry>> {
+    /// Actions of this boot that a person took back, or whose canary somebody brought back, with their lives: what comes back
+    /// after them is somebody's.
+    pub fn wanted(&self, deployment: &str) -> anyhow::Result<Vec<HistoryEntry>> {
         let which = "WHERE d.deployment = ?1 AND EXISTS (
-            SELECT 1 FROM stage s WHERE s.decision_id = d.id AND s.stage = 'undone' AND s.boot = ?2) ORDER BY d.rowid";
+            SELECT 1 FROM stage s
+            WHERE s.decision_id = d.id AND s.stage IN ('undoing', 'undone', 'reverted') AND s.boot = ?2) ORDER BY d.rowid";
         let found = self.entries_by(which, params![deployment, self.boot]);
         found.with_context(|| format!("journal: read what was taken back of {deployment}"))
     }

@@ -30,8 +30,8 @@ pub(super) struct Past {
     pub declined: Vec<Target>,
     /// Those that an orchestrator was called for.
     pub begun: Vec<Target>,
-    /// Actions that were taken back.
-    pub taken_back: Vec<HistoryEntry>,
+    /// Actions that were taken back, by a person or by who brought the canary back.
+    pub wanted: Vec<HistoryEntry>,
     /// Since when the canary is seen.
     pub seen: Vec<FirstSeen>,
     /// How long ago it was condemned the last time.
@@ -181,7 +181,7 @@ impl Ledger {
             decisions: self.journal.decisions(deployment)?,
             declined: self.journal.canaries_with(deployment, Stage::Declined)?,
             begun: self.journal.canaries_with(deployment, Stage::Applying)?,
-            taken_back: self.journal.taken_back(deployment)?,
+            wanted: self.journal.wanted(deployment)?,
             seen: self.journal.seen(deployment)?,
             condemned_ago: condemned_ms.map(|then| Duration::from_millis(now.unix_ms.saturating_sub(then))),
         })

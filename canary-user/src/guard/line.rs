@@ -6,6 +6,7 @@ mod life;
 mod limited;
 mod looks;
 mod past;
+mod returning;
 mod temporary;
 
 use std::{sync::Arc, time::Duration};
@@ -15,6 +16,7 @@ use self::{
     kept::Kept,
     life::{InHand, Step},
     limited::Limited,
+    returning::Returning,
     temporary::Temporary,
 };
 use super::{
@@ -86,6 +88,7 @@ pub(super) struct Line {
     being_described: Option<Proposal>,
     temporary: Vec<Temporary>,
     limited: Vec<Limited>,
+    returning: Vec<Returning>,
     kept: Kept,
     refused: Option<Refusal>,
     view: Option<DecisionView>,
@@ -112,6 +115,7 @@ impl Line {
             being_described: None,
             temporary: Vec::new(),
             limited: Vec::new(),
+            returning: Vec::new(),
             kept: Kept::default(),
             refused: None,
             view: None,
@@ -177,6 +181,7 @@ impl Line {
     pub fn act(&mut self, tick: &Tick, desk: &mut Desk, elsewhere: Vec<Arc<str>>) {
         self.elsewhere = elsewhere;
         self.progress(tick, &mut desk.ledger);
+        self.let_newcomers_in(tick, &mut desk.ledger);
         self.end_temporary();
         let Some((_, verdict)) = &self.current else { return };
         self.advice = Advice {

@@ -223,7 +223,7 @@ fn take(lines: &mut [Line], desk: &mut Desk, tick: &Tick) {
 async fn reconcile(lines: &mut [Line], ledger: &mut Ledger, now: Moment) -> Result<()> {
     let past = "the guard does not run without its own past";
     for line in lines.iter_mut() {
-        line.remember(ledger.past(line.name(), now).context(past)?, now);
+        line.remember(ledger.past(line.name(), now).context(past)?, now, ledger);
         line.remember_control(ledger);
     }
     let unfinished = ledger.unfinished().context("the guard does not run without knowing what it left unfinished")?;

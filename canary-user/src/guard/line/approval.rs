@@ -20,11 +20,11 @@ impl Line {
         self.in_hand.as_ref().filter(waits).map(|a| a.decision.id.as_str())
     }
 
-    pub(super) fn await_approval(&mut self, decision: Decision, plan: Plan, until: Moment) {
+    pub(super) fn await_approval(&mut self, decision: Decision, plan: Plan, until: Moment, ledger: &mut Ledger) {
         let detail =
             format!("waits for `canary approve {}` until {}; no answer is a no", decision.id, until.wall_clock());
         self.show(decision.clone(), Stage::Planned, detail);
-        self.take_in_hand(decision, plan, Step::Awaiting { until });
+        self.take_in_hand(decision, plan, Step::Awaiting { until }, ledger);
     }
 
     /// A person approves the decision that waits; `Err` = not as things stand.

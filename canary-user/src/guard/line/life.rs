@@ -35,23 +35,43 @@ pub(super) enum Step {
     /// A canary in quarantine goes on working: the orchestrator's word has to do.
     Confirming { deadline_t_ns: u64, asking: bool, said: String },
     /// Done; watched until this moment for someone who brings the canary back, and for whether it helped.
-    Watching { verification: Verification, until_t_ns: u64, recovery: Option<recovery::Watch>, looks: Looks },
-    /// A person undid it: until this moment, what comes back is theirs.
-    Returning { verification: Verification, until_t_ns: u64 },
+    Watching { verification: Verification, until_t_ns: u64, helped: Helped, looks: Looks },
+}
+
+/// Whether it helped.
+#[derive(Debug)]
+pub(super) enum Helped {
+    Watched(recovery::Watch),
+    Told,
+    /// In words.
+    NotKnown(String),
+}
+
+impl Helped {
+    pub fn watched(before: Before) -> Self {
+        Self::Watched(recovery::Watch::new(before))
+    }
+
+    /// What is said of it at the end of the watch, where nothing was said before.
+    pub fn in_the_end(&self) -> String {
+        match self {
+            Self::Watched(_) => "; whether it helped is not known: too little was seen since".into(),
+            Self::Told => String::new(),
+            Self::NotKnown(words) => format!("; {words}"),
+        }
+    }
 }
 
 impl Step {
     /// Whether another canary may be acted on meanwhile.
     pub fn is_done(&self) -> bool {
-        matches!(self, Step::Watching { .. } | Step::Returning { .. })
+        matches!(self, Step::Watching { .. })
     }
 }
 
 /// What one tick made of the action in hand.
 enum Next {
     Go,
-    /// No longer in hand, and nothing to tell.
-    Drop,
     End(Stage, String),
     /// By this gate, for this reason.
     HeldBack(&'static str, &'static str),
@@ -89,7 +109,7 @@ impl Line {
         match decision.blocked_by() {
             Some(_) => {
                 let until = self.now.after(self.watched.config.approval_timeout);
-                self.await_approval(decision, plan, until);
+                self.await_approval(decision, plan, until, &mut desk.ledger);
             }
             None => self.begin(decision, plan, false, desk),
         }
@@ -130,7 +150,7 @@ impl Line {
             // From here on it may be in effect, whatever comes of the call.
             self.hold(decision.clone(), plan.clone(), self.now);
         }
-        self.take_in_hand(decision, plan, Step::Applying);
+        self.take_in_hand(decision, plan, Step::Applying, &mut desk.ledger);
     }
 
     /// Whether the orchestrator follows this instance over its manager's restarts, and refuses one that somebody else began.
@@ -143,8 +163,15 @@ impl Line {
         plan.takes_at_most(self.watched.config.grace) + CALL_MARGIN
     }
 
-    /// In the place of an action that is only watched any more.
-    pub(super) fn take_in_hand(&mut self, decision: Decision, plan: Plan, step: Step) {
+    /// In the place of an action that is only watched any more, which ends by that.
+    pub(super) fn take_in_hand(&mut self, decision: Decision, plan: Plan, step: Step, ledger: &mut Ledger) {
+        if let Some(InHand { decision: watched, step: Step::Watching { helped, .. }, .. }) = self.in_hand.take() {
+            let detail = format!("not watched any longer, for {} is in hand{}", decision.id, helped.in_the_end());
+            tracing::info!(decision = %watched.id, "{detail}");
+            self.caller.note(&watched, Stage::Closed, &detail);
+            // The ledger has told the failure, which blocks every action.
+            let _ = ledger.stage(&watched.id, Stage::Closed, &detail, self.now);
+        }
         let verdict = self.current.as_ref().map(|(_, verdict)| verdict);
         let levels = self.levels.means(&verdict.map_or(Vec::new(), facts::condemning_indicators));
         let before = self.memory.before(verdict.and_then(|v| v.p_canary), levels);
@@ -193,19 +220,23 @@ impl Line {
                     }
                 }
             }
-            Step::Verifying { verification, quiet, asking, said } => match verification.observe(tick) {
-                Progress::Quiet(words) => {
+            Step::Verifying { verification, quiet, asking, said } => match (verification.observe(tick), quiet) {
+                (Progress::CameBack(words, targets), _) => Next::CameBack(words, targets),
+                (Progress::Overdue(words), _) => Next::End(Stage::Failed, words),
+                (Progress::Watching, None) => Next::Go,
+                (progress, quiet) => {
+                    if let Progress::Quiet(words) = progress {
+                        *quiet = Some(words);
+                    }
+                    // Also where nothing is counted any more: that they were quiet holds until they are seen busy.
                     let overdue = verification.is_overdue(tick.t_ns) && !*asking && !said.is_empty();
-                    let failed = format!("the counts are quiet ({words}), but {said}");
-                    *quiet = Some(words);
                     if !overdue && !std::mem::replace(asking, true) {
                         self.caller.ask(&action.decision);
                     }
+                    let words = quiet.as_deref().unwrap_or_default();
+                    let failed = format!("the counts are quiet ({words}), but {said}");
                     if overdue { Next::End(Stage::Failed, failed) } else { Next::Go }
                 }
-                Progress::CameBack(words, targets) => Next::CameBack(words, targets),
-                Progress::Overdue(words) => Next::End(Stage::Failed, words),
-                Progress::Watching => Next::Go,
             },
             Step::Confirming { deadline_t_ns, asking, said } => {
                 if tick.t_ns >= *deadline_t_ns && !*asking {
@@ -217,54 +248,50 @@ impl Line {
                     Next::Go
                 }
             }
-            Step::Watching { verification, until_t_ns, recovery, looks } => {
+            Step::Watching { verification, until_t_ns, helped, looks } => {
                 if looks.is_due(tick.t_ns) {
                     self.caller.ask(&action.decision);
                 }
-                let until_t_ns = *until_t_ns;
+                let is_over = tick.t_ns >= *until_t_ns;
                 match verification.observe(tick) {
                     Progress::CameBack(words, targets) => Next::CameBack(words, targets),
                     _ => {
-                        let look = self.look(tick);
-                        let answer = recovery.as_mut().and_then(|watch| watch.observe(look));
-                        if answer.is_some() {
-                            *recovery = None;
+                        let answer = match helped {
+                            Helped::Watched(watch) => watch.observe(self.look(tick)),
+                            Helped::Told | Helped::NotKnown(_) => None,
+                        };
+                        if let Some(answer) = answer {
+                            *helped = self.tell_whether_it_helped(&action.decision, answer, ledger);
                         }
-                        match answer {
-                            Some(Recovery::Recovered(w)) => self.step(&action.decision, Stage::Recovered, w, ledger),
-                            Some(Recovery::NotRecovered(w)) => {
-                                self.step(&action.decision, Stage::NotRecovered, w, ledger);
-                            }
-                            Some(Recovery::Unknown(w)) => tracing::warn!(decision = %action.decision.id, "{w}"),
-                            None => {}
-                        }
-                        match tick.t_ns >= until_t_ns {
-                            true => Next::End(Stage::Closed, "nobody brought the canary back".into()),
-                            false => Next::Go,
-                        }
+                        let closed = format!("nobody brought the canary back{}", helped.in_the_end());
+                        if is_over { Next::End(Stage::Closed, closed) } else { Next::Go }
                     }
                 }
-            }
-            Step::Returning { verification, until_t_ns } => {
-                if let Progress::CameBack(_, targets) = verification.observe(tick) {
-                    self.guard.leave(&targets);
-                    let _ = ledger.mark_acted(&action.decision, &targets);
-                }
-                if tick.t_ns >= *until_t_ns { Next::Drop } else { Next::Go }
             }
         };
         match next {
             Next::Go => self.in_hand = Some(action),
-            Next::Drop => {}
             Next::End(stage, detail) => self.step(&action.decision, stage, detail, ledger),
             Next::HeldBack(gate, why) => self.held_back(action.decision, gate, why.into(), ledger),
             Next::CameBack(words, targets) => {
                 // Whoever brought it back wants it: never fight over it.
-                self.guard.leave(&targets);
-                let _ = ledger.mark_acted(&action.decision, &targets);
+                self.leave_to_somebody(&action.decision, targets, ledger);
                 self.step(&action.decision, Stage::Reverted, words, ledger);
             }
         }
+    }
+
+    fn tell_whether_it_helped(&mut self, decision: &Decision, answer: Recovery, ledger: &mut Ledger) -> Helped {
+        let (stage, words) = match answer {
+            Recovery::Recovered(words) => (Stage::Recovered, words),
+            Recovery::NotRecovered(words) => (Stage::NotRecovered, words),
+            Recovery::Unknown(words) => {
+                tracing::warn!(decision = %decision.id, "{words}");
+                return Helped::NotKnown(words);
+            }
+        };
+        self.step(decision, stage, words, ledger);
+        Helped::Told
     }
 
     /// Stable in this window.
@@ -308,9 +335,9 @@ impl Line {
                     self.step(&action.decision, Stage::Verified, detail, ledger);
                     self.guard.release(&action.decision.canary);
                     let Step::Verifying { verification, .. } = action.step else { return };
-                    let recovery = Some(recovery::Watch::new(action.before.clone()));
+                    let helped = Helped::watched(action.before.clone());
                     let until_t_ns = self.now.after(WATCH).t_ns;
-                    action.step = Step::Watching { verification, until_t_ns, recovery, looks: Looks::after(self.now) };
+                    action.step = Step::Watching { verification, until_t_ns, helped, looks: Looks::after(self.now) };
                 }
                 self.in_hand = Some(action);
             }
@@ -330,9 +357,7 @@ impl Line {
                     return;
                 }
                 let canary = tick.map(|tick| facts::targets(tick, &self.watched.config.name, Role::Canary));
-                let canary = canary.unwrap_or_default();
-                self.guard.leave(&canary);
-                let _ = ledger.mark_acted(&action.decision, &canary);
+                self.leave_to_somebody(&action.decision, canary.unwrap_or_default(), ledger);
                 let detail = format!("somebody wants the canary again: {}", calls::in_words(name, &found));
                 self.step(&action.decision, Stage::Reverted, detail, ledger);
             }
@@ -360,15 +385,6 @@ impl Line {
             }
         };
         self.in_hand = Some(action);
-    }
-
-    /// From now on and until then, what comes back was wanted by a person.
-    pub(super) fn let_return(&mut self, decision: Decision, plan: Plan, until_t_ns: u64) {
-        let verification = Verification::new(&decision.canary, None, until_t_ns);
-        self.guard.leave(&decision.canary);
-        if self.in_hand.as_ref().is_none_or(|a| a.step.is_done()) {
-            self.take_in_hand(decision, plan, Step::Returning { verification, until_t_ns });
-        }
     }
 
     /// A change of stage, on disk and for the watchers. What happened has happened, recorded or not.

@@ -71,6 +71,8 @@ pub struct Fake {
     pub undone: Mutex<Vec<String>>,
     /// How many times taking back fails first.
     pub undo_fails: Mutex<u32>,
+    /// How long taking back lasts.
+    pub undo_takes: Mutex<Duration>,
     /// Whether it follows instances over the restarts that their manager makes.
     pub knows_runs: Mutex<bool>,
     /// Whether its plans can be taken back by the guard.
@@ -179,6 +181,8 @@ impl Orchestrator for Fake {
     fn undo<'a>(&'a self, d: &'a Decision, _: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async {
             self.undone.lock().unwrap().push(d.id.clone());
+            let takes = *self.undo_takes.lock().unwrap();
+            tokio::time::sleep(takes).await;
             let mut fails = self.undo_fails.lock().unwrap();
             if *fails > 0 {
                 *fails -= 1;
@@ -331,6 +335,7 @@ impl Rig {
             undo_fails: Mutex::default(),
             can_undo: Mutex::default(),
             knows_runs: Mutex::default(),
+            undo_takes: Mutex::default(),
             leads: Mutex::new(true),
             asked_lead: Mutex::default(),
             pause_file: dir.path().join("pause"),

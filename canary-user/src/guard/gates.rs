@@ -15,6 +15,8 @@ pub const BREAKER: Duration = Duration::from_secs(600);
 
 /// The gate that a person can open; a decision that only this one holds back is planned, and waits.
 pub const APPROVAL: &str = "approval";
+/// The gate that asks whether this guard is the one that acts.
+pub const LEADERSHIP: &str = "leadership";
 
 type Answer = Result<String, String>;
 
@@ -44,7 +46,7 @@ pub const GATES: [(&str, Gate); 14] = [
     ("capacity", capacity),
     ("rollback_possible", rollback_possible),
     ("budget", budget),
-    ("leadership", leadership),
+    (LEADERSHIP, leadership),
     (APPROVAL, approval),
 ];
 

@@ -192,24 +192,33 @@ impl Line {
         if !self.is_condemned {
             return;
         }
-        let facts = self.facts_to_act(tick, verdict, desk);
+        let mut facts = self.facts(tick, verdict, desk);
         self.advice.gates = self.guard.advise(verdict, &facts);
         if self.is_busy() {
+            // Who waits for a person means to act, and keeps the lead until then.
+            if let Some(action) = self.in_hand.as_ref().filter(|a| matches!(a.step, Step::Awaiting { .. })) {
+                self.ask_for_lead(verdict, &mut facts, action.decision.action);
+            }
             return;
         }
         let refused = self.refused.as_ref().filter(|r| is_same_canary(verdict, &r.canary, &facts.canary));
         if refused.is_some_and(|r| tick.t_ns < r.asked_again_t_ns) {
             return;
         }
+        self.ask_for_lead(verdict, &mut facts, gates::action_of(facts.mode));
         if let Some(decision) = self.guard.decide(verdict, &facts, tick.unix_ms) {
             self.caller.describe(&decision);
             self.being_described = Some(Proposal { decision, asked_by: None, approved: None });
         }
     }
 
-    /// The facts for an action, for which this guard has to be the one that acts.
-    fn facts_to_act(&self, tick: &Tick, verdict: &Verdict, desk: &mut Desk) -> Facts {
-        Facts { leader: self.caller.orchestrator.leader(), ..self.facts(tick, verdict, desk) }
+    /// Asks for the lead where no gate before that one keeps the guard from acting: who will not act takes it from nobody.
+    fn ask_for_lead(&self, verdict: &Verdict, facts: &mut Facts, action: Action) {
+        let regressed_windows = self.guard.regressed_windows();
+        let case = Case { verdict, regressed_windows, facts, action };
+        if gates::evaluate_without(&[gates::LEADERSHIP, gates::APPROVAL], case).iter().all(|gate| gate.passed) {
+            facts.leader = self.caller.orchestrator.leader();
+        }
     }
 
     fn facts(&self, tick: &Tick, verdict: &Verdict, desk: &mut Desk) -> Facts {
@@ -252,8 +261,9 @@ impl Line {
         }
         let (Some(tick), Some((_, verdict))) = (tick, &self.current) else { return };
         let refusal = described.as_ref().err().cloned();
-        let mut facts = self.facts_to_act(tick, verdict, desk);
+        let mut facts = self.facts(tick, verdict, desk);
         (facts.described, facts.asked_by) = (Some(described), asked_by);
+        self.ask_for_lead(verdict, &mut facts, decision.action);
         let regressed_windows = self.guard.regressed_windows();
         let case = Case { verdict, regressed_windows, facts: &facts, action: decision.action };
         decision.gates = gates::evaluate(case);
@@ -278,8 +288,9 @@ impl Line {
             let id = self.view.as_ref().map_or("", |v| &v.decision.id);
             return Err(format!("{id} is under way: `canary explain {id}` tells where it stands"));
         }
-        let mut facts = self.facts_to_act(tick, verdict, desk);
+        let mut facts = self.facts(tick, verdict, desk);
         facts.asked_by = Some(by.to_owned());
+        self.ask_for_lead(verdict, &mut facts, Action::Rollback);
         let case = Case { verdict, regressed_windows: 0, facts: &facts, action: Action::Rollback };
         let gates = gates::evaluate(case);
         if let Some(gate) = gates.iter().find(|gate| !gate.passed) {

@@ -32,9 +32,10 @@ impl Line {
         let Some((_, verdict)) = &self.current else { return Err("no window was judged yet".into()) };
         let waits = |a: &mut InHand| matches!(a.step, Step::Awaiting { .. });
         let Some(action) = self.in_hand.take_if(waits) else { return Err("nothing waits for approval".into()) };
-        let mut facts = self.facts_to_act(tick, verdict, desk);
+        let mut facts = self.facts(tick, verdict, desk);
         facts.described = Some(Ok(action.plan.clone()));
         facts.approval = Approval::Given(by.to_owned());
+        self.ask_for_lead(verdict, &mut facts, action.decision.action);
         let regressed_windows = self.guard.regressed_windows();
         let case = Case { verdict, regressed_windows, facts: &facts, action: action.decision.action };
         if let Some(gate) = gates::evaluate(case).into_iter().find(|gate| !gate.passed) {
@@ -74,9 +75,10 @@ impl Line {
         desk: &mut Desk,
     ) {
         let (Some(tick), Some((_, verdict))) = (tick, &self.current) else { return };
-        let mut facts = self.facts_to_act(tick, verdict, desk);
+        let mut facts = self.facts(tick, verdict, desk);
         facts.described = Some(described.clone());
         facts.approval = Approval::Given(yes.by);
+        self.ask_for_lead(verdict, &mut facts, decision.action);
         let regressed_windows = self.guard.regressed_windows();
         let case = Case { verdict, regressed_windows, facts: &facts, action: decision.action };
         let blocking = gates::evaluate(case).pop().filter(|gate| !gate.passed);

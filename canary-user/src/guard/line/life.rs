@@ -133,8 +133,8 @@ impl Line {
             return;
         }
         if let Err(why) = self.caller.orchestrator.leader() {
-            self.guard.not_carried_out(&decision, "leadership");
-            self.held_back(decision, "leadership", why, &mut desk.ledger);
+            self.guard.not_carried_out(&decision, gates::LEADERSHIP);
+            self.held_back(decision, gates::LEADERSHIP, why, &mut desk.ledger);
             return;
         }
         let anew = if is_other { format!(", planned anew: {}", plan.steps.join("; ")) } else { String::new() };
@@ -163,19 +163,24 @@ impl Line {
         plan.takes_at_most(self.watched.config.grace) + CALL_MARGIN
     }
 
-    /// In the place of an action that is only watched any more, which ends by that.
+    /// In the place of an action that is only watched any more.
     pub(super) fn take_in_hand(&mut self, decision: Decision, plan: Plan, step: Step, ledger: &mut Ledger) {
+        self.end_watch(&decision, ledger);
+        let verdict = self.current.as_ref().map(|(_, verdict)| verdict);
+        let levels = self.levels.means(&verdict.map_or(Vec::new(), facts::condemning_indicators));
+        let before = self.memory.before(verdict.and_then(|v| v.p_canary), levels);
+        self.in_hand = Some(InHand { decision, plan, step, before });
+    }
+
+    /// An action that is only watched ends by another one that takes its place.
+    fn end_watch(&mut self, by: &Decision, ledger: &mut Ledger) {
         if let Some(InHand { decision: watched, step: Step::Watching { helped, .. }, .. }) = self.in_hand.take() {
-            let detail = format!("not watched any longer, for {} is in hand{}", decision.id, helped.in_the_end());
+            let detail = format!("not watched any longer, for {} is in hand{}", by.id, helped.in_the_end());
             tracing::info!(decision = %watched.id, "{detail}");
             self.caller.note(&watched, Stage::Closed, &detail);
             // The ledger has told the failure, which blocks every action.
             let _ = ledger.stage(&watched.id, Stage::Closed, &detail, self.now);
         }
-        let verdict = self.current.as_ref().map(|(_, verdict)| verdict);
-        let levels = self.levels.means(&verdict.map_or(Vec::new(), facts::condemning_indicators));
-        let before = self.memory.before(verdict.and_then(|v| v.p_canary), levels);
-        self.in_hand = Some(InHand { decision, plan, step, before });
     }
 
     /// A gate that let the decision through blocks it in the last look.
@@ -322,7 +327,7 @@ impl Line {
         match (answer.what, &mut action.step) {
             (What::Applied(Ok(said)), Step::Applying) => {
                 self.step(&action.decision, Stage::Applied, format!("{said}; the canary's counts are watched"), ledger);
-                self.verify(action);
+                self.verify(action, ledger);
             }
             (What::Applied(Err(why)), Step::Applying) => {
                 self.step(&action.decision, Stage::Failed, format!("{name}: {why}; not tried again"), ledger);
@@ -372,7 +377,8 @@ impl Line {
         decision.canary.iter().chain(self.memory.canary().filter(is_later)).cloned().collect()
     }
 
-    pub(super) fn verify(&mut self, mut action: InHand) {
+    pub(super) fn verify(&mut self, mut action: InHand, ledger: &mut Ledger) {
+        self.end_watch(&action.decision, ledger);
         let round = action.plan.background.as_ref().map_or(Duration::ZERO, Background::round);
         let deadline_t_ns = self.now.after(self.watched.config.grace + SETTLE + round).t_ns;
         action.step = match action.decision.action {

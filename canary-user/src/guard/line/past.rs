@@ -110,7 +110,7 @@ impl Line {
         tracing::warn!(decision = %decision.id, "{detail}");
         self.step(&decision, stage, detail, ledger);
         if stage == Stage::Applied {
-            self.verify(InHand { decision, plan, step: Step::Applying, before: Before::default() });
+            self.verify(InHand { decision, plan, step: Step::Applying, before: Before::default() }, ledger);
         }
     }
 }

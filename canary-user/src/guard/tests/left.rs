@@ -242,6 +242,31 @@ async fn who_only_looks_takes_the_lead_from_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_will_not_act_takes_the_lead_from_nobody() {
+    let asked = |rig: &Rig| *rig.fake.asked_lead.lock().expect("no panic");
+    for mode in ["observe", "advise", "rollback"] {
+        let mut rig = Rig::new(mode, &["checkout"]);
+        rig.pause(mode == "rollback");
+        rig.says(Outcome::Regressed, None);
+        ticks(&mut rig, 10, serving(2)).await;
+        assert_eq!((rig.applies(), rig.stages().len(), asked(&rig)), (0, 1, 0), "{mode}");
+    }
+    // Nor who has acted, and only watches.
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 2, serving(2)).await;
+    let for_the_call = asked(&rig);
+    assert!(rig.applies() == 1 && for_the_call > 0);
+    ticks(&mut rig, 10, serving(2)).await;
+    assert_eq!(asked(&rig), for_the_call);
+    // Who waits for a person means to act.
+    let (mut rig, _) = waiting_crash_loop(by_cgroup).await;
+    let before = asked(&rig);
+    ticks(&mut rig, 3, serving(5)).await;
+    assert!(asked(&rig) > before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_breaker_remembers_over_a_restart_who_was_condemned() {
     let mut rig = Rig::new("rollback", &["checkout", "cart"]);
     let both = || {

@@ -24,7 +24,7 @@ pub enum Entry {
 /// What is on record of a deployment from earlier lives of the guard.
 #[derive(Debug, Default)]
 pub(super) struct Past {
-    /// How many decisions there are.
+    /// No lower than how many decisions there ever were.
     pub decisions: u64,
     /// Canary instances that no person let the guard act on.
     pub declined: Vec<Target>,
@@ -38,6 +38,9 @@ pub(super) struct Past {
     pub condemned_ago: Option<Duration>,
 }
 
+/// Between two times that what is old is forgotten.
+const FORGET: Duration = Duration::from_secs(3600);
+
 /// Called with every entry, on the line: it must not block.
 pub type OnEntry = Box<dyn FnMut(Entry) + Send>;
 
@@ -45,12 +48,13 @@ pub type OnEntry = Box<dyn FnMut(Entry) + Send>;
 pub(super) struct Ledger {
     journal: Journal,
     failure: Option<String>,
+    forgot: Option<Moment>,
     on_entry: Option<OnEntry>,
 }
 
 impl Ledger {
     pub fn new(journal: Journal, on_entry: Option<OnEntry>) -> Self {
-        Self { journal, failure: None, on_entry }
+        Self { journal, failure: None, forgot: None, on_entry }
     }
 
     pub fn failure(&self) -> Option<&String> {
@@ -178,7 +182,7 @@ impl Ledger {
     pub fn past(&self, deployment: &str, now: Moment) -> anyhow::Result<Past> {
         let condemned_ms = self.journal.last_condemned_unix_ms(deployment)?;
         Ok(Past {
-            decisions: self.journal.decisions(deployment)?,
+            decisions: self.journal.latest_number()?,
             declined: self.journal.canaries_with(deployment, Stage::Declined)?,
             begun: self.journal.canaries_with(deployment, Stage::Applying)?,
             wanted: self.journal.wanted(deployment)?,
@@ -205,6 +209,18 @@ impl Ledger {
 
     pub fn unfinished(&self) -> anyhow::Result<Vec<HistoryEntry>> {
         self.journal.unfinished()
+    }
+
+    /// Forgets what is old, from time to time.
+    pub fn forget(&mut self, now: Moment) {
+        if self.forgot.is_some_and(|then| now.t_ns < then.after(FORGET).t_ns) {
+            return;
+        }
+        self.forgot = Some(now);
+        // What cannot be forgotten takes room, and says nothing of what is written.
+        if let Err(e) = self.journal.forget(now.unix_ms) {
+            tracing::warn!("{e:#}");
+        }
     }
 
     fn tell(&mut self, entry: impl FnOnce() -> Entry) {

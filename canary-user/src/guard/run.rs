@@ -172,6 +172,7 @@ pub async fn run(mut ticks: mpsc::Receiver<Tick>, setup: Setup, shutdown: impl F
             reconcile(&mut lines, &mut desk.ledger, desk.now).await?;
         }
         desk.end_pauses();
+        desk.ledger.forget(desk.now);
         sequence += 1;
         take(&mut lines, &mut desk, &tick);
         let snapshot = Arc::new(snapshot(&lines, &tick, sequence, &desk));

@@ -54,6 +54,8 @@ pub struct Fake {
     /// Calls without their intent on disk, and calls that left too few of stable.
     pub unrecorded: Mutex<u32>,
     pub below_minimum: Mutex<u32>,
+    /// Calls while another one leads.
+    pub without_lead: Mutex<u32>,
     /// Calls for a canary that was replaced by then.
     pub while_replaced: Mutex<u32>,
     /// IDs of the decisions that it was called for, and of those that are in effect.
@@ -127,6 +129,7 @@ impl Orchestrator for Fake {
             let paused = self.pause_file.exists() || second < *self.paused_until.lock().unwrap();
             *self.while_paused.lock().unwrap() += u32::from(paused);
             *self.below_minimum.lock().unwrap() += u32::from(stable == 0);
+            *self.without_lead.lock().unwrap() += u32::from(!*self.leads.lock().unwrap());
             let found = *self.found_now.lock().unwrap();
             let replaced = found.is_some_and(|now| decision.canary.iter().any(|target| target.incarnation != now));
             *self.while_replaced.lock().unwrap() += u32::from(replaced);
@@ -321,6 +324,7 @@ impl Rig {
             unrecorded: Mutex::default(),
             below_minimum: Mutex::default(),
             while_replaced: Mutex::default(),
+            without_lead: Mutex::default(),
             found_now: Arc::default(),
             called: Mutex::default(),
             in_effect: Mutex::default(),

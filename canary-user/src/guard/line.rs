@@ -345,6 +345,7 @@ impl Line {
         Some(DeploymentView {
             mode: self.watched.config.mode,
             paused: desk.paused_alone(self.name()),
+            leads: self.caller.orchestrator.standing().is_ok(),
             window: window.clone(),
             verdict: verdict.clone(),
             samples: tick.samples.iter().filter(|s| mine(&s.target)).cloned().collect(),

@@ -252,6 +252,7 @@ fn snapshot(lines: &[Line], tick: &Tick, sequence: u64, desk: &Desk) -> Snapshot
         own: tick.own.clone(),
         quality: tick.quality.clone(),
         paused: desk.paused(),
+        journal_failure: desk.ledger.failure().cloned(),
         deployments: lines.iter().filter_map(|l| Some((l.name().clone(), l.view(tick, desk)?))).collect(),
     }
 }

@@ -27,7 +27,7 @@ use self::{
 };
 use super::{DecisionView, DeploymentView, Snapshot, notify::Deliveries};
 use crate::{
-    guard::{Action, Mode, Stage},
+    guard::{Action, GateResult, Mode, Stage, gates},
     judge::{Stretch, StretchShape, Verdict},
     targets::Role,
     telemetry::OwnCost,
@@ -86,11 +86,15 @@ struct Tick {
     hooks_missing: usize,
     targets_without_slot: u64,
     own: Option<OwnCost>,
+    journal_failed: bool,
 }
 
 #[derive(Debug)]
 struct DeploymentState {
     mode: Mode,
+    /// By itself or with all others.
+    paused: bool,
+    leads: bool,
     verdict: Verdict,
     /// By name of the action.
     decisions: BTreeMap<&'static str, u64>,
@@ -121,6 +125,7 @@ impl Metrics {
             hooks_missing: snapshot.quality.hooks_missing.len(),
             targets_without_slot: snapshot.quality.targets_without_slot,
             own: snapshot.own.clone(),
+            journal_failed: snapshot.journal_failure.is_some(),
         });
         for counts in state.versions.values_mut() {
             counts.begin_tick();
@@ -140,7 +145,7 @@ impl Metrics {
                 Entry::Vacant(entry) => entry.insert(DeploymentState::new(view)),
                 Entry::Occupied(entry) => entry.into_mut(),
             }
-            .update(view);
+            .update(view, snapshot.paused.is_some());
         }
     }
 
@@ -171,6 +176,8 @@ impl DeploymentState {
     fn new(view: &DeploymentView) -> Self {
         Self {
             mode: view.mode,
+            paused: view.paused.is_some(),
+            leads: view.leads,
             verdict: view.verdict.clone(),
             // From 0 on, so that a rate sees the first one, too.
             decisions: ACTIONS.map(|action| (action.name(), 0)).into(),
@@ -184,8 +191,9 @@ impl DeploymentState {
         }
     }
 
-    fn update(&mut self, view: &DeploymentView) {
-        self.mode = view.mode;
+    fn update(&mut self, view: &DeploymentView, all_paused: bool) {
+        (self.mode, self.leads) = (view.mode, view.leads);
+        self.paused = all_paused || view.paused.is_some();
         self.count_stretches(&view.verdict.stretches);
         self.verdict.clone_from(&view.verdict);
         if let Some(decision) = &view.decision {
@@ -216,7 +224,10 @@ impl DeploymentState {
         if ENDS.contains(&view.stage) && view.decision.action != Action::Hold {
             *self.results.entry(view.stage.name()).or_default() += 1;
         }
-        if let Some(gate) = view.decision.blocked_by().filter(|_| known.is_none()) {
+        // Also one that blocks after a wait for approval, which was counted when the wait began.
+        let is_news =
+            |gate: &&GateResult| known.is_none() || view.stage == Stage::Blocked && gate.gate != gates::APPROVAL;
+        if let Some(gate) = view.decision.blocked_by().filter(is_news) {
             *self.gates.entry(gate.gate.clone()).or_default() += 1;
         }
         self.last_decision = Some((view.decision.id.clone(), view.stage));

@@ -115,7 +115,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     if let Some(listener) = listener {
         let takes_commands = token.is_some();
         let access = token.map_or(Access::Nobody, Access::Bearer);
-        let routes = control::routes(commands.clone(), access, None);
+        let routes = control::routes(commands.clone(), access, journal_path.clone());
         let sources = server::Sources {
             metrics: metrics.clone(),
             snapshots: watchers,

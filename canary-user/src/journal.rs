@@ -88,7 +88,7 @@ pub struct StageEntry {
 }
 
 /// A decision with its whole life, oldest stage first.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct HistoryEntry {
     pub decision: Decision,
     pub plan: Plan,

@@ -124,7 +124,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     if let Some(listener) = listener {
         let takes_commands = token.is_some();
         let access = token.map_or(Access::Nobody, Access::Bearer);
-        let routes = control::routes(commands.clone(), access, None);
+        let routes = control::routes(commands.clone(), access, journal_path.clone());
         servers.push(tokio::spawn(server::serve(listener, sources(routes, takes_commands, tls), stopped())));
     }
     if let Some(socket) = socket {

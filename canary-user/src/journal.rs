@@ -7,6 +7,7 @@
 mod acted;
 pub mod archive;
 mod asked;
+mod forget;
 mod learned;
 mod promotion;
 mod seen;
@@ -18,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::{
@@ -87,7 +88,7 @@ pub struct StageEntry {
 }
 
 /// A decision with its whole life, oldest stage first.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct HistoryEntry {
     pub decision: Decision,
     pub plan: Plan,
@@ -212,6 +213,20 @@ impl Journal {
         self.commit(write).with_context(|| format!("journal: record decision {}", decision.id))
     }
 
+    /// Puts another plan, and the canary as it is now, in the place of those that a decision was recorded with.
+    pub fn plan_anew(&mut self, decision: &Decision, plan: &Plan) -> anyhow::Result<()> {
+        let write = |tx: &Transaction| -> anyhow::Result<()> {
+            let (json, plan) = (serde_json::to_string(decision)?, serde_json::to_string(plan)?);
+            let changed = tx.execute(
+                "UPDATE decision SET decision = ?2, plan = ?3 WHERE id = ?1",
+                params![decision.id, json, plan],
+            )?;
+            ensure!(changed == 1, "there is no such decision");
+            Ok(())
+        };
+        self.commit(write).with_context(|| format!("journal: plan {} anew", decision.id))
+    }
+
     /// Records a change of stage. [`Stage::Applying`] also marks the canary's instances as acted on, in the same commit,
     /// and fails where one of them was already.
     pub fn record_stage(&mut self, decision_id: &str, stage: Stage, detail: &str, at: Moment) -> anyhow::Result<()> {
@@ -234,14 +249,8 @@ impl Journal {
     /// Decisions whose life is not over, oldest first: those that were begun and have no end yet, those that are watched
     /// still, and quarantines that were called for and are not undone.
     pub fn unfinished(&self) -> anyhow::Result<Vec<HistoryEntry>> {
-        let all = self.entries("ORDER BY d.rowid ASC", i64::MAX).context("journal: read unfinished actions")?;
-        let has = |e: &HistoryEntry, stage| e.stages.iter().any(|s| s.stage == stage);
-        let held = |e: &HistoryEntry| {
-            e.decision.action == Action::Quarantine && has(e, Stage::Applying) && !has(e, Stage::Undone)
-        };
-        let is_open = |e: &HistoryEntry| e.stages.last().is_some_and(|s| s.stage.is_open());
-        let of_quarantine = |e: &HistoryEntry| e.decision.action == Action::Quarantine && has(e, Stage::Undone);
-        Ok(all.into_iter().filter(|e| held(e) || is_open(e) && !of_quarantine(e)).collect())
+        let which = format!("WHERE {} ORDER BY d.rowid", unfinished());
+        self.entries_by(&which, params![]).context("journal: read unfinished actions")
     }
 
     /// A decision with its whole life.
@@ -266,10 +275,12 @@ impl Journal {
         found.with_context(|| format!("journal: read the verdict that {} rests on", decision.id))
     }
 
-    /// Actions of this boot that were taken back, with their lives: what comes back after them is somebody's.
-    pub fn taken_back(&self, deployment: &str) -> anyhow::Result<Vec<HistoryEntry>> {
+    /// Actions of this boot that a person took back, or whose canary somebody brought back, with their lives: what comes back
+    /// after them is somebody's.
+    pub fn wanted(&self, deployment: &str) -> anyhow::Result<Vec<HistoryEntry>> {
         let which = "WHERE d.deployment = ?1 AND EXISTS (
-            SELECT 1 FROM stage s WHERE s.decision_id = d.id AND s.stage = 'undone' AND s.boot = ?2) ORDER BY d.rowid";
+            SELECT 1 FROM stage s
+            WHERE s.decision_id = d.id AND s.stage IN ('undoing', 'undone', 'reverted') AND s.boot = ?2) ORDER BY d.rowid";
         let found = self.entries_by(which, params![deployment, self.boot]);
         found.with_context(|| format!("journal: read what was taken back of {deployment}"))
     }
@@ -295,12 +306,10 @@ impl Journal {
         read().with_context(|| format!("journal: read the actions on {deployment}"))
     }
 
-    /// How many decisions there are on a deployment.
-    pub fn decisions(&self, deployment: &str) -> anyhow::Result<u64> {
-        let count = self
-            .db
-            .query_row("SELECT count(*) FROM decision WHERE deployment = ?1", [deployment], |r| r.get::<_, i64>(0));
-        Ok(count.with_context(|| format!("journal: count the decisions on {deployment}"))? as u64)
+    /// A number that is no lower than how many decisions there ever were, also those that are forgotten.
+    pub fn latest_number(&self) -> anyhow::Result<u64> {
+        let latest = self.db.query_row("SELECT max(rowid) FROM decision", [], |r| r.get::<_, Option<i64>>(0));
+        Ok(latest.context("journal: count the decisions")?.unwrap_or(0) as u64)
     }
 
     /// The latest decisions with their stages, newest first.
@@ -363,6 +372,19 @@ impl Journal {
         write(&tx)?;
         Ok(tx.commit()?)
     }
+}
+
+/// Whether the life of a decision `d` is not over, in SQL: see [`Journal::unfinished`].
+fn unfinished() -> String {
+    let has = |stage: Stage| {
+        format!("EXISTS (SELECT 1 FROM stage h WHERE h.decision_id = d.id AND h.stage = '{}')", stage.name())
+    };
+    let (quarantine, called, undone) = (Action::Quarantine.name(), has(Stage::Applying), has(Stage::Undone));
+    let open = Stage::OPEN.map(|stage| format!("'{}'", stage.name())).join(", ");
+    format!(
+        "NOT (d.action = '{quarantine}' AND {undone}) AND (d.action = '{quarantine}' AND {called} OR
+            (SELECT l.stage FROM stage l WHERE l.decision_id = d.id ORDER BY l.seq DESC LIMIT 1) IN ({open}))"
+    )
 }
 
 fn boot_id() -> anyhow::Result<String> {

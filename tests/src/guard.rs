@@ -233,6 +233,13 @@ impl Pages {
         Ok((code, serde_json::from_str(&body).with_context(|| format!("{path}: {body}"))?))
     }
 
+    /// The same of what is only read.
+    pub fn get_as(&self, path: &str, headers: &str) -> anyhow::Result<(u16, Value)> {
+        let (head, body) = self.ask(&format!("GET {path}"), headers, "")?;
+        let code = head.split(' ').nth(1).context("a status code")?.parse()?;
+        Ok((code, serde_json::from_str(&body).with_context(|| format!("{path}: {body}"))?))
+    }
+
     fn ask(&self, request: &str, headers: &str, body: &str) -> anyhow::Result<(String, String)> {
         let mut stream = TcpStream::connect(self.0)?;
         stream.set_read_timeout(Some(PATIENCE))?;

@@ -119,6 +119,15 @@ fn over_http_the_token_opens_what_a_person_may_do() -> anyhow::Result<()> {
     let (code, _) = post("/api/v1/resume", "")?;
     assert_eq!(code, 200);
 
+    let (code, refusal) = pages.get_as("/api/v1/status", "")?;
+    assert_eq!((code, &refusal["kind"]), (401, &json!("unauthenticated")), "{refusal}");
+    let (code, status) = pages.get_as("/api/v1/status", &token)?;
+    let gate = &status["deployments"][0]["blocked_by"][0]["gate"];
+    assert_eq!((code, gate), (200, &json!("mode")), "the only place on the port that says what blocks: {status:#}");
+    let (code, history) = pages.get_as("/api/v1/history?limit=5", &token)?;
+    let asked = history["commands"].as_array().context("the commands")?;
+    assert!(code == 200 && asked.iter().any(|c| c["command"]["command"] == "pause"), "{history:#}");
+
     // The orchestrator is the dry run: all that a rollback does is told, and nothing is done.
     let (code, said) = post("/api/v1/rollback/shop", r#"{"reason": "wrong prices"}"#)?;
     assert!(code == 200, "{said}");

@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use canary_e2e::{
-    guard::{Configuration, Guard, PATIENCE},
+    guard::{Configuration, Guard, PATIENCE, canary},
     machine::Machine,
     wait_until,
 };
@@ -17,6 +17,11 @@ use canary_user::{
 const TEMPLATE: &str =
     "[Service]\nExecStartPre=/bin/mkdir -p /run/shop/%i\nExecStart=/run/bin/victim end /run/shop/%i\n";
 const CANARY: &str = "shop@v2.service";
+/// A canary that is started again after each crash, and crashes at once from when it is told so.
+const FRAGILE: &str = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestart=always\nRestartSec=200ms\n\
+    ExecStartPre=/bin/mkdir -p /run/shop/v2\n\
+    ExecStart=/bin/sh -c 'echo >> /run/shop/v2/lives; touch /run/shop/v2/ready; until [ -e /run/shop/v2/crash ]; do sleep 0.05; done; \
+    kill -SEGV $$$$'\n";
 
 /// A machine in which both versions run and a guard that may roll back; the canary is told to crash by `crash`.
 struct Shop {
@@ -72,6 +77,13 @@ impl Shop {
         self.configuration.history().into_iter().find(carried_out).context("a decision was carried out")
     }
 
+    fn approve(&self, id: &str) -> anyhow::Result<()> {
+        let socket = self.configuration.dir.path().join("canary.sock");
+        let output = canary(&[]).args(["approve", id]).env("CANARY_SOCKET", socket).output()?;
+        ensure!(output.status.success(), "canary approve {id}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     fn crash(&self) -> anyhow::Result<()> {
         fs::write(self.machine.run_dir().join("shop/v2/crash"), "").context("tell the canary to crash its children")
     }
@@ -106,15 +118,37 @@ fn a_canary_that_crashes_is_stopped_by_a_job_and_its_return_is_noticed() -> anyh
 #[test]
 fn a_canary_that_systemd_starts_again_after_each_crash_is_stopped() -> anyhow::Result<()> {
     let test = "a_canary_that_systemd_starts_again_after_each_crash_is_stopped";
-    let fragile = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestart=always\nRestartSec=200ms\n\
-                   ExecStartPre=/bin/mkdir -p /run/shop/v2\n\
-                   ExecStart=/bin/sh -c 'echo >> /run/shop/v2/lives; touch /run/shop/v2/ready; until [ -e /run/shop/v2/crash ]; do sleep 0.05; done; \
-                   kill -SEGV $$$$'\n";
-    let Some(shop) = Shop::open(test, &[(CANARY, fragile)], "")? else { return Ok(()) };
+    let Some(shop) = Shop::open(test, &[(CANARY, FRAGILE)], "")? else { return Ok(()) };
     shop.crash()?;
     shop.until(Verified, "")?;
     let lives = fs::read_to_string(shop.machine.run_dir().join("shop/v2/lives"))?;
     assert!(lives.lines().count() > 1, "systemd has started it again");
+    assert!(matches!(&*shop.machine.property(CANARY, "ActiveState")?, "inactive" | "failed"));
+    assert_eq!(shop.machine.property("shop@v1.service", "ActiveState")?, "active");
+    Ok(())
+}
+
+/// What was decided on is runs behind by the time somebody says yes.
+#[test]
+fn a_crash_loop_is_stopped_once_a_person_approves() -> anyhow::Result<()> {
+    let test = "a_crash_loop_is_stopped_once_a_person_approves";
+    let Some(shop) = Shop::open(test, &[(CANARY, FRAGILE)], "approval = \"required\"\n")? else { return Ok(()) };
+    shop.crash()?;
+    shop.until(Planned, "")?;
+    let waiting = shop.configuration.history().remove(0).decision;
+    let decided_on = waiting.canary[0].identity.clone().context("the canary is known by its unit")?.run;
+    wait_until("systemd starts it again", PATIENCE, || {
+        shop.machine.property(CANARY, "InvocationID").is_ok_and(|run| !run.is_empty() && *run != *decided_on)
+    })?;
+    assert!(
+        shop.configuration.history().iter().all(|e| e.stages.iter().all(|s| s.stage != Applying)),
+        "nobody said yes"
+    );
+    shop.approve(&waiting.id).with_context(|| shop.guard.said())?;
+    shop.until(Verified, "")?;
+    let entry = shop.entry()?;
+    let stages: Vec<Stage> = entry.stages.iter().map(|s| s.stage).collect();
+    assert!(stages.starts_with(&[Planned, Approved, Applying, Applied, Verified]), "{stages:?}");
     assert!(matches!(&*shop.machine.property(CANARY, "ActiveState")?, "inactive" | "failed"));
     assert_eq!(shop.machine.property("shop@v1.service", "ActiveState")?, "active");
     Ok(())

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use utoipa::ToSchema;
 
-pub use record::Record;
+pub use record::{MOST, Record};
 pub use routes::{Access, Document, routes};
 pub use socket::{Socket, bind};
 pub use status::Status;

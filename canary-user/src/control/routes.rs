@@ -6,23 +6,23 @@ use anyhow::Context as _;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{ConnectInfo, FromRequestParts, Path, Query, State},
+    extract::{ConnectInfo, FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::{
-    Modify, OpenApi, ToSchema,
+    IntoParams, Modify, OpenApi, ToSchema,
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{Answer, Command, Control, Done, Record, Refusal, RefusalKind, Reply, Token, socket::Peer};
+use super::{Answer, Command, Control, Done, MOST, Record, Refusal, RefusalKind, Reply, Status, Token, socket::Peer};
 use crate::journal::Journal;
 
 /// The commands in the OpenAPI document.
 #[derive(OpenApi)]
-#[openapi(paths(pause, resume, approve, rollback, undo), modifiers(&Bearer))]
+#[openapi(paths(status, history, pause, resume, approve, rollback, undo), modifiers(&Bearer))]
 pub struct Document;
 
 struct Bearer;
@@ -46,6 +46,9 @@ pub enum Access {
     Nobody,
 }
 
+/// Decisions of a history that is asked for without a limit.
+const LATEST: usize = 50;
+
 const REFUSED: &str = "Not done: 400 it cannot be understood, 401 the token is missing or wrong, 403 no token is configured, \
     404 there is no such deployment or decision, 409 not as things stand, 503 the guard is about to stop";
 
@@ -56,20 +59,18 @@ struct Desk {
     journal: Option<PathBuf>,
 }
 
-/// The commands. `GET /api/v1/status` and `/api/v1/history` are there on the socket only. `journal`: where the past is read;
-/// `None` = nowhere that it could be.
+/// The commands, and for who may give them how things stand and what was done. `journal`: where the past is read; `None` = nowhere
+/// that it could be.
 pub fn routes(control: Control, access: Access, journal: Option<PathBuf>) -> Router {
-    let is_socket = matches!(access, Access::Peer { .. });
-    let mut router = Router::new()
+    Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/history", get(history))
         .route("/api/v1/pause", post(pause))
         .route("/api/v1/resume", post(resume))
         .route("/api/v1/approve/{id}", post(approve))
         .route("/api/v1/rollback/{deployment}", post(rollback))
-        .route("/api/v1/undo/{id}", post(undo));
-    if is_socket {
-        router = router.route("/api/v1/status", get(status)).route("/api/v1/history", get(history));
-    }
-    router.with_state(Desk { control, access, journal })
+        .route("/api/v1/undo/{id}", post(undo))
+        .with_state(Desk { control, access, journal })
 }
 
 /// Somebody who may ask, by name.
@@ -106,22 +107,41 @@ impl FromRequestParts<Desk> for Asker {
     }
 }
 
+/// How each deployment stands: verdict, pause, decision, and every gate that blocks now.
+#[utoipa::path(
+    get, path = "/api/v1/status", security(("token" = [])),
+    responses((status = 200, body = Status), (status = "default", body = Refusal, description = REFUSED))
+)]
 async fn status(State(desk): State<Desk>, asker: Asker) -> Response {
     answer(desk.control.ask(Command::Status, asker.0).await)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Latest {
-    limit: usize,
+    /// At most this many decisions, the newest
+    #[param(minimum = 0, maximum = 1000000, default = 50)]
+    limit: Option<usize>,
 }
 
-/// What was decided, done and asked for.
-async fn history(State(desk): State<Desk>, _: Asker, Query(latest): Query<Latest>) -> Response {
+/// What was decided, done and asked for: decisions with their lives, and every command.
+#[utoipa::path(
+    get, path = "/api/v1/history", params(Latest), security(("token" = [])),
+    responses((status = 200, body = Record), (status = "default", body = Refusal, description = REFUSED))
+)]
+async fn history(State(desk): State<Desk>, _: Asker, latest: Result<Query<Latest>, QueryRejection>) -> Response {
+    let limit = match latest.map(|Query(latest)| latest.limit.unwrap_or(LATEST)) {
+        Ok(limit) if limit <= MOST => limit,
+        Ok(limit) => {
+            return Refusal::invalid(format!("limit: {limit} is out of range: write 0 to {MOST}")).into_response();
+        }
+        Err(rejection) => return Refusal::from(rejection).into_response(),
+    };
     let Some(journal) = desk.journal else {
         return Refusal::new(RefusalKind::NotFound, "this guard keeps no journal on disk").into_response();
     };
     // Beside the guard's own connection, and off its threads.
-    let read = move || Record::read(&Journal::open_to_read(&journal)?, latest.limit);
+    let read = move || Record::read(&Journal::open_to_read(&journal)?, limit);
     match tokio::task::spawn_blocking(read).await.context("read the journal").flatten() {
         Ok(record) => Json(record).into_response(),
         Err(error) => Refusal::new(RefusalKind::Unavailable, format!("{error:#}")).into_response(),

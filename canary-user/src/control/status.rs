@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     guard::{Action, GateResult, Mode, Pause, Stage},
     judge::Outcome,
 };
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Version of the guard.
     pub version: String,
@@ -25,8 +26,9 @@ pub struct Status {
     pub deployments: Vec<DeploymentStatus>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentStatus {
+    #[schema(value_type = String)]
     pub name: Arc<str>,
     pub mode: Mode,
     /// Name of the backend.
@@ -50,7 +52,7 @@ pub struct DeploymentStatus {
 }
 
 /// The latest decision with where it stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DecisionStatus {
     pub id: String,
     pub unix_ms: u64,

@@ -41,20 +41,24 @@ async fn serve_socket(api: &ApiConfig) -> PathBuf {
     api.socket.clone()
 }
 
-async fn serve_http(access: Access) -> SocketAddr {
+async fn serve_http(access: Access, journal: Option<PathBuf>) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = Router::new().merge(routes(granting(), access, None));
+    let router = Router::new().merge(routes(granting(), access, journal));
     tokio::spawn(async move { axum::serve(listener, router).await });
     address
 }
 
 /// Sends a POST and gives status code and body.
-fn post(mut stream: impl std::io::Read + std::io::Write, path: &str, headers: &str, body: &str) -> (u16, Value) {
+fn post(stream: impl std::io::Read + std::io::Write, path: &str, headers: &str, body: &str) -> (u16, Value) {
+    send(stream, &format!("POST {path}"), headers, body)
+}
+
+fn send(mut stream: impl std::io::Read + std::io::Write, request: &str, headers: &str, body: &str) -> (u16, Value) {
     let length = body.len();
     write!(
         stream,
-        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+        "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
     )
     .unwrap();
     let mut answer = String::new();
@@ -222,8 +226,8 @@ fn without_a_guard_the_verbs_say_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http_only_the_token_opens() {
-    let closed = serve_http(Access::Nobody).await;
-    let open = serve_http(Access::Bearer(token(TOKEN, 0o600).unwrap())).await;
+    let closed = serve_http(Access::Nobody, None).await;
+    let open = serve_http(Access::Bearer(token(TOKEN, 0o600).unwrap()), None).await;
     tokio::task::spawn_blocking(move || {
         let ask = |address, headers: &str, body: &str| {
             post(TcpStream::connect(address).unwrap(), "/api/v1/pause", headers, body)
@@ -253,6 +257,37 @@ async fn over_http_only_the_token_opens() {
             let (code, body) = ask(open, &shown, sent);
             assert_eq!(code, 400, "{sent}");
             assert!(body["error"].as_str().unwrap().contains(why), "{body}");
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http_the_token_shows_how_things_stand_and_what_was_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let mut journal = crate::journal::Journal::open(&path).unwrap();
+    let command = Command::Resume { deployment: None };
+    journal.record_command(&command, "root", Ok("Resumed"), 7).unwrap();
+    let open = serve_http(Access::Bearer(token(TOKEN, 0o600).unwrap()), Some(path)).await;
+    let closed = serve_http(Access::Nobody, None).await;
+    tokio::task::spawn_blocking(move || {
+        let get = |address, path: &str, headers: &str| {
+            send(TcpStream::connect(address).unwrap(), &format!("GET {path}"), headers, "")
+        };
+        let shown = format!("Authorization: Bearer {TOKEN}\r\n");
+        for path in ["/api/v1/status", "/api/v1/history"] {
+            assert_eq!(get(open, path, "").0, 401, "{path}");
+            assert_eq!(get(closed, path, &shown).0, 403, "{path}");
+        }
+        let (code, body) = get(open, "/api/v1/status", &shown);
+        assert_eq!((code, &body["said"]), (200, &json!("the API token: {\"command\":\"status\"}")));
+        let (code, body) = get(open, "/api/v1/history", &shown);
+        assert_eq!((code, &body["decisions"], &body["commands"][0]["said"]), (200, &json!([]), &json!("Resumed")));
+        for (query, why) in [("limit=1000001", "write 0 to 1000000"), ("limit=-1", "limit")] {
+            let (code, body) = get(open, &format!("/api/v1/history?{query}"), &shown);
+            assert!(code == 400 && body["error"].as_str().is_some_and(|e| e.contains(why)), "{query}: {body}");
         }
     })
     .await

@@ -30,10 +30,11 @@ pub(super) struct Answer {
 pub(super) enum What {
     /// `Err` = refused, failed or unanswered, in words.
     Described(Result<Plan, String>),
-    /// In words: it is done, or was found to be although the call failed or was not answered. `Err` = it is not, with
-    /// the state that was found afterwards.
+    /// In words: it is done, or was found to be, or to be under way, although the call failed or was not answered. `Err` = it
+    /// is not, with the state that was found afterwards.
     Applied(Result<String, String>),
-    Undone(Result<(), String>),
+    /// The same of taking it back.
+    Undone(Result<String, String>),
     State(Result<Found, String>),
 }
 
@@ -61,19 +62,10 @@ impl Caller {
         let (caller, decision) = (self.clone(), decision.clone());
         tokio::spawn(async move {
             let (orchestrator, d) = (caller.orchestrator.clone(), decision.clone());
-            let name = orchestrator.name();
-            let result = match within(deadline, async move { orchestrator.apply(&d, &plan).await }).await {
-                Ok(()) => Ok(format!("{name} says that it is done")),
-                Err(e @ Error::Refused(_)) => Err(e.to_string()),
-                Err(e) => {
-                    let found = state(&caller.orchestrator, &decision).await;
-                    let said = format!("{e}; asked afterwards, {}", in_words(name, &found));
-                    match found {
-                        Ok(Found { state: State::InEffect, .. }) => Ok(format!("{name}: {said}")),
-                        _ => Err(said),
-                    }
-                }
-            };
+            let called = within(deadline, async move { orchestrator.apply(&d, &plan).await }).await;
+            // What is under way goes on whether or not somebody waits for it.
+            let holds = [State::InEffect, State::InProgress];
+            let result = caller.end(&decision, called, "says that it is done", &holds).await;
             caller.answer(&decision, What::Applied(result)).await;
         });
     }
@@ -83,9 +75,33 @@ impl Caller {
         let (caller, decision) = (self.clone(), decision.clone());
         tokio::spawn(async move {
             let (orchestrator, d) = (caller.orchestrator.clone(), decision.clone());
-            let undone = within(deadline, async move { orchestrator.undo(&d, &plan).await }).await;
-            caller.answer(&decision, What::Undone(undone.map_err(|e| e.to_string()))).await;
+            let called = within(deadline, async move { orchestrator.undo(&d, &plan).await }).await;
+            let result = caller.end(&decision, called, "says that it is undone", &[State::NotInEffect]).await;
+            caller.answer(&decision, What::Undone(result)).await;
         });
+    }
+
+    /// What came of a call: done, as it says, or as it is found afterwards to be in one of the states `holds`.
+    async fn end(
+        &self,
+        decision: &Decision,
+        called: Result<(), Error>,
+        says: &str,
+        holds: &[State],
+    ) -> Result<String, String> {
+        let name = self.orchestrator.name();
+        match called {
+            Ok(()) => Ok(format!("{name} {says}")),
+            Err(e @ Error::Refused(_)) => Err(e.to_string()),
+            Err(e) => {
+                let found = state(&self.orchestrator, decision).await;
+                let said = format!("{e}; asked afterwards, {}", in_words(name, &found));
+                match found {
+                    Ok(Found { state, .. }) if holds.contains(&state) => Ok(format!("{name}: {said}")),
+                    _ => Err(said),
+                }
+            }
+        }
     }
 
     /// Asks what state the orchestrator finds.

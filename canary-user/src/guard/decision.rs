@@ -185,10 +185,20 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Whether an action that is here may still have something to be done or found out.
+    /// Those in which an action may still have something to be done or found out.
+    pub const OPEN: [Stage; 8] = [
+        Stage::Planned,
+        Stage::Approved,
+        Stage::Applying,
+        Stage::Applied,
+        Stage::Verified,
+        Stage::Recovered,
+        Stage::NotRecovered,
+        Stage::Undoing,
+    ];
+
     pub fn is_open(self) -> bool {
-        use Stage::*;
-        matches!(self, Planned | Approved | Applying | Applied | Verified | Recovered | NotRecovered | Undoing)
+        Self::OPEN.contains(&self)
     }
 
     pub fn name(self) -> &'static str {

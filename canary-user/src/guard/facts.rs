@@ -219,6 +219,11 @@ impl Memory {
         self.canary_served
     }
 
+    /// The canary instances that are there.
+    pub fn canary(&self) -> impl Iterator<Item = &Target> {
+        self.first_seen.keys()
+    }
+
     /// What an earlier life of the guard saw: the age of a canary does not begin anew with the guard.
     pub fn remember(&mut self, seen: &[FirstSeen]) {
         self.seen_before.extend(seen.iter().map(|s| ((s.cgroup.clone(), s.incarnation), s.t_ns)));

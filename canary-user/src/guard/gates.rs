@@ -22,6 +22,8 @@ pub const MODE: &str = "mode";
 pub const APPROVAL: &str = "approval";
 /// Gates that look at the plan: with another one they may let through what they block now.
 pub const OF_THE_PLAN: [&str; 2] = ["blast_radius", "rollback_possible"];
+/// The gate that asks whether this guard is the one that acts.
+pub const LEADERSHIP: &str = "leadership";
 
 type Answer = Result<String, String>;
 
@@ -51,7 +53,7 @@ pub const GATES: [(&str, Gate); 14] = [
     ("capacity", capacity),
     ("rollback_possible", rollback_possible),
     ("budget", budget),
-    ("leadership", leadership),
+    (LEADERSHIP, leadership),
     (APPROVAL, approval),
 ];
 

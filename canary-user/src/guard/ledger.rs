@@ -16,6 +16,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum Entry {
     Decided { decision: Decision, plan: Plan, stage: Stage, detail: String },
+    PlannedAnew { decision: Decision, plan: Plan },
     Stage { decision_id: String, stage: Stage, detail: String, unix_ms: u64 },
     Verdict { deployment: String, unix_ms: u64, verdict: Verdict },
 }
@@ -23,19 +24,22 @@ pub enum Entry {
 /// What is on record of a deployment from earlier lives of the guard.
 #[derive(Debug, Default)]
 pub(super) struct Past {
-    /// How many decisions there are.
+    /// No lower than how many decisions there ever were.
     pub decisions: u64,
     /// Canary instances that no person let the guard act on.
     pub declined: Vec<Target>,
     /// Those that an orchestrator was called for.
     pub begun: Vec<Target>,
-    /// Actions that were taken back.
-    pub taken_back: Vec<HistoryEntry>,
+    /// Actions that were taken back, by a person or by who brought the canary back.
+    pub wanted: Vec<HistoryEntry>,
     /// Since when the canary is seen.
     pub seen: Vec<FirstSeen>,
     /// How long ago it was condemned the last time.
     pub condemned_ago: Option<Duration>,
 }
+
+/// Between two times that what is old is forgotten.
+const FORGET: Duration = Duration::from_secs(3600);
 
 /// Called with every entry, on the line: it must not block.
 pub type OnEntry = Box<dyn FnMut(Entry) + Send>;
@@ -44,12 +48,13 @@ pub type OnEntry = Box<dyn FnMut(Entry) + Send>;
 pub(super) struct Ledger {
     journal: Journal,
     failure: Option<String>,
+    forgot: Option<Moment>,
     on_entry: Option<OnEntry>,
 }
 
 impl Ledger {
     pub fn new(journal: Journal, on_entry: Option<OnEntry>) -> Self {
-        Self { journal, failure: None, on_entry }
+        Self { journal, failure: None, forgot: None, on_entry }
     }
 
     pub fn failure(&self) -> Option<&String> {
@@ -70,6 +75,14 @@ impl Ledger {
             let (decision, plan, detail) = (decision.clone(), plan.clone(), detail.to_owned());
             Entry::Decided { decision, plan, stage: first, detail }
         });
+        self.keep(result)
+    }
+
+    /// Puts another plan, and the canary as it is now, in the place of those that a decision was recorded with. `Err` = they are
+    /// not on disk, and nothing may be done.
+    pub fn planned_anew(&mut self, decision: &Decision, plan: &Plan) -> Result<(), String> {
+        let result = self.journal.plan_anew(decision, plan);
+        self.tell(|| Entry::PlannedAnew { decision: decision.clone(), plan: plan.clone() });
         self.keep(result)
     }
 
@@ -169,10 +182,10 @@ impl Ledger {
     pub fn past(&self, deployment: &str, now: Moment) -> anyhow::Result<Past> {
         let condemned_ms = self.journal.last_condemned_unix_ms(deployment)?;
         Ok(Past {
-            decisions: self.journal.decisions(deployment)?,
+            decisions: self.journal.latest_number()?,
             declined: self.journal.canaries_with(deployment, Stage::Declined)?,
             begun: self.journal.canaries_with(deployment, Stage::Applying)?,
-            taken_back: self.journal.taken_back(deployment)?,
+            wanted: self.journal.wanted(deployment)?,
             seen: self.journal.seen(deployment)?,
             condemned_ago: condemned_ms.map(|then| Duration::from_millis(now.unix_ms.saturating_sub(then))),
         })
@@ -196,6 +209,18 @@ impl Ledger {
 
     pub fn unfinished(&self) -> anyhow::Result<Vec<HistoryEntry>> {
         self.journal.unfinished()
+    }
+
+    /// Forgets what is old, from time to time.
+    pub fn forget(&mut self, now: Moment) {
+        if self.forgot.is_some_and(|then| now.t_ns < then.after(FORGET).t_ns) {
+            return;
+        }
+        self.forgot = Some(now);
+        // What cannot be forgotten takes room, and says nothing of what is written.
+        if let Err(e) = self.journal.forget(now.unix_ms) {
+            tracing::warn!("{e:#}");
+        }
     }
 
     fn tell(&mut self, entry: impl FnOnce() -> Entry) {

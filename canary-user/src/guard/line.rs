@@ -1,20 +1,24 @@
 //! One deployment: its window, its judge, its rules and the action in hand. No await: calls are made off the line.
 
+mod approval;
 mod brought_back;
 mod kept;
 mod life;
 mod limited;
 mod looks;
 mod past;
+mod returning;
 mod temporary;
 
 use std::{sync::Arc, time::Duration};
 
 use self::{
+    approval::Yes,
     brought_back::BroughtBack,
     kept::Kept,
     life::{InHand, Step},
     limited::Limited,
+    returning::Returning,
     temporary::Temporary,
 };
 use super::{
@@ -53,6 +57,8 @@ struct Proposal {
     decision: Decision,
     /// The person who wants it; `None` = the guard itself.
     asked_by: Option<String>,
+    /// It was planned before, and a person said yes to it.
+    approved: Option<Yes>,
 }
 
 /// An orchestrator that would not act, as one would not while somebody else is acting. It may change its mind.
@@ -61,6 +67,12 @@ struct Refusal {
     canary: Vec<Target>,
     why: String,
     asked_again_t_ns: u64,
+}
+
+impl Refusal {
+    fn until_asked_again(canary: &[Target], why: &str, now: Moment) -> Self {
+        Self { canary: canary.to_vec(), why: why.to_owned(), asked_again_t_ns: now.after(ASK_AGAIN).t_ns }
+    }
 }
 
 /// One deployment with all that is remembered of it.
@@ -79,6 +91,7 @@ pub(super) struct Line {
     temporary: Vec<Temporary>,
     brought_back: Vec<BroughtBack>,
     limited: Vec<Limited>,
+    returning: Vec<Returning>,
     kept: Kept,
     refused: Option<Refusal>,
     view: Option<DecisionView>,
@@ -106,6 +119,7 @@ impl Line {
             temporary: Vec::new(),
             brought_back: Vec::new(),
             limited: Vec::new(),
+            returning: Vec::new(),
             kept: Kept::default(),
             refused: None,
             view: None,
@@ -175,6 +189,7 @@ impl Line {
     pub fn act(&mut self, tick: &Tick, desk: &mut Desk, elsewhere: Vec<Arc<str>>) {
         self.elsewhere = elsewhere;
         self.progress(tick, &mut desk.ledger);
+        self.let_newcomers_in(tick, &mut desk.ledger);
         self.end_temporary();
         let Some((_, verdict)) = &self.current else { return };
         self.advice = Advice {
@@ -185,24 +200,34 @@ impl Line {
         if !self.is_condemned {
             return;
         }
-        let facts = self.facts_to_act(tick, verdict, desk);
+        let mut facts = self.facts(tick, verdict, desk);
         self.advice.gates = self.guard.advise(verdict, &facts);
         if self.is_busy() {
+            // Who waits for a person means to act, and keeps the lead until then.
+            if let Some(action) = self.in_hand.as_ref().filter(|a| matches!(a.step, Step::Awaiting { .. })) {
+                self.ask_for_lead(verdict, &mut facts, action.decision.action);
+            }
             return;
         }
         let refused = self.refused.as_ref().filter(|r| is_same_canary(verdict, &r.canary, &facts.canary));
         if refused.is_some_and(|r| tick.t_ns < r.asked_again_t_ns) {
             return;
         }
+        let wanted = gates::action_of(facts.mode);
+        self.ask_for_lead(verdict, &mut facts, wanted);
         if let Some(decision) = self.guard.decide(verdict, &facts, tick.unix_ms) {
             self.caller.describe(&decision);
-            self.being_described = Some(Proposal { decision, asked_by: None });
+            self.being_described = Some(Proposal { decision, asked_by: None, approved: None });
         }
     }
 
-    /// The facts for an action, for which this guard has to be the one that acts.
-    fn facts_to_act(&self, tick: &Tick, verdict: &Verdict, desk: &mut Desk) -> Facts {
-        Facts { leader: self.caller.orchestrator.leader(), ..self.facts(tick, verdict, desk) }
+    /// Asks for the lead where no gate before that one keeps the guard from acting: who will not act takes it from nobody.
+    fn ask_for_lead(&self, verdict: &Verdict, facts: &mut Facts, action: Action) {
+        let regressed_windows = self.guard.regressed_windows();
+        let case = Case { verdict, regressed_windows, facts, action };
+        if gates::evaluate_without(&[gates::LEADERSHIP, gates::APPROVAL], case).iter().all(|gate| gate.passed) {
+            facts.leader = self.caller.orchestrator.leader();
+        }
     }
 
     fn facts(&self, tick: &Tick, verdict: &Verdict, desk: &mut Desk) -> Facts {
@@ -234,7 +259,10 @@ impl Line {
 
     /// What the orchestrator would do is known, or that it will do nothing: all gates are asked again with that.
     fn described(&mut self, proposal: Proposal, described: Result<Plan, String>, tick: Option<&Tick>, desk: &mut Desk) {
-        let Proposal { mut decision, asked_by } = proposal;
+        let Proposal { mut decision, asked_by, approved } = proposal;
+        if let Some(yes) = approved {
+            return self.planned_anew(decision, yes, described, tick, desk);
+        }
         let name = self.caller.orchestrator.name();
         let plan = described.clone().unwrap_or_else(|why| Plan::nothing(name, why));
         if is_held_back(&decision) {
@@ -242,8 +270,9 @@ impl Line {
         }
         let (Some(tick), Some((_, verdict))) = (tick, &self.current) else { return };
         let refusal = described.as_ref().err().cloned();
-        let mut facts = self.facts_to_act(tick, verdict, desk);
+        let mut facts = self.facts(tick, verdict, desk);
         (facts.described, facts.asked_by) = (Some(described), asked_by);
+        self.ask_for_lead(verdict, &mut facts, decision.action);
         let regressed_windows = self.guard.regressed_windows();
         let case = Case { verdict, regressed_windows, facts: &facts, action: decision.action };
         decision.gates = gates::evaluate(case);
@@ -255,9 +284,7 @@ impl Line {
         let gate = gate.gate.clone();
         self.guard.not_carried_out(&decision, &gate);
         if let Some(why) = refusal.or(of_plan) {
-            let asked_again_t_ns = self.now.after(ASK_AGAIN).t_ns;
-            let refusal = Refusal { canary: decision.canary.clone(), why: why.clone(), asked_again_t_ns };
-            let told = self.refused.replace(refusal);
+            let told = self.refused.replace(Refusal::until_asked_again(&decision.canary, &why, self.now));
             if told.is_some_and(|r| is_same_canary(verdict, &r.canary, &decision.canary) && r.why == why) {
                 return;
             }
@@ -272,8 +299,9 @@ impl Line {
             let id = self.view.as_ref().map_or("", |v| &v.decision.id);
             return Err(format!("{id} is under way: `canary explain {id}` tells where it stands"));
         }
-        let mut facts = self.facts_to_act(tick, verdict, desk);
+        let mut facts = self.facts(tick, verdict, desk);
         facts.asked_by = Some(by.to_owned());
+        self.ask_for_lead(verdict, &mut facts, Action::Rollback);
         let case = Case { verdict, regressed_windows: 0, facts: &facts, action: Action::Rollback };
         let gates = gates::evaluate(case);
         if let Some(gate) = gates.iter().find(|gate| !gate.passed) {
@@ -284,14 +312,8 @@ impl Line {
         let decision = self.guard.wanted(verdict, &facts, gates, reason, self.now.unix_ms);
         let id = decision.id.clone();
         self.caller.describe(&decision);
-        self.being_described = Some(Proposal { decision, asked_by: Some(by.to_owned()) });
+        self.being_described = Some(Proposal { decision, asked_by: Some(by.to_owned()), approved: None });
         Ok(format!("Rolling back {} as decision {id}. `canary explain {id}` follows it.", self.name()))
-    }
-
-    /// ID of the decision that waits for approval.
-    pub fn awaiting(&self) -> Option<&str> {
-        let waits = |a: &&InHand| matches!(a.step, Step::Awaiting { .. });
-        self.in_hand.as_ref().filter(waits).map(|a| a.decision.id.as_str())
     }
 
     /// How this deployment stands; `None` before its first window.
@@ -335,6 +357,7 @@ impl Line {
         Some(DeploymentView {
             mode: self.watched.config.mode,
             paused: desk.paused_alone(self.name()),
+            leads: self.caller.orchestrator.standing().is_ok(),
             window: window.clone(),
             verdict: verdict.clone(),
             samples: tick.samples.iter().filter(|s| mine(&s.target)).cloned().collect(),

@@ -3,13 +3,16 @@
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Moment;
 
 /// One pause.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = PauseInForce)]
 pub struct Pause {
     /// `None` = every deployment.
+    #[schema(value_type = Option<String>)]
     pub deployment: Option<Arc<str>>,
     /// In the words of who asked; may be empty.
     pub reason: String,

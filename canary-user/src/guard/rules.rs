@@ -11,11 +11,11 @@ use crate::{
     targets::{self, Target},
 };
 
-/// What was last told about which canary.
+/// What was told about which canary: each gate that held a decision on it back, once.
 #[derive(Clone, Debug)]
 struct Told {
     canary: Vec<Target>,
-    blocked_by: String,
+    blocked_by: BTreeSet<String>,
 }
 
 /// The rules for one deployment.
@@ -106,7 +106,7 @@ impl Guard {
         self.condemned.as_ref().map_or(0, |(_, n, _)| *n)
     }
 
-    /// The decision about a condemned canary: once, and again only if another gate blocks it or none does any more.
+    /// The decision about a condemned canary: once, and again only if a gate blocks it that has not yet, or none does any more.
     pub fn decide(&mut self, verdict: &Verdict, facts: &Facts, unix_ms: u64) -> Option<Decision> {
         let action = gates::action_of(facts.mode);
         // Of one that is gone there is nothing more to say, if that is our doing.
@@ -121,11 +121,13 @@ impl Guard {
         let gates = gates::evaluate(Case { verdict, regressed_windows, facts, action });
         match gates.last().filter(|g| !g.passed && g.gate != gates::APPROVAL) {
             Some(gate) => {
-                let told = self.told.as_ref().filter(|told| told.blocked_by == gate.gate);
-                if told.is_some_and(|told| is_same_canary(verdict, &told.canary, &facts.canary)) {
+                let same = |told: &Told| is_same_canary(verdict, &told.canary, &facts.canary);
+                let mut told = self.told.take().filter(same).map_or_else(BTreeSet::new, |told| told.blocked_by);
+                let is_news = told.insert(gate.gate.clone());
+                self.told = Some(Told { canary: facts.canary.clone(), blocked_by: told });
+                if !is_news {
                     return None;
                 }
-                self.told = Some(Told { canary: facts.canary.clone(), blocked_by: gate.gate.clone() });
             }
             None => {
                 self.mark_acted(&facts.canary);
@@ -217,7 +219,10 @@ impl Guard {
             self.acted.remove(target);
             self.quarantined.remove(target);
         }
-        self.told = Some(Told { canary: decision.canary.clone(), blocked_by: gate.into() });
+        let told = self.told.take().filter(|told| told.canary == decision.canary);
+        let mut blocked_by = told.map_or_else(BTreeSet::new, |told| told.blocked_by);
+        blocked_by.insert(gate.into());
+        self.told = Some(Told { canary: decision.canary.clone(), blocked_by });
     }
 }
 

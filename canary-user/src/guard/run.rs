@@ -172,6 +172,7 @@ pub async fn run(mut ticks: mpsc::Receiver<Tick>, setup: Setup, shutdown: impl F
             reconcile(&mut lines, &mut desk.ledger, desk.now).await?;
         }
         desk.end_pauses();
+        desk.ledger.forget(desk.now);
         sequence += 1;
         take(&mut lines, &mut desk, &tick);
         let snapshot = Arc::new(snapshot(&lines, &tick, sequence, &desk));
@@ -223,7 +224,7 @@ fn take(lines: &mut [Line], desk: &mut Desk, tick: &Tick) {
 async fn reconcile(lines: &mut [Line], ledger: &mut Ledger, now: Moment) -> Result<()> {
     let past = "the guard does not run without its own past";
     for line in lines.iter_mut() {
-        line.remember(ledger.past(line.name(), now).context(past)?, now);
+        line.remember(ledger.past(line.name(), now).context(past)?, now, ledger);
         line.remember_control(ledger);
     }
     let unfinished = ledger.unfinished().context("the guard does not run without knowing what it left unfinished")?;
@@ -251,6 +252,7 @@ fn snapshot(lines: &[Line], tick: &Tick, sequence: u64, desk: &Desk) -> Snapshot
         own: tick.own.clone(),
         quality: tick.quality.clone(),
         paused: desk.paused(),
+        journal_failure: desk.ledger.failure().cloned(),
         deployments: lines.iter().filter_map(|l| Some((l.name().clone(), l.view(tick, desk)?))).collect(),
     }
 }

@@ -10,12 +10,13 @@ use crate::{
 };
 
 /// A command that was given to the guard, with what came of it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct CommandEntry {
     pub unix_ms: u64,
     /// Who gave it.
     pub by: String,
     /// As it was given.
+    #[schema(value_type = Object)]
     pub command: serde_json::Value,
     pub accepted: bool,
     /// The answer, in words.

@@ -51,7 +51,7 @@ pub(super) fn plan() -> Plan {
     }
 }
 
-fn verdict(outcome: Outcome) -> Verdict {
+pub(super) fn verdict(outcome: Outcome) -> Verdict {
     Verdict {
         outcome,
         window: 3,

@@ -186,6 +186,13 @@ impl Known {
                 push(&mut self.decisions, life.clone(), DECISIONS_KEPT);
                 Some(News::Decision(life))
             }
+            Entry::PlannedAnew { decision, plan } => {
+                let life = self.decisions.iter_mut().rev().find(|d| d.decision.id == decision.id)?;
+                let life = Arc::make_mut(life);
+                (life.decision, life.plan) = (decision, plan);
+                // Told with the stage that follows.
+                None
+            }
             Entry::Stage { decision_id, stage, detail, unix_ms } => {
                 let life = self.decisions.iter_mut().rev().find(|d| d.decision.id == decision_id)?;
                 Arc::make_mut(life).stages.push(StageEntry { stage, detail, unix_ms });

@@ -28,7 +28,7 @@ use self::{
 };
 use super::{DecisionView, DeploymentView, Snapshot, notify::Deliveries};
 use crate::{
-    guard::{Action, Mode, Stage, gates},
+    guard::{Action, GateResult, Mode, Stage, gates},
     judge::{Outcome, Stretch, StretchShape, Verdict},
     orchestrator::dry_run,
     targets::Role,
@@ -85,11 +85,15 @@ struct Tick {
     hooks_missing: usize,
     targets_without_slot: u64,
     own: Option<OwnCost>,
+    journal_failed: bool,
 }
 
 #[derive(Debug)]
 struct DeploymentState {
     mode: Mode,
+    /// By itself or with all others.
+    paused: bool,
+    leads: bool,
     verdict: Verdict,
     /// By name of the action.
     decisions: BTreeMap<&'static str, u64>,
@@ -123,6 +127,7 @@ impl Metrics {
             hooks_missing: snapshot.quality.hooks_missing.len(),
             targets_without_slot: snapshot.quality.targets_without_slot,
             own: snapshot.own.clone(),
+            journal_failed: snapshot.journal_failure.is_some(),
         });
         for counts in state.versions.values_mut() {
             counts.begin_tick();
@@ -142,7 +147,7 @@ impl Metrics {
                 Entry::Vacant(entry) => entry.insert(DeploymentState::new(view)),
                 Entry::Occupied(entry) => entry.into_mut(),
             }
-            .update(view);
+            .update(view, snapshot.paused.is_some());
         }
     }
 
@@ -181,6 +186,8 @@ impl DeploymentState {
     fn new(view: &DeploymentView) -> Self {
         Self {
             mode: view.mode,
+            paused: view.paused.is_some(),
+            leads: view.leads,
             verdict: view.verdict.clone(),
             // From 0 on, so that a rate sees the first one, too.
             decisions: ACTIONS.map(|action| (action.name(), 0)).into(),
@@ -196,8 +203,9 @@ impl DeploymentState {
         }
     }
 
-    fn update(&mut self, view: &DeploymentView) {
-        self.mode = view.mode;
+    fn update(&mut self, view: &DeploymentView, all_paused: bool) {
+        (self.mode, self.leads) = (view.mode, view.leads);
+        self.paused = all_paused || view.paused.is_some();
         self.count_stretches(&view.verdict.stretches);
         self.verdict.clone_from(&view.verdict);
         let latest = view.decision.as_ref();
@@ -231,7 +239,10 @@ impl DeploymentState {
         if ENDS.contains(&view.stage) && view.decision.action != Action::Hold {
             *self.results.entry(view.stage.name()).or_default() += 1;
         }
-        if let Some(gate) = view.decision.blocked_by().filter(|_| known.is_none()) {
+        // Also one that blocks after a wait for approval, which was counted when the wait began.
+        let is_news =
+            |gate: &&GateResult| known.is_none() || view.stage == Stage::Blocked && gate.gate != gates::APPROVAL;
+        if let Some(gate) = view.decision.blocked_by().filter(is_news) {
             *self.gates.entry(gate.gate.clone()).or_default() += 1;
         }
         self.last_decision = Some((view.decision.id.clone(), view.stage));

@@ -25,6 +25,9 @@ pub struct Snapshot {
     pub quality: Quality,
     /// Why no action is begun at present, in words; `None` = the guard is not paused.
     pub paused: Option<String>,
+    /// Why the journal cannot be relied on, so that nothing is done any more; `None` = it can.
+    #[serde(default)]
+    pub journal_failure: Option<String>,
     pub deployments: BTreeMap<Arc<str>, DeploymentView>,
 }
 
@@ -34,6 +37,9 @@ pub struct DeploymentView {
     pub mode: Mode,
     /// Why no action is begun on this deployment alone; `None` = it is not paused by itself.
     pub paused: Option<String>,
+    /// Whether this guard is the one that acts, as far as it knows: it acts alone, or holds the lead.
+    #[serde(default)]
+    pub leads: bool,
     pub window: Window,
     pub verdict: Verdict,
     /// This tick's raw counts, all targets of the deployment.

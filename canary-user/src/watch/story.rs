@@ -41,6 +41,7 @@ pub fn snapshot(index: u64) -> Snapshot {
     let view = DeploymentView {
         mode: Mode::Rollback,
         paused: None,
+        leads: true,
         window: Window {
             deployment: DEPLOYMENT.into(),
             index,
@@ -81,6 +82,7 @@ pub fn snapshot(index: u64) -> Snapshot {
         }),
         quality: Quality::default(),
         paused: None,
+        journal_failure: None,
         deployments: BTreeMap::from([(Arc::from(DEPLOYMENT), view)]),
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{looks::Looks, *};
 use crate::{
-    guard::{Approval, GateResult, recovery},
+    guard::{GateResult, recovery},
     orchestrator::Background,
     targets,
 };
@@ -36,24 +36,46 @@ pub(super) enum Step {
     /// A canary in quarantine goes on working: the orchestrator's word has to do.
     Confirming { deadline_t_ns: u64, asking: bool, said: String },
     /// Done; watched until this moment for someone who brings the canary back, and for whether it helped.
-    Watching { verification: Verification, until_t_ns: u64, recovery: Option<recovery::Watch>, looks: Looks },
-    /// A person undid it: until this moment, what comes back is theirs.
-    Returning { verification: Verification, until_t_ns: u64 },
+    Watching { verification: Verification, until_t_ns: u64, helped: Helped, looks: Looks },
+}
+
+/// Whether it helped.
+#[derive(Debug)]
+pub(super) enum Helped {
+    Watched(recovery::Watch),
+    Told,
+    /// In words.
+    NotKnown(String),
+}
+
+impl Helped {
+    pub fn watched(before: Before) -> Self {
+        Self::Watched(recovery::Watch::new(before))
+    }
+
+    /// What is said of it at the end of the watch, where nothing was said before.
+    pub fn in_the_end(&self) -> String {
+        match self {
+            Self::Watched(_) => "; whether it helped is not known: too little was seen since".into(),
+            Self::Told => String::new(),
+            Self::NotKnown(words) => format!("; {words}"),
+        }
+    }
 }
 
 impl Step {
     /// Whether another canary may be acted on meanwhile.
     pub fn is_done(&self) -> bool {
-        matches!(self, Step::Watching { .. } | Step::Returning { .. })
+        matches!(self, Step::Watching { .. })
     }
 }
 
 /// What one tick made of the action in hand.
 enum Next {
     Go,
-    /// No longer in hand, and nothing to tell.
-    Drop,
     End(Stage, String),
+    /// By this gate, for this reason.
+    HeldBack(&'static str, &'static str),
     CameBack(String, Vec<Target>),
 }
 
@@ -89,21 +111,14 @@ impl Line {
         match decision.blocked_by() {
             Some(_) => {
                 let until = self.now.after(self.watched.config.approval_timeout);
-                self.await_approval(decision, plan, until);
+                self.await_approval(decision, plan, until, &mut desk.ledger);
             }
-            None => self.begin(decision, plan, desk),
+            None => self.begin(decision, plan, false, desk),
         }
     }
 
-    pub(super) fn await_approval(&mut self, decision: Decision, plan: Plan, until: Moment) {
-        let detail =
-            format!("waits for `canary approve {}` until {}; no answer is a no", decision.id, until.wall_clock());
-        self.show(decision.clone(), Stage::Planned, detail);
-        self.take_in_hand(decision, plan, Step::Awaiting { until });
-    }
-
-    /// The last look, and the call.
-    fn begin(&mut self, decision: Decision, plan: Plan, desk: &mut Desk) {
+    /// The last look, and the call. `is_other`: the plan is another one than that which is told so far.
+    pub(super) fn begin(&mut self, decision: Decision, plan: Plan, is_other: bool, desk: &mut Desk) {
         if desk.is_stopping {
             self.stop(decision, "the guard was asked to stop before it called".into(), &mut desk.ledger);
             return;
@@ -113,19 +128,19 @@ impl Line {
             self.held_back(decision, "pause", why, &mut desk.ledger);
             return;
         }
-        let is_left_to_orchestrator = |t: &Target| t.identity.is_some() && self.caller.orchestrator.knows_runs();
-        let mut looked_at = decision.canary.iter().filter(|t| !is_left_to_orchestrator(t));
+        let mut looked_at = decision.canary.iter().filter(|t| !self.is_left_to_orchestrator(t));
         if let Some(target) = looked_at.find(|t| (desk.incarnation_now)(t) != Some(t.incarnation)) {
             let why = format!("{} was replaced or removed just now", target.cgroup);
             self.held_back(decision, "incarnation", why, &mut desk.ledger);
             return;
         }
         if let Err(why) = self.caller.orchestrator.leader() {
-            self.guard.not_carried_out(&decision, "leadership");
-            self.held_back(decision, "leadership", why, &mut desk.ledger);
+            self.guard.not_carried_out(&decision, gates::LEADERSHIP);
+            self.held_back(decision, gates::LEADERSHIP, why, &mut desk.ledger);
             return;
         }
-        let calls = format!("{} is called", plan.orchestrator);
+        let anew = if is_other { format!(", planned anew: {}", plan.steps.join("; ")) } else { String::new() };
+        let calls = format!("{} is called{anew}", plan.orchestrator);
         if let Err(why) = desk.ledger.stage(&decision.id, Stage::Applying, &calls, self.now) {
             self.show(decision, Stage::Blocked, format!("no action, for the call is not on disk: {why}"));
             return;
@@ -137,7 +152,12 @@ impl Line {
             // From here on it may be in effect, whatever comes of the call.
             self.hold(decision.clone(), plan.clone(), self.now);
         }
-        self.take_in_hand(decision, plan, Step::Applying);
+        self.take_in_hand(decision, plan, Step::Applying, &mut desk.ledger);
+    }
+
+    /// Whether the orchestrator follows this instance over its manager's restarts, and refuses one that somebody else began.
+    pub(super) fn is_left_to_orchestrator(&self, target: &Target) -> bool {
+        target.identity.is_some() && self.caller.orchestrator.knows_runs()
     }
 
     /// How long the orchestrator may take to carry a plan out.
@@ -146,18 +166,30 @@ impl Line {
     }
 
     /// In the place of an action that is only watched any more.
-    pub(super) fn take_in_hand(&mut self, decision: Decision, plan: Plan, step: Step) {
+    pub(super) fn take_in_hand(&mut self, decision: Decision, plan: Plan, step: Step, ledger: &mut Ledger) {
+        self.end_watch(&decision, ledger);
         let verdict = self.current.as_ref().map(|(_, verdict)| verdict);
         let levels = self.levels.means(&verdict.map_or(Vec::new(), facts::condemning_indicators));
         let before = self.memory.before(verdict.and_then(|v| v.p_canary), levels);
         self.in_hand = Some(InHand { decision, plan, step, before });
     }
 
+    /// An action that is only watched ends by another one that takes its place.
+    fn end_watch(&mut self, by: &Decision, ledger: &mut Ledger) {
+        if let Some(InHand { decision: watched, step: Step::Watching { helped, .. }, .. }) = self.in_hand.take() {
+            let detail = format!("not watched any longer, for {} is in hand{}", by.id, helped.in_the_end());
+            tracing::info!(decision = %watched.id, "{detail}");
+            self.caller.note(&watched, Stage::Closed, &detail);
+            // The ledger has told the failure, which blocks every action.
+            let _ = ledger.stage(&watched.id, Stage::Closed, &detail, self.now);
+        }
+    }
+
     /// A gate that let the decision through blocks it in the last look.
-    fn held_back(&mut self, mut decision: Decision, gate: &str, reason: String, ledger: &mut Ledger) {
+    pub(super) fn held_back(&mut self, mut decision: Decision, gate: &str, reason: String, ledger: &mut Ledger) {
         let detail = format!("{gate}: {reason}");
-        // Whoever counts what gates hold back sees this one, too.
-        decision.gates.retain(|result| result.gate != gate);
+        // Whoever counts what gates hold back sees this one, and not the approval that it waited for.
+        decision.gates.retain(|result| result.passed && result.gate != gate);
         decision.gates.push(GateResult { gate: gate.into(), passed: false, reason });
         self.stop(decision, detail, ledger);
     }
@@ -166,42 +198,6 @@ impl Line {
     fn stop(&mut self, decision: Decision, detail: String, ledger: &mut Ledger) {
         let recorded = ledger.stage(&decision.id, Stage::Blocked, &detail, self.now);
         self.show(decision, Stage::Blocked, with_failure(detail, recorded));
-    }
-
-    /// A person approves the decision that waits; `Err` = not as things stand.
-    pub fn approve(&mut self, by: &str, tick: &Tick, desk: &mut Desk) -> Result<String, String> {
-        let waits = |a: &mut InHand| matches!(a.step, Step::Awaiting { .. });
-        let Some(action) = self.in_hand.take_if(waits) else { return Err("nothing waits for approval".into()) };
-        let Some((_, verdict)) = &self.current else { return Err("no window was judged yet".into()) };
-        let mut facts = self.facts_to_act(tick, verdict, desk);
-        facts.described = Some(Ok(action.plan.clone()));
-        facts.approval = Approval::Given(by.to_owned());
-        let regressed_windows = self.guard.regressed_windows();
-        let case = Case { verdict, regressed_windows, facts: &facts, action: action.decision.action };
-        if let Some(gate) = gates::evaluate(case).into_iter().find(|gate| !gate.passed) {
-            let why = format!("not as things stand: {}: {}; it goes on waiting", gate.gate, gate.reason);
-            self.in_hand = Some(action);
-            return Err(why);
-        }
-        let same = is_same_canary(verdict, &action.decision.canary, &facts.canary);
-        let InHand { mut decision, plan, .. } = action;
-        if same && decision.canary != facts.canary {
-            // It died and came back since it was decided.
-            let newcomers: Vec<Target> =
-                facts.canary.iter().filter(|target| !decision.canary.contains(target)).cloned().collect();
-            decision.canary = facts.canary;
-            let _ = desk.ledger.mark_acted(&decision, &newcomers);
-        }
-        let detail = format!("by {by}");
-        if let Err(why) = desk.ledger.stage(&decision.id, Stage::Approved, &detail, self.now) {
-            self.show(decision, Stage::Blocked, format!("no action, for the approval is not on disk: {why}"));
-            return Err(format!("the approval is not on disk, nothing is done: {why}"));
-        }
-        self.show(decision.clone(), Stage::Approved, detail);
-        let id = decision.id.clone();
-        self.begin(decision, plan, desk);
-        let shown = self.view.as_ref().map_or(String::new(), |v| format!("{}: {}", v.stage.name(), v.detail));
-        Ok(format!("Approved {id}; {shown}. `canary explain {id}` follows it."))
     }
 
     /// What this tick's counts say about the action in hand.
@@ -227,24 +223,27 @@ impl Line {
                     true => Next::Go,
                     false => {
                         self.guard.not_carried_out(&action.decision, "incarnation");
-                        let detail = "incarnation: the canary was replaced or removed while it waited for approval";
-                        Next::End(Stage::Blocked, detail.into())
+                        Next::HeldBack("incarnation", "the canary was replaced or removed while it waited for approval")
                     }
                 }
             }
-            Step::Verifying { verification, quiet, asking, said } => match verification.observe(tick) {
-                Progress::Quiet(words) => {
+            Step::Verifying { verification, quiet, asking, said } => match (verification.observe(tick), quiet) {
+                (Progress::CameBack(words, targets), _) => Next::CameBack(words, targets),
+                (Progress::Overdue(words), _) => Next::End(Stage::Failed, words),
+                (Progress::Watching, None) => Next::Go,
+                (progress, quiet) => {
+                    if let Progress::Quiet(words) = progress {
+                        *quiet = Some(words);
+                    }
+                    // Also where nothing is counted any more: that they were quiet holds until they are seen busy.
                     let overdue = verification.is_overdue(tick.t_ns) && !*asking && !said.is_empty();
-                    let failed = format!("the counts are quiet ({words}), but {said}");
-                    *quiet = Some(words);
                     if !overdue && !std::mem::replace(asking, true) {
                         self.caller.ask(&action.decision);
                     }
+                    let words = quiet.as_deref().unwrap_or_default();
+                    let failed = format!("the counts are quiet ({words}), but {said}");
                     if overdue { Next::End(Stage::Failed, failed) } else { Next::Go }
                 }
-                Progress::CameBack(words, targets) => Next::CameBack(words, targets),
-                Progress::Overdue(words) => Next::End(Stage::Failed, words),
-                Progress::Watching => Next::Go,
             },
             Step::Confirming { deadline_t_ns, asking, said } => {
                 if tick.t_ns >= *deadline_t_ns && !*asking {
@@ -256,53 +255,50 @@ impl Line {
                     Next::Go
                 }
             }
-            Step::Watching { verification, until_t_ns, recovery, looks } => {
+            Step::Watching { verification, until_t_ns, helped, looks } => {
                 if looks.is_due(tick.t_ns) {
                     self.caller.ask(&action.decision);
                 }
-                let until_t_ns = *until_t_ns;
+                let is_over = tick.t_ns >= *until_t_ns;
                 match verification.observe(tick) {
                     Progress::CameBack(words, targets) => Next::CameBack(words, targets),
                     _ => {
-                        let look = self.look(tick);
-                        let answer = recovery.as_mut().and_then(|watch| watch.observe(look));
-                        if answer.is_some() {
-                            *recovery = None;
+                        let answer = match helped {
+                            Helped::Watched(watch) => watch.observe(self.look(tick)),
+                            Helped::Told | Helped::NotKnown(_) => None,
+                        };
+                        if let Some(answer) = answer {
+                            *helped = self.tell_whether_it_helped(&action.decision, answer, ledger);
                         }
-                        match answer {
-                            Some(Recovery::Recovered(w)) => self.step(&action.decision, Stage::Recovered, w, ledger),
-                            Some(Recovery::NotRecovered(w)) => {
-                                self.step(&action.decision, Stage::NotRecovered, w, ledger);
-                            }
-                            Some(Recovery::Unknown(w)) => tracing::warn!(decision = %action.decision.id, "{w}"),
-                            None => {}
-                        }
-                        match tick.t_ns >= until_t_ns {
-                            true => Next::End(Stage::Closed, "nobody brought the canary back".into()),
-                            false => Next::Go,
-                        }
+                        let closed = format!("nobody brought the canary back{}", helped.in_the_end());
+                        if is_over { Next::End(Stage::Closed, closed) } else { Next::Go }
                     }
                 }
-            }
-            Step::Returning { verification, until_t_ns } => {
-                if let Progress::CameBack(_, targets) = verification.observe(tick) {
-                    self.guard.leave(&targets);
-                    let _ = ledger.mark_acted(&action.decision, &targets);
-                }
-                if tick.t_ns >= *until_t_ns { Next::Drop } else { Next::Go }
             }
         };
         match next {
             Next::Go => self.in_hand = Some(action),
-            Next::Drop => {}
             Next::End(stage, detail) => self.step(&action.decision, stage, detail, ledger),
+            Next::HeldBack(gate, why) => self.held_back(action.decision, gate, why.into(), ledger),
             Next::CameBack(words, targets) => {
                 // Whoever brought it back wants it: never fight over it.
-                self.guard.leave(&targets);
-                let _ = ledger.mark_acted(&action.decision, &targets);
+                self.leave_to_somebody(&action.decision, targets, ledger);
                 self.ask_who(action.decision, words);
             }
         }
+    }
+
+    fn tell_whether_it_helped(&mut self, decision: &Decision, answer: Recovery, ledger: &mut Ledger) -> Helped {
+        let (stage, words) = match answer {
+            Recovery::Recovered(words) => (Stage::Recovered, words),
+            Recovery::NotRecovered(words) => (Stage::NotRecovered, words),
+            Recovery::Unknown(words) => {
+                tracing::warn!(decision = %decision.id, "{words}");
+                return Helped::NotKnown(words);
+            }
+        };
+        self.step(decision, stage, words, ledger);
+        Helped::Told
     }
 
     /// Stable in this window.
@@ -336,7 +332,7 @@ impl Line {
         match (answer.what, &mut action.step) {
             (What::Applied(Ok(said)), Step::Applying) => {
                 self.step(&action.decision, Stage::Applied, format!("{said}; the canary's counts are watched"), ledger);
-                self.verify(action);
+                self.verify(action, ledger);
             }
             (What::Applied(Err(why)), Step::Applying) => {
                 self.step(&action.decision, Stage::Failed, format!("{name}: {why}; not tried again"), ledger);
@@ -349,9 +345,9 @@ impl Line {
                     self.step(&action.decision, Stage::Verified, detail, ledger);
                     self.guard.release(&action.decision.canary);
                     let Step::Verifying { verification, .. } = action.step else { return };
-                    let recovery = Some(recovery::Watch::new(action.before.clone()));
+                    let helped = Helped::watched(action.before.clone());
                     let until_t_ns = self.now.after(WATCH).t_ns;
-                    action.step = Step::Watching { verification, until_t_ns, recovery, looks: Looks::after(self.now) };
+                    action.step = Step::Watching { verification, until_t_ns, helped, looks: Looks::after(self.now) };
                 }
                 self.in_hand = Some(action);
             }
@@ -373,8 +369,7 @@ impl Line {
                 let canary = tick.map(|tick| facts::targets(tick, &self.watched.config.name, Role::Canary));
                 // The next rollout, where it runs beside it, is none of that.
                 let canary = targets::of_version(&action.decision.canary, canary.unwrap_or_default());
-                self.guard.leave(&canary);
-                let _ = ledger.mark_acted(&action.decision, &canary);
+                self.leave_to_somebody(&action.decision, canary, ledger);
                 let detail = format!("somebody wants the canary again: {}", calls::in_words(name, &found));
                 self.step(&action.decision, Stage::Reverted, detail, ledger);
             }
@@ -382,27 +377,27 @@ impl Line {
         }
     }
 
-    pub(super) fn verify(&mut self, mut action: InHand) {
+    /// The canary of a decision, with what its manager has made of it since then: that is nobody's doing.
+    fn as_it_came_back(&self, decision: &Decision) -> Vec<Target> {
+        let dies = self.verdict().is_some_and(gates::dies_again);
+        let is_later = |now: &&Target| decision.canary.iter().any(|then| then.came_back_as(now, dies));
+        decision.canary.iter().chain(self.memory.canary().filter(is_later)).cloned().collect()
+    }
+
+    pub(super) fn verify(&mut self, mut action: InHand, ledger: &mut Ledger) {
+        self.end_watch(&action.decision, ledger);
         let round = action.plan.background.as_ref().map_or(Duration::ZERO, Background::round);
         let deadline_t_ns = self.now.after(self.watched.config.grace + SETTLE + round).t_ns;
         action.step = match action.decision.action {
             Action::Quarantine => Step::Confirming { deadline_t_ns, asking: false, said: "it was not asked".into() },
             _ => {
                 let background = action.plan.background.clone();
-                let verification = Verification::new(&action.decision.canary, background, deadline_t_ns);
+                let verification =
+                    Verification::new(&self.as_it_came_back(&action.decision), background, deadline_t_ns);
                 Step::Verifying { verification, quiet: None, asking: false, said: String::new() }
             }
         };
         self.in_hand = Some(action);
-    }
-
-    /// From now on and until then, what comes back was wanted by a person.
-    pub(super) fn let_return(&mut self, decision: Decision, plan: Plan, until_t_ns: u64) {
-        let verification = Verification::new(&decision.canary, None, until_t_ns);
-        self.guard.leave(&decision.canary);
-        if self.in_hand.as_ref().is_none_or(|a| a.step.is_done()) {
-            self.take_in_hand(decision, plan, Step::Returning { verification, until_t_ns });
-        }
     }
 
     /// A change of stage, on disk and for the watchers. What happened has happened, recorded or not.

@@ -1,30 +1,35 @@
 //! What an earlier life of the guard left unfinished: taken up by asking, never by sending again.
 
 use super::{
-    life::{Step, WATCH},
+    life::{Helped, Step, WATCH},
     looks::Looks,
     *,
 };
-use crate::guard::{ledger::Past, recovery};
+use crate::guard::ledger::Past;
 
 impl Line {
     /// Takes up what earlier lives of the guard did to this deployment and saw of it.
-    pub fn remember(&mut self, past: Past, now: Moment) {
+    pub fn remember(&mut self, past: Past, now: Moment, ledger: &mut Ledger) {
         self.guard.count_from(past.decisions);
         self.guard.leave(&past.declined);
         self.guard.remember(&past.begun);
         self.condemned_t_ns = past.condemned_ago.map(|ago| now.t_ns.saturating_sub(ago.as_nanos() as u64));
         self.remember_seen(past.seen);
-        past.taken_back.into_iter().for_each(|entry| self.remember_taken_back(entry));
+        past.wanted.iter().for_each(|entry| self.remember_wanted(entry, ledger));
     }
 
-    /// What a person took back comes back as theirs, also where the guard was started again before it came.
-    fn remember_taken_back(&mut self, entry: HistoryEntry) {
-        let HistoryEntry { decision, plan, stages } = entry;
-        let Some(last) = stages.last().filter(|last| last.stage == Stage::Undone) else { return };
+    /// What somebody wants comes back as theirs, also where the guard was started again before it came.
+    fn remember_wanted(&mut self, entry: &HistoryEntry, ledger: &mut Ledger) {
+        let HistoryEntry { decision, stages, .. } = entry;
+        let brings = |s: &&StageEntry| matches!(s.stage, Stage::Undoing | Stage::Undone | Stage::Reverted);
+        let Some(last) = stages.iter().rev().find(brings) else { return };
         let until_t_ns = until(at(last, self.now), WATCH, self.now);
-        if decision.action != Action::Quarantine && until_t_ns > self.now.t_ns {
-            self.let_return(decision, plan, until_t_ns);
+        if decision.action == Action::Quarantine || until_t_ns <= self.now.t_ns {
+            return;
+        }
+        match last.stage {
+            Stage::Reverted => self.let_follow(decision, Vec::new(), until_t_ns, ledger),
+            _ => self.let_return(decision, until_t_ns),
         }
     }
 
@@ -46,20 +51,23 @@ impl Line {
                 self.guard.release(&decision.canary);
                 let verified = stages.iter().find(|s| s.stage == Stage::Verified).unwrap_or(last);
                 let until_t_ns = until(at(verified, now), WATCH, now);
+                let is_told = last.stage != Stage::Verified;
+                let helped = if is_told { Helped::Told } else { Helped::watched(Before::default()) };
                 if until_t_ns <= self.now.t_ns {
-                    let detail = "the guard was not running when its watch over it ended".into();
+                    let end = helped.in_the_end();
+                    let detail = format!("the guard was not running when its watch over it ended{end}");
                     return self.step(&decision, Stage::Closed, detail, ledger);
                 }
                 let verification = Verification::new(&decision.canary, plan.background.clone(), until_t_ns);
-                let recovery = (last.stage == Stage::Verified).then(|| recovery::Watch::new(Before::default()));
                 let looks = Looks::after(self.now);
-                self.take_in_hand(decision, plan, Step::Watching { verification, until_t_ns, recovery, looks });
+                let step = Step::Watching { verification, until_t_ns, helped, looks };
+                self.take_in_hand(decision, plan, step, ledger);
             }
             Stage::Planned if self.still_waits(&decision) => {
                 let planned = at(last, now);
                 let t_ns = until(planned, self.watched.config.approval_timeout, now);
                 let until = Moment { t_ns, ..planned.after(self.watched.config.approval_timeout) };
-                self.await_approval(decision, plan, until);
+                self.await_approval(decision, plan, until, ledger);
             }
             Stage::Planned | Stage::Approved | Stage::Applying | Stage::Applied => {
                 self.take_up(decision, plan, last.stage, ledger).await;
@@ -72,9 +80,8 @@ impl Line {
                     _ => (Stage::Failed, format!("undo: found unfinished after a restart, {said}; not sent again")),
                 };
                 self.step(&decision, stage, detail, ledger);
-                if stage == Stage::Undone {
-                    self.let_return(decision, plan, now.after(WATCH).t_ns);
-                }
+                // It may still come.
+                self.let_return(&decision, now.after(WATCH).t_ns);
             }
             _ => {}
         }
@@ -103,7 +110,7 @@ impl Line {
         tracing::warn!(decision = %decision.id, "{detail}");
         self.step(&decision, stage, detail, ledger);
         if stage == Stage::Applied {
-            self.verify(InHand { decision, plan, step: Step::Applying, before: Before::default() });
+            self.verify(InHand { decision, plan, step: Step::Applying, before: Before::default() }, ledger);
         }
     }
 }

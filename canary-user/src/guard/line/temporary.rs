@@ -10,8 +10,8 @@ use super::{life::WATCH, *};
 const MARGIN: Duration = Duration::from_secs(5);
 /// Between two looks at what has not ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// How long taking it back may last.
-const UNDO_DEADLINE: Duration = Duration::from_secs(120);
+/// How long taking it back may last: longer than a backend lets a start take, which with "systemd" may be 5 minutes.
+const UNDO_DEADLINE: Duration = Duration::from_secs(330);
 
 /// Something that has to be taken back.
 #[derive(Debug)]
@@ -107,10 +107,14 @@ impl Line {
         if let Err(error) = ledger.stage(id, Stage::Undoing, &why, self.now) {
             return Err(format!("nothing is done, for it is not on disk: {error}"));
         }
-        self.caller.undo(&decision, plan.clone(), UNDO_DEADLINE);
+        let longest = self.longest_undo(&plan);
+        self.caller.undo(&decision, plan.clone(), longest);
         self.show(decision.clone(), Stage::Undoing, why.clone());
         // What comes back from now on is wanted; whoever watched for it stops.
         self.drop_in_hand(&decision);
+        if decision.action != Action::Quarantine {
+            self.let_return(&decision, self.now.after(longest + WATCH).t_ns);
+        }
         let (look_t_ns, told) = (self.now.after(LOOK_AGAIN).t_ns, String::new());
         let held = Temporary { decision, plan, look_t_ns, doing: Doing::UndoingForAPerson, why, was_gone: false, told };
         match at {
@@ -142,32 +146,37 @@ impl Line {
                         let detail = format!("{} and {said}: the recorded inverse is applied", held.why);
                         // Ending it is safe whether or not this is on disk.
                         self.step(&held.decision, Stage::Undoing, detail, ledger);
-                        self.caller.undo(&held.decision, held.plan.clone(), UNDO_DEADLINE);
+                        self.caller.undo(&held.decision, held.plan.clone(), self.longest_undo(&held.plan));
                         (held.doing, held.was_gone) = (Doing::Undoing, false);
                     }
                     Ok(State::InProgress) | Err(_) => self.look_later(&mut held, said, ledger),
                 }
             }
-            (What::Undone(Ok(())), Doing::Undoing | Doing::UndoingForAPerson) if is_quarantine => {
+            (What::Undone(Ok(said)), Doing::Undoing | Doing::UndoingForAPerson) if is_quarantine => {
                 self.drop_in_hand(&held.decision);
-                let detail = format!("{name} says that it is undone; looked at until that is certain");
-                self.step(&held.decision, Stage::Undoing, detail, ledger);
+                self.step(&held.decision, Stage::Undoing, format!("{said}; looked at until that is certain"), ledger);
                 (held.doing, held.was_gone) = (Doing::Looking, false);
                 self.caller.ask(&held.decision);
             }
-            (What::Undone(Ok(())), Doing::Undoing | Doing::UndoingForAPerson) => {
+            (What::Undone(undone), Doing::UndoingForAPerson) if !is_quarantine => {
                 self.drop_in_hand(&held.decision);
-                self.step(&held.decision, Stage::Undone, format!("{name} says that it is undone"), ledger);
-                return self.let_return(held.decision, held.plan, self.now.after(WATCH).t_ns);
-            }
-            (What::Undone(Err(why)), Doing::UndoingForAPerson) if !is_quarantine => {
-                return self.step(&held.decision, Stage::Failed, format!("undo: {name}: {why}"), ledger);
+                let (stage, detail) = match undone {
+                    Ok(said) => (Stage::Undone, said),
+                    Err(why) => (Stage::Failed, format!("undo: {name}: {why}")),
+                };
+                self.step(&held.decision, stage, detail, ledger);
+                // One that failed may bring the canary back all the same, late or in part.
+                return self.let_return(&held.decision, self.now.after(WATCH).t_ns);
             }
             (What::Undone(Err(why)), _) => self.look_later(&mut held, format!("{name}: {why}"), ledger),
             // An answer to an earlier question.
             _ => {}
         }
         self.temporary.push(held);
+    }
+
+    fn longest_undo(&self, plan: &Plan) -> Duration {
+        UNDO_DEADLINE.max(self.longest_call(plan))
     }
 
     /// What is undone is neither confirmed nor watched any more.

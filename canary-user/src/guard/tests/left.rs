@@ -97,7 +97,6 @@ fn a_run_that_the_manager_began_by_itself_is_the_same_and_one_begun_by_hand_is_n
     // A container of a pod has another cgroup after each start.
     let moved = Target { cgroup: "/pod/b".into(), ..run(3, "b", 1) };
     assert!(first.came_back_as(&moved, false));
-    let by_cgroup = |incarnation| target(Role::Canary, incarnation);
     assert!(by_cgroup(2).came_back_as(&by_cgroup(3), true), "nobody tells, and it dies again and again");
     assert!(!by_cgroup(2).came_back_as(&by_cgroup(3), false), "nobody tells, and it does not: another rollout");
 }
@@ -128,21 +127,71 @@ async fn a_rollout_of_another_template_minutes_after_a_rollback_is_no_return_and
     assert_eq!(rig.applies(), 2, "it is guarded, too: {:?}", rig.stages());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_crash_loop_can_be_approved_although_it_restarts_meanwhile() {
+/// A crash loop that was decided on in its second life and waits for approval in its fifth, with its decision.
+async fn waiting_crash_loop(canary: fn(u64) -> Target) -> (Rig, String) {
     let mut rig = Rig::with_keys("rollback", &["checkout"], "approval = \"required\"\napproval_timeout = \"1m\"");
+    *rig.fake.knows_runs.lock().expect("no panic") = canary(2).identity.is_some();
     rig.says(Outcome::Regressed, Some(HardFact::CrashLoop));
     for incarnation in 2..6 {
-        ticks(&mut rig, 2, serving(incarnation)).await;
+        ticks(&mut rig, 2, with_canary(busy(canary(incarnation)))).await;
     }
     assert_eq!(rig.stages(), [[Stage::Planned]], "one decision waits");
     let id = rig.journal().history(1).expect("to read").remove(0).decision.id;
+    (rig, id)
+}
+
+fn by_cgroup(incarnation: u64) -> Target {
+    target(Role::Canary, incarnation)
+}
+
+fn by_unit(incarnation: u64) -> Target {
+    run(incarnation, &format!("run {incarnation}"), incarnation - 2)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_can_be_approved_although_it_restarts_meanwhile() {
+    // Who follows a unit over its restarts is told of the run that was decided on, others of the one that runs.
+    for (canary, told) in [(by_cgroup as fn(u64) -> Target, 5), (by_unit, 2)] {
+        let (mut rig, id) = waiting_crash_loop(canary).await;
+        rig.ask(Command::Approve { id }).await.expect("it is granted");
+        ticks(&mut rig, 1, with_canary(busy(canary(5)))).await;
+        ticks(&mut rig, 5, with_canary(stopped(canary(5)))).await;
+        let acted_on: Vec<u64> =
+            rig.fake.applied.lock().expect("no panic").iter().flatten().map(|t| t.incarnation).collect();
+        assert_eq!(acted_on, [told]);
+        let life = [Stage::Planned, Stage::Approved, Stage::Applying, Stage::Applied, Stage::Verified];
+        assert_eq!(rig.stages(), [life], "{}", rig.last_detail());
+        let entry = rig.journal().history(1).expect("to read").remove(0);
+        assert_eq!(entry.decision.canary, [canary(told)], "what was called for is on record");
+        assert!(rig.journal().acted_on("checkout", &[canary(5)]).expect("to read").is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_back_after_it_was_approved_can_be_approved_again() {
+    let (mut rig, id) = waiting_crash_loop(by_cgroup).await;
+    *rig.fake.pauses_in_plan.lock().expect("no panic") = true;
+    rig.ask(Command::Approve { id }).await.expect("it is granted");
+    ticks(&mut rig, 2, serving(5)).await;
+    assert_eq!((rig.applies(), &rig.stages()[0][..]), (0, &[Stage::Planned, Stage::Approved, Stage::Blocked][..]));
+    assert!(rig.last_detail().starts_with("pause: paused: "), "{}", rig.last_detail());
+    *rig.fake.pauses_in_plan.lock().expect("no panic") = false;
+    rig.pause(false);
+    ticks(&mut rig, 2, serving(5)).await;
+    let id = rig.journal().history(1).expect("to read").remove(0).decision.id;
     rig.ask(Command::Approve { id }).await.expect("it is granted");
     ticks(&mut rig, 1, serving(5)).await;
-    let acted_on: Vec<u64> =
-        rig.fake.applied.lock().expect("no panic").iter().flatten().map(|t| t.incarnation).collect();
-    assert_eq!(acted_on, [5], "on the one that runs");
-    assert!(rig.journal().acted_on("checkout", &[target(Role::Canary, 5)]).expect("to read").is_some());
+    assert_eq!(rig.applies(), 1, "{:?}", rig.stages());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orchestrator_that_changes_its_mind_after_the_approval_is_not_called() {
+    let (mut rig, id) = waiting_crash_loop(by_unit).await;
+    *rig.fake.will_not.lock().expect("no panic") = Some("a job of somebody else is under way".into());
+    rig.ask(Command::Approve { id }).await.expect("it is granted");
+    ticks(&mut rig, 1, with_canary(busy(by_unit(5)))).await;
+    assert_eq!((rig.applies(), &rig.stages()[0][..]), (0, &[Stage::Planned, Stage::Approved, Stage::Blocked][..]));
+    assert_eq!(rig.last_detail(), "owner: refused, nothing was done: a job of somebody else is under way");
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,6 +277,31 @@ async fn who_only_looks_takes_the_lead_from_nobody() {
     rig.says(Outcome::Regressed, None);
     ticks(&mut rig, 3, serving(2)).await;
     assert!(*rig.fake.asked_lead.lock().expect("no panic") > 0, "who acts does ask");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_will_not_act_takes_the_lead_from_nobody() {
+    let asked = |rig: &Rig| *rig.fake.asked_lead.lock().expect("no panic");
+    for mode in ["observe", "advise", "rollback"] {
+        let mut rig = Rig::new(mode, &["checkout"]);
+        rig.pause(mode == "rollback");
+        rig.says(Outcome::Regressed, None);
+        ticks(&mut rig, 10, serving(2)).await;
+        assert_eq!((rig.applies(), rig.stages().len(), asked(&rig)), (0, 1, 0), "{mode}");
+    }
+    // Nor who has acted, and only watches.
+    let mut rig = Rig::new("rollback", &["checkout"]);
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 2, serving(2)).await;
+    let for_the_call = asked(&rig);
+    assert!(rig.applies() == 1 && for_the_call > 0);
+    ticks(&mut rig, 10, serving(2)).await;
+    assert_eq!(asked(&rig), for_the_call);
+    // Who waits for a person means to act.
+    let (mut rig, _) = waiting_crash_loop(by_cgroup).await;
+    let before = asked(&rig);
+    ticks(&mut rig, 3, serving(5)).await;
+    assert!(asked(&rig) > before);
 }
 
 #[tokio::test(start_paused = true)]

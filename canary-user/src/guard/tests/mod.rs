@@ -2,6 +2,7 @@
 
 mod advice;
 mod commands;
+mod ends;
 mod gates;
 mod left;
 mod life;
@@ -14,6 +15,7 @@ mod restart;
 mod rig;
 mod rules;
 mod run;
+mod taken_back;
 mod verify;
 
 use std::sync::Arc;

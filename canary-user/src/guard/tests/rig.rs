@@ -54,6 +54,8 @@ pub struct Fake {
     /// Calls without their intent on disk, and calls that left too few of stable.
     pub unrecorded: Mutex<u32>,
     pub below_minimum: Mutex<u32>,
+    /// Calls while another one leads.
+    pub without_lead: Mutex<u32>,
     /// Calls for a canary that was replaced by then.
     pub while_replaced: Mutex<u32>,
     /// IDs of the decisions that it was called for, and of those that are in effect.
@@ -71,6 +73,10 @@ pub struct Fake {
     pub undone: Mutex<Vec<String>>,
     /// How many times taking back fails first.
     pub undo_fails: Mutex<u32>,
+    /// How long taking back lasts.
+    pub undo_takes: Mutex<Duration>,
+    /// Whether it follows instances over the restarts that their manager makes.
+    pub knows_runs: Mutex<bool>,
     /// Whether its plans can be taken back by the guard.
     pub can_undo: Mutex<bool>,
     pub leads: Mutex<bool>,
@@ -92,7 +98,7 @@ pub struct Fake {
 
 /// What the fake says that it would do.
 pub fn plan(d: &Decision) -> Plan {
-    let steps = vec![format!("stop {}", d.deployment)];
+    let steps = d.canary.iter().map(|t| format!("stop {}, if it is still {}", t.cgroup, t.incarnation)).collect();
     let plan = Plan { orchestrator: "fake".into(), steps, inverse: Some("start".into()), ..Plan::default() };
     match d.action {
         Action::Quarantine => Plan { undo: Some("weights".into()), ends_after_ms: Some(QUARANTINE_MS), ..plan },
@@ -119,7 +125,7 @@ impl Orchestrator for Fake {
         })
     }
 
-    fn apply<'a>(&'a self, decision: &'a Decision, _: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
+    fn apply<'a>(&'a self, decision: &'a Decision, planned: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             self.applied.lock().unwrap().push(decision.canary.clone());
             self.called.lock().unwrap().push(decision.id.clone());
@@ -127,6 +133,7 @@ impl Orchestrator for Fake {
             let paused = self.pause_file.exists() || second < *self.paused_until.lock().unwrap();
             *self.while_paused.lock().unwrap() += u32::from(paused);
             *self.below_minimum.lock().unwrap() += u32::from(stable == 0);
+            *self.without_lead.lock().unwrap() += u32::from(!*self.leads.lock().unwrap());
             let found = *self.found_now.lock().unwrap();
             let replaced = found.is_some_and(|now| decision.canary.iter().any(|target| target.incarnation != now));
             *self.while_replaced.lock().unwrap() += u32::from(replaced);
@@ -134,6 +141,9 @@ impl Orchestrator for Fake {
             let recorded =
                 entry.is_some_and(|e| e.stages.iter().any(|s| s.stage == Stage::Applying) && e.plan.inverse.is_some());
             *self.unrecorded.lock().unwrap() += u32::from(!recorded);
+            if planned.steps != plan(decision).steps {
+                return Err(Error::Refused("what there is to do has changed since it was planned".into()));
+            }
             let behaviour = *self.behaviour.lock().unwrap();
             match behaviour {
                 Behaviour::Succeeds => {
@@ -178,6 +188,8 @@ impl Orchestrator for Fake {
     fn undo<'a>(&'a self, d: &'a Decision, _: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async {
             self.undone.lock().unwrap().push(d.id.clone());
+            let takes = *self.undo_takes.lock().unwrap();
+            tokio::time::sleep(takes).await;
             let mut fails = self.undo_fails.lock().unwrap();
             if *fails > 0 {
                 *fails -= 1;
@@ -187,6 +199,10 @@ impl Orchestrator for Fake {
             self.in_effect.lock().unwrap().remove(&d.id);
             Ok(())
         })
+    }
+
+    fn knows_runs(&self) -> bool {
+        *self.knows_runs.lock().unwrap()
     }
 
     fn leader(&self) -> Result<String, String> {
@@ -321,6 +337,7 @@ impl Rig {
             unrecorded: Mutex::default(),
             below_minimum: Mutex::default(),
             while_replaced: Mutex::default(),
+            without_lead: Mutex::default(),
             found_now: Arc::default(),
             called: Mutex::default(),
             in_effect: Mutex::default(),
@@ -336,6 +353,8 @@ impl Rig {
             undone: Mutex::default(),
             undo_fails: Mutex::default(),
             can_undo: Mutex::default(),
+            knows_runs: Mutex::default(),
+            undo_takes: Mutex::default(),
             leads: Mutex::new(true),
             asked_lead: Mutex::default(),
             pause_file: dir.path().join("pause"),

@@ -89,6 +89,27 @@ fn a_blocked_decision_is_told_again_only_when_another_gate_blocks_or_none_does()
 }
 
 #[test]
+fn gates_that_take_turns_are_told_once_each() {
+    let mut guard = Guard::new("checkout".into());
+    let mut told = Vec::new();
+    for w in 20..60 {
+        let v = regressed(w);
+        let mut f = facts(&v, Mode::Rollback, 2);
+        f.paused = (w % 2 == 0).then(|| "paused".into());
+        f.stable_reporting = 0;
+        told.extend(step(&mut guard, &v, &f).map(|(_, gate)| gate));
+    }
+    assert_eq!(told, [Some("capacity".into()), Some("pause".into())]);
+    // Another canary is another case.
+    for w in 60..64 {
+        let v = regressed(w);
+        let f = Facts { stable_reporting: 0, ..facts(&v, Mode::Rollback, 3) };
+        told.extend(step(&mut guard, &v, &f).map(|(_, gate)| gate));
+    }
+    assert_eq!(told.len(), 3, "{told:?}");
+}
+
+#[test]
 fn another_canary_is_another_case() {
     let mut guard = Guard::new("checkout".into());
     let v = hard(HardFact::CrashLoop, 20);

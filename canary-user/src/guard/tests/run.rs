@@ -112,12 +112,12 @@ async fn an_orchestrator_that_hangs_does_not_hold_the_line_and_fails_by_its_dead
     let mut rig = condemned(Behaviour::Hangs).await;
     ticks(&mut rig, 5, serving).await;
     assert_eq!(rig.stages(), [[Planned, Applying]]);
-    *rig.fake.state.lock().unwrap() = State::InProgress;
+    *rig.fake.state.lock().unwrap() = State::NotInEffect;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(rig.stages(), [[Planned, Applying, Failed]]);
     assert_eq!(
         rig.last_detail(),
-        "fake: no answer within 40s; asked afterwards, fake finds it under way: as the test says; not tried again"
+        "fake: no answer within 40s; asked afterwards, fake finds it not in effect: as the test says; not tried again"
     );
     ticks(&mut rig, 20, serving).await;
     assert_eq!(rig.applies(), 1);

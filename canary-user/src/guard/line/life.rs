@@ -425,9 +425,12 @@ impl Step {
     fn asks(&self, what: &What) -> bool {
         match what {
             What::Applied(_) => matches!(self, Step::Applying),
-            What::State(_) => {
-                matches!(self, Step::Verifying { .. } | Step::Confirming { .. } | Step::Watching { .. })
-            }
+            // What is held for a time is asked for, too: one answer for each who asked.
+            What::State(_) => match self {
+                Step::Verifying { asking, .. } | Step::Confirming { asking, .. } => *asking,
+                Step::Watching { looks, .. } => looks.is_asking(),
+                Step::Awaiting { .. } | Step::Applying => false,
+            },
             What::Described(_) | What::Undone(_) => false,
         }
     }

@@ -26,6 +26,10 @@ impl Looks {
         t_ns >= self.next_t_ns && !std::mem::replace(&mut self.asking, true)
     }
 
+    pub fn is_asking(&self) -> bool {
+        self.asking
+    }
+
     /// Takes an answer in. Whether it was found gone twice in a row: once may be a moment in somebody's change.
     pub fn is_gone(&mut self, found: &Result<Found, String>, now: Moment) -> bool {
         (self.asking, self.next_t_ns) = (false, now.after(LOOK).t_ns);

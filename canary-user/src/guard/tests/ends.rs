@@ -14,7 +14,7 @@ use crate::{
 };
 
 fn with(canary: &[Sample]) -> Vec<Sample> {
-    [&[busy(target(Role::Stable, 1))], canary].concat()
+    [vec![busy(target(Role::Stable, 1))], canary.to_vec()].concat()
 }
 
 async fn ticks(rig: &mut Rig, n: usize, canary: &[Sample]) {

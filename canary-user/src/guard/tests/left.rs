@@ -151,7 +151,7 @@ fn by_unit(incarnation: u64) -> Target {
 #[tokio::test(start_paused = true)]
 async fn a_crash_loop_can_be_approved_although_it_restarts_meanwhile() {
     // Who follows a unit over its restarts is told of the run that was decided on, others of the one that runs.
-    for (canary, told) in [(by_cgroup as fn(u64) -> Target, 5), (by_unit, 2)] {
+    for (canary, told) in [(by_cgroup as fn(u64) -> Target, 5), (by_unit as fn(u64) -> Target, 2)] {
         let (mut rig, id) = waiting_crash_loop(canary).await;
         rig.ask(Command::Approve { id }).await.expect("it is granted");
         ticks(&mut rig, 1, with_canary(busy(canary(5)))).await;

@@ -3,6 +3,7 @@
 mod advice;
 mod commands;
 mod ends;
+mod fake;
 mod gates;
 mod left;
 mod life;

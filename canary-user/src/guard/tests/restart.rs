@@ -156,6 +156,16 @@ async fn what_a_person_took_back_is_theirs_also_where_it_comes_after_a_restart()
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_undo_that_a_kill_broke_off_may_still_bring_the_canary_which_is_theirs_then() {
+    let mut rig = killed_after(&[Planned, Applying, Applied, Verified, Undoing], State::InEffect);
+    for _ in 0..20 {
+        rig.tick(another_canary()).await;
+    }
+    let life = vec![Planned, Applying, Applied, Verified, Undoing, Failed];
+    assert_eq!((rig.applies(), rig.stages()), (0, vec![life]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_canary_grows_no_younger_by_a_restart_of_the_guard() {
     let mut rig = Rig::with_keys("rollback", &["checkout"], "max_age = \"1m\"");
     for _ in 0..40 {

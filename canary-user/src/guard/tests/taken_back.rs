@@ -14,7 +14,7 @@ use crate::{
 
 async fn ticks(rig: &mut Rig, n: usize, canary: &[Sample]) {
     for _ in 0..n {
-        rig.tick([&[busy(target(Role::Stable, 1))], canary].concat()).await;
+        rig.tick([vec![busy(target(Role::Stable, 1))], canary.to_vec()].concat()).await;
     }
 }
 

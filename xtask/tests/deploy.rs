@@ -144,7 +144,7 @@ fn the_unit_leaves_the_guard_what_it_needs() {
     for needed in ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"] {
         assert!(set.iter().any(|line| line.starts_with("CapabilityBoundingSet=") && line.contains(needed)), "{needed}");
     }
-    for blinding in ["ProtectProc", "ProcSubset", "PrivateUsers", "PrivateNetwork", "ProtectKernelTunables"] {
+    for blinding in ["ProtectControlGroups", "ProcSubset", "PrivateUsers", "PrivateNetwork"] {
         assert!(!set.iter().any(|line| line.starts_with(blinding)), "{blinding}");
     }
     assert!(set.contains(&"SystemCallFilter=@system-service bpf perf_event_open"));

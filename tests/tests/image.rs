@@ -69,6 +69,10 @@ fn machine_with_image(test: &str) -> anyhow::Result<Option<Machine>> {
     let context = machine.run_dir().join("context");
     fs::create_dir(&context)?;
     fs::write(context.join("Dockerfile"), last_stage()?)?;
+    // As the page has it put there. What is not allowed by it is refused, whatever capabilities there are.
+    let profile = repository().join("deploy/seccomp/canary-guard.json");
+    fs::copy(profile, machine.run_dir().join("seccomp.json"))?;
+    machine.inside("install", &["-D", "-m", "644", "/run/seccomp.json", "/etc/canary/seccomp.json"])?;
     // BuildKit would take its frontend, or its client, from elsewhere.
     machine.inside("env", &["DOCKER_BUILDKIT=0", "docker", "build", "--tag", IMAGE, "/run/context"])?;
     Ok(Some(machine))
@@ -154,6 +158,9 @@ fn run_as_the_page_says_it_watches_other_containers() -> anyhow::Result<()> {
     let group = machine.inside("stat", &["--format", "%g", "/run/canary/canary.sock"])?;
     assert_eq!(group.trim(), "4242", "it is given to the group of the configuration");
     assert!(!said().contains("certificate authorities"), "{}", said());
+    let pid = machine.docker(&["inspect", "--format", "{{.State.Pid}}", "canary-guard"])?;
+    let limits = machine.inside("cat", &[&format!("/proc/{}/status", pid.trim())])?;
+    assert!(limits.lines().any(|line| line == "Seccomp:\t2"), "its system calls are filtered: {limits}");
 
     machine.docker(&["stop", "canary-guard"])?;
     let code = machine.docker(&["inspect", "--format", "{{.State.ExitCode}}", "canary-guard"])?;

@@ -5,6 +5,7 @@ pub mod browser;
 pub mod guard;
 pub mod guarded;
 pub mod machine;
+pub mod names;
 pub mod namespace;
 pub mod openmetrics;
 pub mod overhead;

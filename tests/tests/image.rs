@@ -1,11 +1,12 @@
 //! The container image: the last stage of `deploy/Dockerfile`, built by a real Docker around the guard of this build, and run as
 //! docs/operations.md says. The stage before it begins with an image of a registry, which nothing here asks; what it does is
-//! what CI does: `cargo xtask setup`, `cargo build`, and the script that lays the files out, which is run here.
+//! done here as far as it takes no second compilation: the last step of `cargo xtask dist`, and the script that lays the files out.
+//! Where it is asked for, all of it is done.
 
 use std::{
     collections::BTreeMap,
-    fs,
-    net::SocketAddr,
+    env, fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -14,12 +15,20 @@ use anyhow::{Context as _, ensure};
 use canary_e2e::{
     guard::{PATIENCE, Pages, canary, program},
     machine::{Engine, Machine},
+    names::{Requests, answer_for},
     wait_until,
 };
 use serde_json::Value;
 
+#[path = "../../xtask/src/dist/statically.rs"]
+mod statically;
+
 const IMAGE: &str = "canary-guard:0.1.0";
 const LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 9847);
+const ANY_PORT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+const DNS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 53);
+/// Known to the machine's name server alone.
+const BY_DNS: &str = "receiver.canary.test";
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -52,15 +61,30 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The guard of this build as one file, in `dir`: the last step of `cargo xtask dist`.
+fn one_file(dir: &Path) -> anyhow::Result<PathBuf> {
+    let target = program().ancestors().nth(2).context("a test lies in target/release/deps")?.to_owned();
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(repository()).env("CARGO_TARGET_DIR", &target);
+    command.args(["rustc", "--release", "--locked", "--offline", "--package", "canary-user", "--bin", "canary"]);
+    // What it is linked from is there: as `cargo xtask test` builds it, with the features that the tests ask for.
+    command.args(["--features", "tokio/test-util", "--"]).args(statically::WORDS);
+    run(&mut command)?;
+    let canary = dir.join("canary");
+    run(Command::new("cp").arg(target.join("release/canary")).arg(&canary))?;
+    Ok(canary)
+}
+
 /// A machine whose Docker has the image; `None` where there cannot be one, after saying why.
 fn machine_with_image(test: &str) -> anyhow::Result<Option<Machine>> {
     let Some(machine) = Machine::boot_with(Engine::Docker, test)? else { return Ok(None) };
     let dir = tempfile::tempdir()?;
-    let stripped = dir.path().join("canary");
-    run(Command::new("strip").arg("-o").arg(&stripped).arg(program()))?;
+    let canary = one_file(dir.path())?;
+    let (_, wants_loader) = elf(&fs::read(&canary)?)?;
+    ensure!(!wants_loader, "it needs libraries, which the image has not");
     let files = dir.path().join("files");
     run(Command::new(repository().join("deploy/image.sh"))
-        .arg(&stripped)
+        .arg(&canary)
         .arg(files.join("image"))
         .current_dir(repository()))?;
     run(Command::new("tar").arg("-C").arg(&files).arg("-cf").arg(machine.run_dir().join("builder.tar")).arg("."))?;
@@ -69,6 +93,10 @@ fn machine_with_image(test: &str) -> anyhow::Result<Option<Machine>> {
     let context = machine.run_dir().join("context");
     fs::create_dir(&context)?;
     fs::write(context.join("Dockerfile"), last_stage()?)?;
+    // As the page has it put there. What is not allowed by it is refused, whatever capabilities there are.
+    let profile = repository().join("deploy/seccomp/canary-guard.json");
+    fs::copy(profile, machine.run_dir().join("seccomp.json"))?;
+    machine.inside("install", &["-D", "-m", "644", "/run/seccomp.json", "/etc/canary/seccomp.json"])?;
     // BuildKit would take its frontend, or its client, from elsewhere.
     machine.inside("env", &["DOCKER_BUILDKIT=0", "docker", "build", "--tag", IMAGE, "/run/context"])?;
     Ok(Some(machine))
@@ -94,6 +122,8 @@ fn the_image_holds_a_guard_that_loads_every_hook_and_no_other_program() -> anyho
     let files = machine.inside("sh", &["-c", "docker export files | tar -t"])?;
     let programs: Vec<&str> = files.lines().filter(|f| f.contains("bin/") && !f.ends_with('/')).collect();
     assert_eq!(programs, ["usr/bin/canary"]);
+    let libraries: Vec<&str> = files.lines().filter(|f| f.contains("lib/") && !f.starts_with("var/lib/")).collect();
+    assert!(libraries.is_empty(), "{libraries:?}");
     for needed in ["etc/ssl/certs/ca-certificates.crt", "etc/canary/canary.toml", "var/lib/canary/", "run/canary/"] {
         assert!(files.lines().any(|f| f == needed), "{needed} is not in\n{files}");
     }
@@ -105,6 +135,66 @@ fn the_image_holds_a_guard_that_loads_every_hook_and_no_other_program() -> anyho
     let here = hooks(&canary(&[]).args(["check", "--output", "json"]).output()?.stdout)?;
     assert!(here.len() > 10, "{here:?}");
     assert_eq!(inside, here, "the same hooks are live as without a container");
+    Ok(())
+}
+
+/// The type of machine of an ELF file, and whether it wants a loader (which brings libraries).
+fn elf(file: &[u8]) -> anyhow::Result<(u16, bool)> {
+    const INTERPRETER: u32 = 3;
+    let bytes = |at: usize, length: usize| file.get(at..at + length).context("an ELF file of 64 bits");
+    let two = |at: usize| anyhow::Ok(u16::from_le_bytes(bytes(at, 2)?.try_into()?));
+    ensure!(bytes(0, 5)? == b"\x7fELF\x02", "no ELF file of 64 bits");
+    let headers = usize::try_from(u64::from_le_bytes(bytes(32, 8)?.try_into()?))?;
+    let (size, count) = (usize::from(two(54)?), usize::from(two(56)?));
+    let kinds = (0..count).map(|n| anyhow::Ok(u32::from_le_bytes(bytes(headers + n * size, 4)?.try_into()?)));
+    let kinds = kinds.collect::<anyhow::Result<Vec<_>>>()?;
+    Ok((two(18)?, kinds.contains(&INTERPRETER)))
+}
+
+/// All of deploy/Dockerfile, in an image of Debian's packages instead of the registry's: it compiles the guard, which takes minutes.
+#[test]
+fn the_dockerfile_compiles_a_guard() -> anyhow::Result<()> {
+    let test = "the_dockerfile_compiles_a_guard";
+    let Ok(architectures) = env::var("CANARY_IMAGE") else {
+        println!(
+            "SKIP {test}: it compiles the guard once more, for the architectures that CANARY_IMAGE names, such as amd64,arm64"
+        );
+        return Ok(());
+    };
+    if Command::new("mmdebstrap").arg("--version").output().is_err() {
+        println!("SKIP {test}: there is no mmdebstrap: apt-get install mmdebstrap");
+        return Ok(());
+    }
+    let Some(machine) = Machine::boot_to_build(test)? else { return Ok(()) };
+    for architecture in architectures.split(',') {
+        let socket = format!("unix://{}", machine.engine_socket(Engine::Docker).display());
+        let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.current_dir(repository()).env("DOCKER_HOST", socket).env("DOCKER_BUILDKIT", "0");
+        run(build.args(["xtask", "image", "--base", "debian", "--arch", architecture]))?;
+        machine.docker(&["create", "--name", architecture, IMAGE])?;
+        let guard = format!("/run/{architecture}");
+        machine.docker(&["cp", &format!("{architecture}:/usr/bin/canary"), &guard])?;
+        let (kind, wants_loader) = elf(&fs::read(machine.run_dir().join(architecture))?)?;
+        assert_eq!(kind, if architecture == "arm64" { 183 } else { 62 }, "{architecture}");
+        assert!(!wants_loader, "{architecture}: it needs libraries");
+        let inspected = machine.docker(&["inspect", "--format", "{{.Architecture}}", IMAGE])?;
+        assert_eq!(inspected.trim(), architecture);
+        let emulator: &[&str] = if architecture == "arm64" { &["qemu-aarch64-static"] } else { &[] };
+        let words = [emulator, &[&guard, "--version"]].concat();
+        let version = machine.inside(words[0], &words[1..])?;
+        assert_eq!(version.trim(), format!("canary {}", env!("CARGO_PKG_VERSION")));
+        machine.docker(&["rm", architecture])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_executable_that_needs_libraries_is_refused() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut script = Command::new(repository().join("deploy/image.sh"));
+    let output = script.arg(program()).arg(dir.path().join("image")).current_dir(repository()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("cargo xtask dist"), "{said}");
     Ok(())
 }
 
@@ -128,11 +218,24 @@ fn run_as_the_page_says_it_watches_other_containers() -> anyhow::Result<()> {
             service,
         ])?;
     }
-    // The receiver is never sent to; with it TLS is set up.
+    // Receivers by a name of /etc/hosts, and by one of the DNS. The third is never sent to; with it TLS is set up.
+    let (receiver, server) = machine.in_its_network(|| Ok((TcpListener::bind(ANY_PORT)?, UdpSocket::bind(DNS)?)))?;
+    let port = receiver.local_addr()?.port();
+    let requests = Requests::of(receiver);
+    answer_for(server, BY_DNS);
+    let nameserver = "rm -f /etc/resolv.conf && echo 'nameserver 127.0.0.1' >/etc/resolv.conf";
+    machine.inside("sh", &["-c", nameserver])?;
+    let webhook = |url: &str| format!("[[notify]]\nkind = \"webhook\"\nurl = \"{url}\"\n");
+    let receivers = [
+        webhook(&format!("http://localhost:{port}/by-hosts")),
+        webhook(&format!("http://{BY_DNS}:{port}/by-dns")),
+        webhook("https://localhost:1/"),
+    ];
     let configuration = format!(
-        "window = \"100ms\"\nlisten = \"{}\"\n[api]\ngroup = \"4242\"\n[[notify]]\nkind = \"webhook\"\nurl = \"https://localhost:1/\"\n\
+        "window = \"100ms\"\nlisten = \"{}\"\n[api]\ngroup = \"4242\"\n{}\
          [[deployment]]\nname = \"shop\"\nstable = {{ container = \"shop-v1*\" }}\ncanary = {{ container = \"shop-v2*\" }}\n",
-        SocketAddr::from(LISTEN)
+        SocketAddr::from(LISTEN),
+        receivers.concat()
     );
     fs::write(machine.run_dir().join("canary.toml"), configuration)?;
     machine.inside("sh", &["-c", "mkdir -p /etc/canary && cp /run/canary.toml /etc/canary/"])?;
@@ -154,6 +257,16 @@ fn run_as_the_page_says_it_watches_other_containers() -> anyhow::Result<()> {
     let group = machine.inside("stat", &["--format", "%g", "/run/canary/canary.sock"])?;
     assert_eq!(group.trim(), "4242", "it is given to the group of the configuration");
     assert!(!said().contains("certificate authorities"), "{}", said());
+    let pid = machine.docker(&["inspect", "--format", "{{.State.Pid}}", "canary-guard"])?;
+    let limits = machine.inside("cat", &[&format!("/proc/{}/status", pid.trim())])?;
+    assert!(limits.lines().any(|line| line == "Seccomp:\t2"), "its system calls are filtered: {limits}");
+
+    // What a person asks for is told, also where the guard only says what it would do.
+    machine.docker(&["exec", "canary-guard", "canary", "rollback", "shop"])?;
+    for path in ["/by-hosts", "/by-dns"] {
+        wait_until("its receiver is told", PATIENCE, || requests.saw(path))
+            .with_context(|| format!("{path}: {}", said()))?;
+    }
 
     machine.docker(&["stop", "canary-guard"])?;
     let code = machine.docker(&["inspect", "--format", "{{.State.ExitCode}}", "canary-guard"])?;

@@ -58,11 +58,19 @@ fn path_with_own_compiler(cargo: &Path, path: Option<&OsStr>) -> Option<OsString
 
 /// Builds with `cargo <arguments>`, showing each crate as it comes. Compiler messages go to stderr, and only when it fails.
 pub fn build(step_name: &str, arguments: &[&str]) -> Result<Vec<Artifact>> {
+    build_with(step_name, arguments, &[])
+}
+
+/// The same with more in the environment.
+pub fn build_with(step_name: &str, arguments: &[&str], variables: &[(String, OsString)]) -> Result<Vec<Artifact>> {
     let step = Step::start(step_name);
     let (reader, writer) = std::io::pipe().context("make a pipe")?;
+    // What follows `--` is not cargo's: the verb comes first, then what is wanted of cargo itself.
+    let (verb, rest) = arguments.split_first().context("a verb for cargo")?;
     let mut child = cargo()
-        .args(arguments)
-        .args(["--message-format", "json-render-diagnostics"])
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .args([verb, "--message-format", "json-render-diagnostics"])
+        .args(rest)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(writer)

@@ -4,6 +4,8 @@
 mod bench;
 mod cargo;
 mod deb;
+mod dist;
+mod image;
 mod lint;
 mod progress;
 mod run;
@@ -45,6 +47,7 @@ Examples:
   cargo xtask test --filter journal      those whose name contains a text
   cargo xtask bench judge --quick        false alarms and delays of the judge on generated services, each with its limit
   cargo xtask deb                        a Debian package; its path is printed
+  cargo xtask dist --arch arm64          the guard as one file that needs no library, for machines of that architecture
 
 Exit codes: 0 done, 1 failure, 2 wrong usage. `run` gives 0 only where the guard did what the scenario calls for.";
 
@@ -67,6 +70,10 @@ enum Verb {
     Bench(bench::Options),
     /// Set up, build, and make a Debian package: binary, unit, configuration, manual pages and completions
     Deb,
+    /// Set up, build, and make the guard one file that needs no library, also for another architecture; its path is printed
+    Dist(dist::Options),
+    /// Build the container image with this machine's Docker, by deploy/Dockerfile
+    Image(image::Options),
     /// Formatting, clippy for user space and kernel programs, licences and sources of dependencies
     Lint,
 }
@@ -83,6 +90,8 @@ fn main() -> ExitCode {
         Verb::Vm(options) => vm::vm(&options, setup_from),
         Verb::Bench(options) => bench::bench(&options, setup_from),
         Verb::Deb => deb::deb(setup_from),
+        Verb::Dist(options) => dist::dist(&options, setup_from),
+        Verb::Image(options) => image::image(&options),
         Verb::Lint => lint::lint(setup_from),
     };
     match done {

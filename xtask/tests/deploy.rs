@@ -144,10 +144,56 @@ fn the_unit_leaves_the_guard_what_it_needs() {
     for needed in ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"] {
         assert!(set.iter().any(|line| line.starts_with("CapabilityBoundingSet=") && line.contains(needed)), "{needed}");
     }
-    for blinding in ["ProtectProc", "ProcSubset", "PrivateUsers", "PrivateNetwork", "ProtectKernelTunables"] {
+    for blinding in ["ProtectControlGroups", "ProcSubset", "PrivateUsers", "PrivateNetwork"] {
         assert!(!set.iter().any(|line| line.starts_with(blinding)), "{blinding}");
     }
     assert!(set.contains(&"SystemCallFilter=@system-service bpf perf_event_open"));
+}
+
+/// What it allows is tried by the test of the image.
+#[test]
+fn the_seccomp_profile_is_of_the_form_that_docker_and_kubelets_take_and_keeps_the_host_closed() {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    struct Profile {
+        default_action: String,
+        architectures: Vec<String>,
+        syscalls: Vec<Rule>,
+    }
+    // Docker's own files have more (`archMap`, `includes`), which a kubelet's runtime does not read.
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Rule {
+        names: Vec<String>,
+        action: String,
+    }
+    let profile: Profile = serde_json::from_str(&read("deploy/seccomp/canary-guard.json")).unwrap();
+    assert_eq!(profile.default_action, "SCMP_ACT_ERRNO");
+    assert_eq!(profile.architectures, ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"]);
+    let [rule] = &profile.syscalls[..] else { panic!("one rule") };
+    assert_eq!(rule.action, "SCMP_ACT_ALLOW");
+    let allowed: BTreeSet<&str> = rule.names.iter().map(String::as_str).collect();
+    for needed in ["bpf", "perf_event_open", "kill", "chown", "futex", "execve"] {
+        assert!(allowed.contains(needed), "{needed}");
+    }
+    for closed in [
+        "mount",
+        "setns",
+        "unshare",
+        "ptrace",
+        "init_module",
+        "finit_module",
+        "kexec_load",
+        "reboot",
+        "open_by_handle_at",
+    ] {
+        assert!(!allowed.contains(closed), "{closed}");
+    }
+    let patch: Value =
+        serde_saphyr::from_str(&read("deploy/kubernetes/components/least-privilege/daemonset.yaml")).unwrap();
+    let named = &patch["spec"]["template"]["spec"]["containers"][0]["securityContext"]["seccompProfile"];
+    assert_eq!(named["type"], "Localhost");
+    assert!(repository().join("deploy/seccomp").join(named["localhostProfile"].as_str().unwrap()).exists(), "{named}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
     journal::Journal,
     targets::cgroup::Root,
     telemetry::{Options, capabilities, hooks},
-    watch::{Show, TerminalView, View, server},
+    watch::{Show, TerminalView, View, server, systemd::Systemd},
 };
 
 const NOTES: &str = "\
@@ -87,6 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let stop = asked_to_stop()?;
             let show = Show::start(view)?;
             let teller = show.teller();
+            let mut systemd = Systemd::from_environment(config.window);
             let daemon = Daemon {
                 config,
                 root,
@@ -99,7 +100,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 orchestrator: Box::new(move |deployment| {
                     daemon::orchestrator(&settings, &for_orchestrator, deployment)
                 }),
-                on_snapshot: Box::new(move |snapshot| teller.snapshot(snapshot)),
+                on_snapshot: Box::new(move |snapshot| {
+                    teller.snapshot(snapshot);
+                    if let Some(systemd) = &mut systemd {
+                        systemd.window_came();
+                    }
+                }),
             };
             let done = daemon::run(daemon, stop).await;
             if let Err(error) = show.finish() {

@@ -18,6 +18,7 @@ pub mod report;
 pub mod server;
 pub mod show;
 pub mod summary;
+pub mod systemd;
 pub mod terminal;
 mod text;
 pub mod top;

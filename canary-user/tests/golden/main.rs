@@ -12,13 +12,14 @@ use std::{fmt::Write as _, path::Path, process::Command};
 use serde_json::Value;
 use stories::{STORIES, Story};
 
+/// The guard of this build.
+fn own() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_canary"))
+}
+
 /// What a replay says, without the numbers that every improvement of the judge moves.
-fn told(story: &Story, file: &Path) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_canary"))
-        .args(["replay", "--output", "json"])
-        .arg(file)
-        .output()
-        .expect("the binary starts");
+fn told(story: &Story, file: &Path, mut canary: Command) -> String {
+    let output = canary.args(["replay", "--output", "json"]).arg(file).output().expect("the binary starts");
     assert!(output.stderr.is_empty(), "{}: {}", story.name, String::from_utf8_lossy(&output.stderr));
     let line: Value = serde_json::from_slice(&output.stdout).expect("one object");
     let verdict = &line["verdict"];
@@ -69,7 +70,7 @@ fn stories_are_judged_as_pinned() {
     for story in STORIES {
         let recording = dir.path().join(format!("{}.jsonl", story.name));
         stories::record(story, &recording);
-        let now = told(story, &recording);
+        let now = told(story, &recording, own());
         let path = pinned.join(format!("{}.txt", story.name));
         if rewrite {
             std::fs::write(&path, &now).expect("write the golden text");
@@ -81,6 +82,42 @@ fn stories_are_judged_as_pinned() {
         }
     }
     assert!(differences.is_empty(), "{differences}\nCANARY_REWRITE_GOLDEN=1 writes them anew, if this is meant");
+}
+
+/// Another processor rounds and orders as this one does. User emulation has no bpf(): what loads programs is not tried.
+#[test]
+fn the_guard_for_arm64_starts_and_judges_each_story_as_pinned() {
+    let test = "the_guard_for_arm64_starts_and_judges_each_story_as_pinned";
+    let Some(guard) = std::env::var_os("CANARY_ARM64") else {
+        println!(
+            "SKIP {test}: CANARY_ARM64 names no guard for arm64, which `cargo xtask dist --arch arm64` makes in some minutes"
+        );
+        return;
+    };
+    const EMULATOR: &str = "qemu-aarch64-static";
+    if Command::new(EMULATOR).arg("--version").output().is_err() {
+        println!("SKIP {test}: there is no {EMULATOR}: apt-get install qemu-user-static");
+        return;
+    }
+    let arm64 = || {
+        let mut command = Command::new(EMULATOR);
+        command.arg(&guard);
+        command
+    };
+    let run = |arguments: &[&str]| {
+        let output = arm64().args(arguments).output().expect("the emulator starts");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(run(&["--version"]).trim(), format!("canary {}", env!("CARGO_PKG_VERSION")));
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/canary.example.toml").display().to_string();
+    assert!(run(&["config", "--config", &example]).contains("[[deployment]]"));
+    let dir = tempfile::tempdir().expect("tempdir");
+    for story in STORIES {
+        let recording = dir.path().join(format!("{}.jsonl", story.name));
+        stories::record(story, &recording);
+        assert_eq!(told(story, &recording, arm64()), told(story, &recording, own()), "{}", story.name);
+    }
 }
 
 #[test]

@@ -50,6 +50,24 @@ impl Machine {
     /// # Errors
     /// Where it could be had and fails.
     pub fn boot_with(engine: Engine, test: &str) -> anyhow::Result<Option<Self>> {
+        let unit = match engine {
+            Engine::Docker => DOCKER,
+            Engine::Podman => PODMAN,
+        };
+        Self::boot_with_unit(engine, unit, test)
+    }
+
+    /// The same with a Docker that keeps its images on this machine's disk, in layers that share what is equal: for such as
+    /// memory is too small for.
+    ///
+    /// # Errors
+    /// Where it could be had and fails.
+    pub fn boot_to_build(test: &str) -> anyhow::Result<Option<Self>> {
+        let on_disk = "--storage-driver=overlay2 --data-root=/run/docker-data";
+        Self::boot_with_unit(Engine::Docker, &DOCKER.replace("--storage-driver=vfs", on_disk), test)
+    }
+
+    fn boot_with_unit(engine: Engine, unit: &str, test: &str) -> anyhow::Result<Option<Self>> {
         let (needed, packages) = engine.needs();
         for program in needed {
             let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output()?.status.success();
@@ -59,14 +77,10 @@ impl Machine {
             }
         }
         let Some(machine) = Self::boot(test)? else { return Ok(None) };
-        let unit = match engine {
-            Engine::Docker => DOCKER,
-            Engine::Podman => {
-                fs::write(machine.run_dir().join("containers.conf"), PODMAN_CONFIGURATION)?;
-                fs::write(machine.run_dir().join("storage.conf"), PODMAN_STORAGE)?;
-                PODMAN
-            }
-        };
+        if engine == Engine::Podman {
+            fs::write(machine.run_dir().join("containers.conf"), PODMAN_CONFIGURATION)?;
+            fs::write(machine.run_dir().join("storage.conf"), PODMAN_STORAGE)?;
+        }
         let socket = machine.engine_socket(engine);
         machine.units(&[("engine.service", unit)])?;
         let up = machine.systemctl(&["start", "engine.service"]).and_then(|_| {

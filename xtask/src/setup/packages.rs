@@ -53,6 +53,13 @@ pub fn install(step: &Step, packages: &[&str]) -> Result<()> {
     step.command(as_root("apt-get")?.args(arguments).args(packages))
 }
 
+/// The same for packages of another architecture, which apt is told of first.
+pub fn install_of(step: &Step, architecture: &str, packages: &[&str]) -> Result<()> {
+    step.command(as_root("dpkg")?.args(["--add-architecture", architecture]))?;
+    update(step)?;
+    install(step, packages)
+}
+
 fn as_root(program: &str) -> Result<Command> {
     let mut command = if rustix::process::geteuid().is_root() {
         Command::new("env")

@@ -12,6 +12,7 @@ pub mod overhead;
 pub mod pair;
 pub mod program;
 pub mod service;
+pub mod units;
 pub mod v1;
 
 use std::{

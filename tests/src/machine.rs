@@ -74,7 +74,8 @@ impl Machine {
 
     fn start() -> anyhow::Result<Self> {
         let root = Root::find()?;
-        let dir = tempfile::tempdir()?;
+        // On a disk: what a unit writes to its /run leaves the page cache where memory is taken from the unit.
+        let dir = tempfile::tempdir_in("/var/tmp")?;
         for name in ["layer", "root"] {
             fs::create_dir(dir.path().join(name))?;
         }

@@ -1,12 +1,22 @@
 # Real systemd as process 1 of namespaces of its own. Arguments: DIR CGROUP.
 # Its root is this machine's, with a layer in memory on top that takes what is written. DIR/run is its /run, seen from outside too.
 set -e
-export dir=$1
-echo $$ > "$2/cgroup.procs" # its cgroup namespace takes this as its root
-exec unshare --mount --pid --cgroup --ipc --uts --net --fork --kill-child --propagation private bash -c '
+export dir=$1 cgroup=$2
+# Only what is inside joins the cgroup, which its cgroup namespace takes as its root: systemd hands no controllers on while there
+# is a process in its root that it cannot move away.
+exec unshare --mount --pid --ipc --uts --net --fork --kill-child --propagation private bash -c '
   set -e
-  mount -t tmpfs -o mode=755 layer "$dir/layer"; mkdir "$dir/layer/upper" "$dir/layer/work"
-  mount -t overlay root -o "lowerdir=/,upperdir=$dir/layer/upper,workdir=$dir/layer/work" "$dir/root"
+  echo 0 > "$cgroup/cgroup.procs"
+  exec unshare --cgroup bash -c "$0"
+' '
+  set -e
+  if [ -z "$CANARY_GUEST" ]; then
+    mount -t tmpfs -o mode=755 layer "$dir/layer"; mkdir "$dir/layer/upper" "$dir/layer/work"
+    mount -t overlay root -o "lowerdir=/,upperdir=$dir/layer/upper,workdir=$dir/layer/work" "$dir/root"
+  else # the kernels of the guests have no overlayfs, and their disk is small
+    mount -t tmpfs -o mode=755 root "$dir/root"
+    cp -a /bin /sbin /lib /lib64 /etc "$dir/root"; cd "$dir/root"; mkdir dev proc run sys tmp usr var; mount --bind /usr usr
+  fi
   run=$dir/run; cd "$dir/root"
   mount -t proc proc proc
   mount --bind proc/sys proc/sys; mount -o remount,bind,ro proc/sys # keeps its sysctls off this kernel

@@ -45,8 +45,8 @@ impl Step {
     }
 }
 
-/// The end-to-end tests that are about the kernel and need no program but themselves.
-const TESTS: [&str; 16] = [
+/// The end-to-end tests that are about the kernel and need no program but themselves and what is on the guest's disk.
+const TESTS: [&str; 17] = [
     "clocks",
     "connections",
     "controllers",
@@ -59,6 +59,7 @@ const TESTS: [&str; 16] = [
     "losses",
     "network",
     "possible_cpus",
+    "quarantine_limits",
     "renames",
     "starts",
     "transfers",
@@ -110,7 +111,7 @@ pub const POSSIBLE_CPUS: u32 = 64;
 pub fn init(steps: &[Step]) -> String {
     let mut text = String::from(
         "#!/bin/busybox sh\n\
-         /bin/busybox --install -s /bin\n\
+         /bin/busybox --install -s /bin 2>/dev/null\n\
          export PATH=/bin HOME=/ TERM=dumb RUST_BACKTRACE=0\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>/dev/null\n\
          mount -t tmpfs tmp /tmp; mount -t tmpfs run /run\n\

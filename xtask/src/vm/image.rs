@@ -1,8 +1,9 @@
-//! The guest's disk: an ext4 file system with busybox, what was built, the libraries that it needs, and an init.
+//! The guest's disk: an ext4 file system with busybox, this machine's systemd, what was built, the libraries that they need, and
+//! an init.
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -15,8 +16,37 @@ use crate::progress::Step;
 /// Room for the programs and for the file that the demo reads.
 const SIZE: &str = "512M";
 
-/// What tests of the real-time class use and busybox does not have.
-const CHRT: &str = "/usr/bin/chrt";
+/// Programs of this machine that busybox does not have, or less of: for the real-time class, and for a systemd in namespaces.
+/// Where one is missing, the tests that need it say so.
+const PROGRAMS: [&str; 9] = [
+    "/usr/bin/bash",
+    "/usr/bin/chrt",
+    "/usr/bin/dbus-daemon",
+    "/usr/bin/nsenter",
+    "/usr/bin/setpriv",
+    "/usr/bin/systemctl",
+    "/usr/bin/unshare",
+    "/usr/lib/systemd/systemd",
+    // A part of systemd since version 255.
+    "/usr/lib/systemd/systemd-executor",
+];
+
+/// What that systemd reads, and no unit more: each would be started under emulation.
+const FILES: [&str; 9] = [
+    "/etc/group",
+    "/etc/passwd",
+    "/usr/lib/systemd/system/basic.target",
+    "/usr/lib/systemd/system/dbus.service",
+    "/usr/lib/systemd/system/dbus.socket",
+    "/usr/lib/systemd/system/shutdown.target",
+    "/usr/lib/systemd/system/sysinit.target",
+    "/usr/share/dbus-1/system.conf",
+    "/usr/share/dbus-1/system.d/org.freedesktop.systemd1.conf",
+];
+
+/// Where programs and libraries are, and the names that they have besides.
+const MERGED: [(&str, &str); 4] =
+    [("usr/bin", "bin"), ("usr/sbin", "sbin"), ("usr/lib", "lib"), ("usr/lib64", "lib64")];
 
 pub fn make(busybox: &Path, steps: &[GuestStep]) -> Result<PathBuf> {
     let step = Step::start("disk of the guest");
@@ -41,26 +71,33 @@ fn tool(name: &str) -> PathBuf {
 }
 
 fn fill(root: &Path, busybox: &Path, steps: &[GuestStep]) -> Result<()> {
-    for directory in ["bin", "dev", "proc", "sys", "tmp", "run", "etc", "var/tmp", "var/lib"] {
+    let directories = ["dev", "proc", "sys", "tmp", "run", "etc", "var/tmp", "var/lib"];
+    for directory in MERGED.map(|(directory, _)| directory).into_iter().chain(directories) {
         let path = root.join(directory);
         fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
     }
+    for (directory, name) in MERGED {
+        let link = root.join(name);
+        symlink(directory, &link).with_context(|| format!("make {}", link.display()))?;
+    }
     place(busybox, &root.join("bin/busybox"))?;
-    let chrt = Path::new(CHRT);
-    if chrt.exists() {
-        place(chrt, &root.join("bin/chrt"))?;
-        place_libraries(chrt, root)?;
+    for program in PROGRAMS.map(Path::new).into_iter().filter(|program| program.exists()) {
+        place(program, &inside(root, program))?;
+        place_libraries(program, root)?;
+    }
+    for file in FILES.map(Path::new).into_iter().filter(|file| file.exists()) {
+        copy(file, &inside(root, file))?;
     }
     for step in steps {
         let program = &step.program;
-        let inside = root.join(step.inside().trim_start_matches('/'));
-        if inside.exists() {
+        let stripped = inside(root, Path::new(step.inside()));
+        if stripped.exists() {
             continue;
         }
         // Debug information is nine tenths of them.
-        let stripped = Command::new("strip").arg("-o").arg(&inside).arg(program).status();
-        if !stripped.is_ok_and(|status| status.success()) {
-            place(program, &inside)?;
+        let strip = Command::new("strip").arg("-o").arg(&stripped).arg(program).status();
+        if !strip.is_ok_and(|status| status.success()) {
+            place(program, &stripped)?;
         }
         place_libraries(program, root)?;
     }
@@ -69,19 +106,29 @@ fn fill(root: &Path, busybox: &Path, steps: &[GuestStep]) -> Result<()> {
     executable(&init)
 }
 
+/// Where a file of this machine is on the guest's disk.
+fn inside(root: &Path, file: &Path) -> PathBuf {
+    root.join(file.strip_prefix("/").unwrap_or(file))
+}
+
 fn place(from: &Path, to: &Path) -> Result<()> {
+    copy(from, to)?;
+    executable(to)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
     if let Some(directory) = to.parent() {
         fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     }
     fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
-    executable(to)
+    Ok(())
 }
 
 fn place_libraries(program: &Path, root: &Path) -> Result<()> {
     for library in libraries(program)? {
-        let copy = root.join(library.strip_prefix("/").unwrap_or(&library));
-        if !copy.exists() {
-            place(&library, &copy)?;
+        let placed = inside(root, &library);
+        if !placed.exists() {
+            place(&library, &placed)?;
         }
     }
     Ok(())

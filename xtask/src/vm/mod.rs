@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: boots Debian's kernels in qemu and runs in each what needs a kernel that this machine does not have:
-//! `canary check`, the end-to-end tests with every controller of cgroup v2, and the demo against limits of memory and CPU.
+//! `canary check`, the end-to-end tests with every controller of cgroup v2, those of a quarantine by systemd among them, and the
+//! demo against limits of memory and CPU.
 //!
 //! Prints a table of kernels, signals and hooks. What apt brings is kept in `.canary/vm`.
 

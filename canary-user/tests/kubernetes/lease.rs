@@ -37,7 +37,7 @@ fn held_on(lease: &Value) -> &str {
 }
 
 /// Asks until the answer is of this kind; gives its words.
-async fn until(guard: &Kubernetes, leads: bool) -> String {
+pub async fn until(guard: &Kubernetes, leads: bool) -> String {
     for _ in 0..1_000 {
         match (guard.leader(), leads) {
             (Ok(said), true) => return said,

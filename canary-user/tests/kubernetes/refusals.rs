@@ -148,7 +148,7 @@ async fn who_changes_it_back_later_is_named() {
 
 fn autoscaler(minimum: serde_json::Value, labels: serde_json::Value) -> serde_json::Value {
     json!({
-        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
         "metadata": { "name": "canary", "namespace": NAMESPACE, "labels": labels },
         "spec": { "minReplicas": minimum, "scaleTargetRef": { "kind": "Deployment", "name": "checkout-canary" } },
     })

@@ -1,10 +1,6 @@
 //! The Roles in `deploy/kubernetes/components/kubernetes/rbac.yaml` allow every call that is made, and nothing besides.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use canary_user::{
     guard::Action,
@@ -21,36 +17,43 @@ use crate::{
 
 const ROUTE: &str = "http_route = { name = \"checkout\", canary = \"checkout-canary\" }";
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
+/// Each right by itself: namespace, group, resource, verb, names ("" = all).
+pub type Right = (String, String, String, String, String);
+
+/// What is shipped for a guard that acts.
+pub fn manifests() -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/components/kubernetes/rbac.yaml");
+    let text = std::fs::read_to_string(path).expect("the manifest");
+    serde_saphyr::from_multiple(&text).expect("YAML")
 }
 
-/// Each right by itself: namespace, group, resource, verb, names ("" = all).
-type Right = (String, String, String, String, String);
+/// The rights of one rule.
+pub fn flat(namespace: &str, rule: &Value) -> Vec<Right> {
+    let words = |key: &str| -> Vec<String> {
+        let words = rule[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        words.iter().map(|w| w.as_str().expect("a word").to_owned()).collect()
+    };
+    let names = Some(words("resourceNames")).filter(|n| !n.is_empty()).unwrap_or(vec![String::new()]);
+    let mut rights = Vec::new();
+    for (group, resource) in words("apiGroups").iter().flat_map(|g| words("resources").into_iter().map(move |r| (g, r)))
+    {
+        for (verb, name) in words("verbs").iter().flat_map(|v| names.iter().map(move |n| (v, n))) {
+            rights.push((namespace.into(), group.clone(), resource.clone(), verb.clone(), name.clone()));
+        }
+    }
+    rights
+}
 
-fn rights() -> BTreeSet<Right> {
-    let text = std::fs::read_to_string(repository().join("deploy/kubernetes/components/kubernetes/rbac.yaml"))
-        .expect("the manifest");
-    let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+pub fn rights() -> BTreeSet<Right> {
+    let manifests = manifests();
     assert!(!manifests.iter().any(|m| m["kind"] == "ClusterRole"), "no right holds for the whole cluster");
     let mut rights = BTreeSet::new();
     for role in manifests.iter().filter(|m| m["kind"] == "Role") {
         let namespace = role["metadata"]["namespace"].as_str().expect("a namespace");
-        for rule in role["rules"].as_array().expect("rules") {
-            let words = |key: &str| -> Vec<String> {
-                let words = rule[key].as_array().map(Vec::as_slice).unwrap_or_default();
-                words.iter().map(|w| w.as_str().expect("a word").to_owned()).collect()
-            };
-            let names = Some(words("resourceNames")).filter(|n| !n.is_empty()).unwrap_or(vec![String::new()]);
-            for (group, resource) in
-                words("apiGroups").iter().flat_map(|g| words("resources").into_iter().map(move |r| (g, r)))
-            {
-                for (verb, name) in words("verbs").iter().flat_map(|v| names.iter().map(move |n| (v, n))) {
-                    assert!(![group, &resource, verb].contains(&&"*".to_owned()), "no right is for everything");
-                    rights.insert((namespace.into(), group.clone(), resource.clone(), verb.clone(), name.clone()));
-                }
-            }
-        }
+        rights.extend(role["rules"].as_array().expect("rules").iter().flat_map(|rule| flat(namespace, rule)));
+    }
+    for (_, group, resource, verb, _) in &rights {
+        assert!(![group, resource, verb].contains(&&"*".to_owned()), "no right is for everything");
     }
     rights
 }

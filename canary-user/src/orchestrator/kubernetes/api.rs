@@ -45,8 +45,9 @@ impl Kind {
             Kind::Pod => ("", "v1", "Pod", "pods"),
             Kind::ReplicaSet => ("apps", "v1", "ReplicaSet", "replicasets"),
             Kind::Deployment => ("apps", "v1", "Deployment", "deployments"),
+            // What is asked of it is in its first version, too, which every API server has.
             Kind::HorizontalPodAutoscaler => {
-                ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+                ("autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
             }
             Kind::HttpRoute => ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
             Kind::Rollout => ("argoproj.io", "v1alpha1", "Rollout", "rollouts"),

@@ -18,9 +18,9 @@ const UNIT: &str = "canary-guard.service";
 /// Of the configuration that the package brings.
 const LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 9847);
 const SERVICE: &str = "[Service]\nExecStart=/bin/sh -c 'while :; do sleep 0.01; done'\n";
-/// Everything on the machine but what dpkg and systemd keep books in, caches, and what goes with each boot.
+/// Everything on the machine but what dpkg and systemd keep books in, caches, and what goes with each boot or is not kept.
 const FILES: &str = "find /etc /usr /opt /srv /var /run -xdev \\( -path /var/lib/dpkg -o -path /var/cache -o -path /var/log \
-                     -o -path /run/systemd \\) -prune -o -print";
+                     -o -path /var/tmp -o -path /run/systemd \\) -prune -o -print";
 
 fn files(machine: &Machine) -> anyhow::Result<BTreeSet<String>> {
     Ok(machine.inside("sh", &["-c", FILES])?.lines().map(str::to_owned).collect())

@@ -45,6 +45,12 @@ pub fn cargo() -> Command {
     if let Some(path) = path_with_own_compiler(&cargo, env::var_os("PATH").as_deref()) {
         command.env("PATH", path);
     }
+    // What `cargo run` says of this package. Some build scripts ask to run again where it changes, and half of all is compiled anew.
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_MANIFEST_") || name.starts_with("CARGO_PKG_")) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

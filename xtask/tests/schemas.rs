@@ -12,7 +12,9 @@ use serde_json::Value;
 /// The release of the tool that was tried with these versions.
 const TOOL: &str = "kubernetes-validate==1.37.*";
 const VERSIONS: [&str; 3] = ["1.25", "1.30", "1.37"];
-const OVERLAYS: [&str; 4] = ["observe", "advise", "enforce", "least-privilege"];
+const OVERLAYS: [&str; 4] = ["observe", "advise", "enforce", LEAST];
+/// It names an AppArmor profile by a field that came with 1.30.
+const LEAST: &str = "least-privilege";
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
@@ -94,7 +96,9 @@ fn the_manifests_are_what_the_schemas_of_kubernetes_ask_for() {
     assert!(manifests.len() >= 8, "{manifests:?}");
     manifests.extend(built(dir.path()));
     for version in VERSIONS {
-        let output = validate(&tool, version, &manifests);
+        let is_known = |path: &&PathBuf| version != VERSIONS[0] || !path.ends_with(format!("{LEAST}.yaml"));
+        let known: Vec<PathBuf> = manifests.iter().filter(is_known).cloned().collect();
+        let output = validate(&tool, version, &known);
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{version}: {said}");
         // Of kinds that others define there is no schema; every other one has to have been looked at.

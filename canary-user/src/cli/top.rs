@@ -25,7 +25,7 @@ Asks the running guard over its socket, as root or a member of the group under
 Examples:
   canary top
   canary top --address 127.0.0.1:9847 --deployment shop
-  canary top --address https://node-7:9847 --ca certificate.pem --token-file token
+  canary top --address https://node-7:9847 --ca ca.pem --token-file token
   canary top --output json";
 
 /// Watch a running guard in the terminal: verdict, evidence, indicators side by side, causes, and what was done.

@@ -67,7 +67,10 @@ async fn a_real_api_server_takes_the_weight_away_and_gives_it_back() {
         let route = plane.get("HTTPRoute", "checkout").await;
         route.data["spec"]["rules"][0]["backendRefs"][1]["weight"].clone()
     };
-    let backends = |weight: Value| json!([{ "name": "checkout", "port": 80, "weight": 80 }, { "name": "checkout-canary", "port": 80, "weight": weight }]);
+    let backends = |weight: Value| {
+        let canary = json!({ "name": "checkout-canary", "port": 80, "weight": weight });
+        json!([{ "name": "checkout", "port": 80, "weight": 80 }, canary])
+    };
     plane
         .put(json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",

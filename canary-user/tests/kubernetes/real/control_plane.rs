@@ -17,6 +17,9 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
+/// Of each program's log, where a test fails.
+const LAST_LINES: usize = 20;
+
 /// Which programs a test needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum With {
@@ -43,9 +46,16 @@ pub struct ControlPlane {
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        for (_, child) in self.children.iter_mut().rev() {
+        for (program, child) in self.children.iter_mut().rev() {
+            let ended = child.try_wait().ok().flatten();
             let _ = child.kill();
             let _ = child.wait();
+            if std::thread::panicking() {
+                let log = fs::read_to_string(self.directory.path().join(format!("{program}.log"))).unwrap_or_default();
+                let last = log.lines().rev().take(LAST_LINES).collect::<Vec<_>>();
+                let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+                println!("{program} {}:\n{last}", ended.map_or("ran".into(), |status| format!("had ended ({status})")));
+            }
         }
     }
 }

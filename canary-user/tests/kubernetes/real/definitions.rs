@@ -7,12 +7,13 @@ use tokio::time::sleep;
 
 use super::{control_plane::ControlPlane, objects::objects};
 
-/// The Gateway API's HTTPRoute: a backend's weight, kind and group have defaults, which the server writes.
+/// The Gateway API's HTTPRoute: a backend's weight and kind have defaults, which the server writes. Its group has one too, the
+/// empty string, which kube-apiserver 1.20 does not take as a default.
 pub async fn define_http_routes(plane: &ControlPlane) {
     let backend = json!({
         "type": "object", "required": ["name"],
         "properties": {
-            "group": { "type": "string", "default": "" },
+            "group": { "type": "string" },
             "kind": { "type": "string", "default": "Service" },
             "name": { "type": "string" },
             "namespace": { "type": "string" },
@@ -80,7 +81,11 @@ async fn define(
         }))
         .await;
     let kinds = objects(&plane.admin, &format!("{group}/{version}"), kind, "default");
-    while kinds.list(&Default::default()).await.is_err() {
-        sleep(Duration::from_millis(50)).await;
+    loop {
+        match kinds.list(&Default::default()).await {
+            Ok(_) => return,
+            Err(kube::Error::Api(status)) if status.code == 404 => sleep(Duration::from_millis(50)).await,
+            Err(e) => panic!("{kind}: {e}"),
+        }
     }
 }

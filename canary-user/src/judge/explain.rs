@@ -63,6 +63,8 @@ impl Evidence<'_> {
         }
         match self.tracks[i].effect().filter(|_| self.tracks[i].bets() > 0) {
             Some(_) if contributes(&self.indicators[i], &self.tracks[i]) => Course::Up,
+            // Beyond its margin, and so noisy that it may be chance: that rules out nothing.
+            Some(effect) if effect.mean > self.tracks[i].margin => Course::Unknown,
             Some(_) => Course::Flat,
             None => Course::Unknown,
         }
@@ -217,7 +219,7 @@ impl Evidence<'_> {
                 (Up, _, _, _) => "slower because each request takes more CPU",
                 (_, _, _, Up) => "slower with larger responses or retries",
                 (Flat, Flat, Flat, Flat) => "waits on something outside: a dependency, a lock or a sleep",
-                _ => "slower, and what would tell why is missing",
+                _ => "slower, and what would tell why is missing or too noisy",
             },
         }
     }

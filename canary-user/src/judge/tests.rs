@@ -192,6 +192,39 @@ fn a_little_more_cpu_is_not_why_a_turnaround_takes_much_longer() {
     assert!(mechanism(1.2).contains("each request takes more CPU"), "{}", mechanism(1.2));
 }
 
+/// A request's CPU time doubles, and is so noisy in all instances that the canary's may be chance.
+#[test]
+fn what_is_too_noisy_to_tell_is_not_ruled_out() {
+    let cpu = Indicator::CpuPerWork;
+    let mut undecided = 0;
+    for seed in 1..=8 {
+        let (mut judge, mut service, mut random) = (new_judge(), Service::new(seed, 3, 0.3), Random(seed + 100));
+        let mut last = None;
+        for t in 0..1_400 {
+            service.canary = usize::from(t >= 600);
+            let mut window = service.next();
+            for reading in window.stable.iter_mut().chain(&mut window.canary) {
+                reading.values[cpu as usize] *= random.normal().exp();
+            }
+            scale(&mut window, cpu, 2.0);
+            scale(&mut window, Indicator::TurnaroundMean, 1.6);
+            last = Some(judge.observe(&window)).filter(|verdict| verdict.outcome == Outcome::Regressed);
+            if last.is_some() {
+                break;
+            }
+        }
+        let verdict = last.expect("the turnaround is worse");
+        let (state, cause) = (&verdict.indicators[cpu as usize], &verdict.causes[0]);
+        let is_named = verdict.causes.iter().any(|cause| cause.signal == cpu.name());
+        if !is_named && state.effect.is_some_and(|effect| effect > 2.0 * state.margin) {
+            undecided += 1;
+            assert!(!cause.ruled_out.iter().any(|said| said.starts_with(cpu.title())), "{cause:?}");
+            assert!(!cause.mechanism.contains("something outside"), "{cause:?}");
+        }
+    }
+    assert!(undecided > 0, "in none of them it was too noisy to tell");
+}
+
 #[test]
 fn a_leak_is_told_from_a_step() {
     let leak = run(&mut new_judge(), &mut Service::new(6, 3, 0.3), 600, 1500, |t, w| {

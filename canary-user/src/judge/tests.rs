@@ -216,7 +216,7 @@ fn what_is_too_noisy_to_tell_is_not_ruled_out() {
         let verdict = last.expect("the turnaround is worse");
         let (state, cause) = (&verdict.indicators[cpu as usize], &verdict.causes[0]);
         let is_named = verdict.causes.iter().any(|cause| cause.signal == cpu.name());
-        if !is_named && state.effect.is_some_and(|effect| effect > 2.0 * state.margin) {
+        if !is_named && state.effect.zip(state.margin).is_some_and(|(effect, margin)| effect > 2.0 * margin) {
             undecided += 1;
             assert!(!cause.ruled_out.iter().any(|said| said.starts_with(cpu.title())), "{cause:?}");
             assert!(!cause.mechanism.contains("something outside"), "{cause:?}");

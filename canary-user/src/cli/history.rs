@@ -15,7 +15,7 @@ Exit code: 0 also where nothing was decided yet, 1 there is no such journal.
 
 Examples:
   canary history
-  canary history --limit 1 --output json    an array of {decision, plan, stages}";
+  canary history --limit 1 --output json  an array of {decision, plan, stages}";
 
 /// Show what was decided and done, from the journal, newest first: each decision, why, which gate held it back, and
 /// each stage that it went through.

@@ -7,13 +7,12 @@ use tokio::time::sleep;
 
 use super::{control_plane::ControlPlane, objects::objects};
 
-/// The Gateway API's HTTPRoute: a backend's weight and kind have defaults, which the server writes. Its group has one too, the
-/// empty string, which kube-apiserver 1.20 does not take as a default.
+/// The Gateway API's HTTPRoute: a backend's weight, kind and group have defaults, which the server writes.
 pub async fn define_http_routes(plane: &ControlPlane) {
     let backend = json!({
         "type": "object", "required": ["name"],
         "properties": {
-            "group": { "type": "string" },
+            "group": { "type": "string", "default": "" },
             "kind": { "type": "string", "default": "Service" },
             "name": { "type": "string" },
             "namespace": { "type": "string" },

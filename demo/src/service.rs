@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::Full;
@@ -22,7 +22,7 @@ use crate::{
     fault::{Fault, Order},
     log_thread::LogThread,
     upstream::Upstream,
-    working_set::WorkingSet,
+    working_set::{PAGE_BYTES, WorkingSet},
 };
 
 /// Links of the hash chain per request: about 100 µs on a CPU of 2024. Counted and not timed, so that all versions do
@@ -36,14 +36,13 @@ pub const BASE_HEAP_BYTES: usize = 32 << 20;
 const LEAK_BYTES: f64 = 1000.0;
 const OOM_BYTES: f64 = (1 << 20) as f64;
 const WORKING_SET_PAGES: f64 = 16.0;
-/// Pages by which the fault 'thrash' grows with each request. Slowly: a page that is read for the first time costs CPU as well,
-/// and the stall is what is to be seen.
-const GROWTH_PAGES: f64 = 0.25;
+/// Bytes by which the fault 'thrash' reads from more, for each unit of severity above one.
+const THRASH_BYTES: f64 = (8 << 20) as f64;
 const LATENCY: Duration = Duration::from_millis(2);
 /// The fault 'tail' does its work in one request of so many.
 const BURST_EVERY: u64 = 5;
-/// Requests whose work it does there, for each unit of severity.
-const BURST_REQUESTS: f64 = 2.0;
+/// Requests whose work it does there, for each unit of severity: with 2, that of all of them.
+const BURST_REQUESTS: f64 = 2.5;
 const ERROR_SHARE: f64 = 0.05;
 
 /// A chain of `links` SplitMix64 steps, each of which needs the one before.
@@ -162,6 +161,9 @@ impl Service {
         if let Some(option) = lacking {
             bail!("the fault that was ordered needs {option}");
         }
+        if let (Some(Fault::Thrash), Some(set)) = (order.fault, &self.working_set) {
+            set.grow(thrash_bytes(order.severity)).context("read what the working set grows by")?;
+        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.body = body(if order.fault == Some(Fault::Network) { order.severity } else { 1.0 });
         state.links = if order.fault == Some(Fault::Cpu) { state.links_for(order.severity) } else { BASE_LINKS };
@@ -170,7 +172,6 @@ impl Service {
         state.held.shrink_to_fit();
         // Written, and so in use.
         state.held.resize((more * BASE_HEAP_BYTES as f64) as usize, 1);
-        state.ordered_after = state.requests;
         state.order = order;
         Ok(())
     }
@@ -178,7 +179,7 @@ impl Service {
     /// # Errors
     /// Where there is to be no answer.
     pub async fn answer(&self, _request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Broken> {
-        let (order, since_order, links, number, body) = {
+        let (order, links, number, body) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.cpu_before.get_or_insert_with(process_cpu_time);
             state.requests += 1;
@@ -198,7 +199,7 @@ impl Service {
                 Some(Fault::Tail) => burst_links(state.requests, state.order.severity),
                 _ => state.links,
             };
-            (state.order, state.requests - state.ordered_after, links, state.requests, state.body.clone())
+            (state.order, links, state.requests, state.body.clone())
         };
         let excess = order.severity - 1.0;
         if let Some(upstream) = &self.upstream {
@@ -213,7 +214,7 @@ impl Service {
             let usual = set.usual_pages();
             let (pages, among) = match order.fault {
                 Some(Fault::Memory) => (excess * WORKING_SET_PAGES, u64::MAX),
-                Some(Fault::Thrash) => (WORKING_SET_PAGES, usual + (since_order as f64 * excess * GROWTH_PAGES) as u64),
+                Some(Fault::Thrash) => (WORKING_SET_PAGES, usual + thrash_bytes(order.severity) / PAGE_BYTES),
                 _ if usual > 0 => (WORKING_SET_PAGES, usual),
                 _ => (0.0, 0),
             };
@@ -226,6 +227,11 @@ impl Service {
         }
         Ok(Response::new(Full::new(body)))
     }
+}
+
+/// Bytes that the fault 'thrash' reads from beside the usual ones.
+fn thrash_bytes(severity: f64) -> u64 {
+    ((severity - 1.0) * THRASH_BYTES) as u64
 }
 
 /// Links of a request of the fault 'tail'.
@@ -270,8 +276,8 @@ mod tests {
     #[test]
     fn bursts_are_no_more_work_than_before_up_to_their_severity() {
         let links = |severity: f64| (1..=1000).map(|number| burst_links(number, severity)).sum::<u64>();
-        assert!(links(2.0) < 1000 * BASE_LINKS, "{}", links(2.0));
-        assert_eq!(links(2.5), 1000 * BASE_LINKS);
+        assert!(links(1.5) < 1000 * BASE_LINKS, "{}", links(1.5));
+        assert_eq!(links(2.0), 1000 * BASE_LINKS);
         assert_eq!((1..=1000).filter(|number| burst_links(*number, 2.0) > 0).count(), 200);
     }
 }

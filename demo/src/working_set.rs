@@ -13,7 +13,7 @@ use rustix::fs::{Advice, fadvise};
 
 use crate::service::mix;
 
-const PAGE_BYTES: u64 = 4096;
+pub const PAGE_BYTES: u64 = 4096;
 /// Of linux/magic.h.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// Of linux/magic.h.
@@ -36,19 +36,31 @@ impl WorkingSet {
         let bytes = file.metadata().with_context(|| format!("stat {}", path.display()))?.len();
         // Without read-ahead, each missing page is waited for: what a working set that does not fit costs.
         fadvise(&file, 0, None, Advice::Random).with_context(|| format!("fadvise {}", path.display()))?;
-        let usual_bytes = usual_bytes.min(bytes);
-        let mut chunk = vec![0; CHUNK_BYTES];
-        // Twice, as below.
-        for _ in 0..2 {
-            for at in (0..usual_bytes).step_by(CHUNK_BYTES) {
-                file.read_at(&mut chunk, at).with_context(|| format!("read {}", path.display()))?;
-            }
-        }
-        Ok(Self { file, pages: (bytes / PAGE_BYTES).max(1), usual_pages: usual_bytes / PAGE_BYTES })
+        let set = Self { file, pages: (bytes / PAGE_BYTES).max(1), usual_pages: usual_bytes.min(bytes) / PAGE_BYTES };
+        set.read_through(0, set.usual_pages * PAGE_BYTES).with_context(|| format!("read {}", path.display()))?;
+        Ok(set)
     }
 
     pub fn usual_pages(&self) -> u64 {
         self.usual_pages
+    }
+
+    /// Reads what lies behind the usual bytes in large pieces, so that it is in memory as far as there is room: pages that requests
+    /// read for the first time would cost them CPU, and the stall is what is to be seen.
+    pub fn grow(&self, bytes: u64) -> io::Result<()> {
+        let usual_bytes = self.usual_pages * PAGE_BYTES;
+        self.read_through(usual_bytes, (usual_bytes + bytes).min(self.pages * PAGE_BYTES))
+    }
+
+    /// Twice, as in [`WorkingSet::read`].
+    fn read_through(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        for _ in 0..2 {
+            for at in (from..to).step_by(CHUNK_BYTES) {
+                self.file.read_at(&mut chunk, at)?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads `pages` pages that `seed` chooses among the first `among` (of those that there are), twice.

@@ -19,7 +19,8 @@ const DEPENDENCY_SHARE: f64 = 0.1;
 
 /// A change that is this many times another one is not its consequence.
 const OUTWEIGHS: f64 = 3.0;
-/// Evidence (as a logarithm, of ten) below which a root is not named before its symptom.
+/// Evidence (as a logarithm, of ten) below which a root is not named before its symptom, unless all of its interval is beyond its
+/// margin.
 const ROOT_EVIDENCE_LN: f64 = 2.3;
 
 /// What the causes are found from.
@@ -70,6 +71,12 @@ impl Evidence<'_> {
         }
     }
 
+    /// Whether all of the interval of its effect is beyond its margin.
+    fn is_clear(&self, indicator: Indicator) -> bool {
+        let track = &self.tracks[indicator as usize];
+        track.effect().is_some_and(|effect| effect.mean - effect.half_width > track.margin)
+    }
+
     /// Window at which the evidence of a signal began.
     pub fn onset(&self, signal: &str) -> Option<u64> {
         if let Some(indicator) = Indicator::ALL.into_iter().find(|i| i.name() == signal) {
@@ -93,15 +100,22 @@ impl Evidence<'_> {
         enough(Indicator::RunQueueWait).or(enough(Indicator::RunQueueWaitP95))
     }
 
-    /// An indicator in nanoseconds that rose by too little to have made the turnaround this much longer counts as flat: a mean
-    /// is held against the mean, a tail against the tail.
+    /// An indicator in nanoseconds that rose by too little to have made the turnaround this much longer counts as flat, and one that
+    /// is too noisy to tell where even the end of its interval is too little: a mean is held against the mean, a tail against the
+    /// tail.
     fn where_enough(&self, course: Course, indicator: Indicator, share: f64) -> Course {
         let whole = match indicator {
             Indicator::RunQueueWaitP95 => Indicator::TurnaroundP95,
             _ => Indicator::TurnaroundMean,
         };
-        match (course, self.rise(indicator), self.rise(whole)) {
-            (Course::Up, Some(part), Some(whole)) if part < share * whole => Course::Flat,
+        let state = &self.indicators[indicator as usize];
+        let part = match course {
+            Course::Up => state.effect,
+            Course::Unknown => state.effect_high,
+            Course::Flat => None,
+        };
+        match (part, state.stable, self.rise(whole)) {
+            (Some(part), Some(stable), Some(whole)) if part * stable < share * whole => Course::Flat,
             _ => course,
         }
     }
@@ -294,8 +308,11 @@ fn roots_first(found: &mut [(bool, Cause)], evidence: &Evidence) {
         let Some(first) = found.first().and_then(|(_, c)| named(&c.signal)) else { return };
         let root = found.iter().skip(1).position(|(counts, cause)| {
             *counts
-                && cause.evidence_ln >= ROOT_EVIDENCE_LN
-                && named(&cause.signal).is_some_and(|i| evidence.is_why(i, first) && !evidence.is_why(first, i))
+                && named(&cause.signal).is_some_and(|i| {
+                    (cause.evidence_ln >= ROOT_EVIDENCE_LN || evidence.is_clear(i))
+                        && evidence.is_why(i, first)
+                        && !evidence.is_why(first, i)
+                })
         });
         match root {
             Some(at) => found[..=at + 1].rotate_right(1),

@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use canary_e2e::{
+    decided,
     guard::PATIENCE,
     namespace,
     units::{Bench, CANARY, STABLE, TEMPLATE},
@@ -358,18 +359,7 @@ fn a_systemd_that_cannot_be_reached_is_said() -> anyhow::Result<()> {
     let nowhere = Path::new(env!("CARGO_MANIFEST_DIR")).join("no-bus-here");
     let bus = format!("unix:path={}", nowhere.display());
     let systemd = Systemd::new(&bus, Root::find()?, &config.deployments[0]);
-    let decision = Decision {
-        id: "shop-1".into(),
-        deployment: "shop".into(),
-        unix_ms: 0,
-        window: 0,
-        action: Action::Rollback,
-        reason: String::new(),
-        recommendation: None,
-        gates: Vec::new(),
-        canary: Vec::new(),
-        stable: Vec::new(),
-    };
+    let decision = decided::decision(Action::Rollback, Vec::new(), Vec::new());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     refused(runtime.block_on(systemd.describe(&decision)), "is it there, and may the guard use its bus?");
     Ok(())

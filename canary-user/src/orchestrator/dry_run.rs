@@ -73,7 +73,10 @@ fn way_back(decision: &Decision) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::targets::{Role, Target};
+    use crate::{
+        orchestrator::decided,
+        targets::{Role, Target},
+    };
 
     fn decision(action: Action) -> Decision {
         let canary = |cgroup: &str| Target {
@@ -84,18 +87,7 @@ mod tests {
             incarnation: 7,
             identity: None,
         };
-        Decision {
-            id: "shop-1".into(),
-            deployment: "shop".into(),
-            unix_ms: 0,
-            window: 0,
-            action,
-            reason: String::new(),
-            recommendation: None,
-            gates: Vec::new(),
-            canary: vec![canary("/shop/a"), canary("/shop/b")],
-            stable: Vec::new(),
-        }
+        decided::decision(action, vec![canary("/shop/a"), canary("/shop/b")], Vec::new())
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! Carries a decision out and proves that it took effect. One trait; dry run is a backend, and the default.
 
 pub mod command;
+#[cfg(test)]
+mod decided;
 pub mod docker;
 pub mod dry_run;
 pub mod kubernetes;

@@ -1,7 +1,7 @@
 use std::{fs, path::PathBuf};
 
 use super::*;
-use crate::guard::Action;
+use crate::{guard::Action, orchestrator::decided};
 
 /// A directory with programs of the test.
 struct Bed(tempfile::TempDir);
@@ -34,18 +34,7 @@ impl Bed {
 }
 
 fn decision() -> Decision {
-    Decision {
-        id: "shop-1795000000000-0001".into(),
-        deployment: "shop".into(),
-        unix_ms: 1_795_000_000_000,
-        window: 7,
-        action: Action::Drain,
-        reason: "CPU per turnaround +31 %".into(),
-        recommendation: None,
-        gates: Vec::new(),
-        canary: Vec::new(),
-        stable: Vec::new(),
-    }
+    decided::decision(Action::Drain, Vec::new(), Vec::new())
 }
 
 async fn apply(command: &Command) -> Result<(), Error> {

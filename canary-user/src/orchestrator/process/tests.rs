@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::*;
-use crate::targets::Role;
+use crate::{orchestrator::decided::decision, targets::Role};
 
 const GRACE: Duration = Duration::from_millis(400);
 
@@ -103,21 +103,6 @@ fn remove_tree(dir: &Path) {
         }
     }
     let _ = fs::remove_dir(dir);
-}
-
-fn decision(action: Action, canary: Vec<Target>, stable: Vec<Target>) -> Decision {
-    Decision {
-        id: "shop-1".into(),
-        deployment: "shop".into(),
-        unix_ms: 0,
-        window: 0,
-        action,
-        reason: String::new(),
-        recommendation: None,
-        gates: Vec::new(),
-        canary,
-        stable,
-    }
 }
 
 const SLEEPER: &str = "echo ready; exec sleep 600";

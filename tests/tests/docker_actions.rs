@@ -226,6 +226,7 @@ fn a_quarantine_is_refused_because_nothing_would_end_it() -> anyhow::Result<()> 
     let test = "a_quarantine_is_refused_because_nothing_would_end_it";
     let Some(bench) = Bench::new(test, &[], &[])? else { return Ok(()) };
     refused(bench.describe(&bench.decision(Action::Quarantine)?), "cannot end a quarantine by itself");
+    refused(bench.describe(&bench.decision(Action::Hold)?), "docker has no rollout to hold; `canary pause` keeps");
     let image = bench.inspect(CANARY, "{{.Config.Image}}").context("the canary is there")?;
     assert_eq!(image, "shop:1");
     Ok(())

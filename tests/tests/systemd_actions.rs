@@ -58,6 +58,7 @@ fn a_canary_stays_where_stable_does_not_come_up() -> anyhow::Result<()> {
     bench.is(CANARY, "active")?;
     // A drain starts nothing: it needs a stable unit that runs.
     refused(bench.describe(&bench.decision(Action::Drain)?), "no stable unit of shop is active");
+    refused(bench.describe(&bench.decision(Action::Hold)?), "systemd has no rollout to hold; `canary pause` keeps");
     Ok(())
 }
 

@@ -18,6 +18,10 @@ impl Orchestrator for DryRun {
         NAME
     }
 
+    fn cannot_hold(&self) -> Option<String> {
+        None
+    }
+
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
         let verb = match decision.action {
             Action::Hold => "hold",

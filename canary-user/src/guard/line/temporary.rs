@@ -40,7 +40,7 @@ enum Doing {
 
 impl Line {
     /// A quarantine that was called for at a moment: it may be in effect, and has to end.
-    pub(super) fn hold(&mut self, decision: Decision, plan: Plan, called: Moment) {
+    pub(super) fn begin_temporary(&mut self, decision: Decision, plan: Plan, called: Moment) {
         let lasts = Duration::from_millis(plan.ends_after_ms.unwrap_or(0)) + MARGIN;
         self.guard.quarantine(&decision.canary);
         // A clock that was set in between does not make it last longer.

@@ -5,6 +5,7 @@ mod commands;
 mod ends;
 mod fake;
 mod gates;
+mod hold;
 mod left;
 mod life;
 mod machine;

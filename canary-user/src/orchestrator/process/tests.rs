@@ -274,4 +274,7 @@ async fn overlapping_or_strange_cgroups_and_other_actions_are_refused() {
     assert!(error.to_string().contains("cannot quarantine"), "{error:#}");
     let refused = process.describe(&d).await.expect_err("refused");
     assert!(matches!(refused, Error::Refused(_)), "{refused}");
+    let hold = Decision { action: Action::Hold, ..d };
+    let refused = process.describe(&hold).await.expect_err("refused");
+    assert!(matches!(&refused, Error::Refused(why) if Some(why) == process.cannot_hold().as_ref()), "{refused}");
 }

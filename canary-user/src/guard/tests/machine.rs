@@ -359,6 +359,19 @@ fn a_quarantine_that_comes_into_effect_after_it_was_undone_ends() {
     check(&end).expect("every property holds of it");
 }
 
+/// Found in progress after a restart and for so long that its end began: then it is not told to be in effect any more.
+#[test]
+fn a_quarantine_whose_end_began_is_not_confirmed() {
+    let condemned = Step::Says(Outcome::Regressed, Some(HardFact::CrashLoop));
+    let slow = [Step::Finds(Some(State::InProgress)), Step::Ticks(1), Step::Kill, Step::Gap(61), Step::Ticks(4)];
+    let steps = [vec![Step::Ticks(1), condemned], slow.to_vec(), vec![Step::Finds(None), Step::Ticks(1)]].concat();
+    // Which of two answers comes first is chance.
+    for _ in 0..20 {
+        let end = run("quarantine", false, false, steps.clone());
+        check(&end).expect("every property holds of it");
+    }
+}
+
 /// What is said of one that was taken back is not said of the next.
 #[test]
 fn a_second_quarantine_ends_too() {

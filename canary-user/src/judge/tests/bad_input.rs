@@ -241,3 +241,17 @@ fn a_canary_that_is_silent_after_a_crash_that_stable_had_too_is_not_condemned() 
     let both = silent(1);
     assert_eq!((both.outcome, both.hard), (Outcome::InsufficientData, None), "{:?}", both.reasons);
 }
+
+#[test]
+fn the_least_silence_that_can_be_set_forgets_nobody_whose_readings_are_merged() {
+    let setting = settings::SETTINGS.iter().find(|s| s.key == "silent_windows").expect("it can be set");
+    let mut parameters = Parameters::default();
+    setting.apply(&mut parameters, &[setting.least]);
+    let (mut judge, mut service) = (Judge::new(parameters), Service::new(53, 3, 0.3));
+    for _ in 0..600 {
+        let mut window = service.next();
+        rarely(&mut window, 60);
+        judge.observe(&window);
+        assert_eq!(judge.known_stable(), 3, "window {}", window.index);
+    }
+}

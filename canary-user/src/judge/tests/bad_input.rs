@@ -243,6 +243,25 @@ fn a_canary_that_is_silent_after_a_crash_that_stable_had_too_is_not_condemned() 
 }
 
 #[test]
+fn events_of_windows_in_which_data_was_lost_are_no_evidence_and_hard_facts_are_facts() {
+    let (mut judge, mut service) = (new_judge(), Service::new(54, 3, 0.3));
+    let before = run(&mut judge, &mut service, 600, 300, |_, _| {});
+    let lost = run_on(&mut judge, &mut service, 100, |_, window| {
+        window.clean = false;
+        rarely(window, u64::MAX);
+        count(&mut window.canary, Event::ResetsOut, 5);
+    });
+    assert_eq!((lost.outcome, lost.evidence_ln), (Outcome::InsufficientData, before.evidence_ln));
+    let resets = &lost.events[Event::ResetsOut as usize];
+    assert_eq!((resets.canary, resets.stable), (500, 0), "what was counted is told");
+    let killed = run_on(&mut judge, &mut service, 1, |_, window| {
+        window.clean = false;
+        count(&mut window.canary, Event::OomKills, 1);
+    });
+    assert_eq!((killed.outcome, killed.hard), (Outcome::Regressed, Some(HardFact::OomKill)));
+}
+
+#[test]
 fn the_least_silence_that_can_be_set_forgets_nobody_whose_readings_are_merged() {
     let setting = settings::SETTINGS.iter().find(|s| s.key == "silent_windows").expect("it can be set");
     let mut parameters = Parameters::default();

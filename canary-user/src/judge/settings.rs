@@ -22,8 +22,8 @@ pub enum Kind {
     Number,
     /// A whole number.
     Whole,
-    /// So many numbers.
-    List(usize),
+    /// So many shares of one whole: they sum to at most 1.
+    Shares(usize),
 }
 
 impl Setting {
@@ -32,10 +32,10 @@ impl Setting {
         let values = (self.get)(p);
         let number = |v: f64| match self.kind {
             Kind::Whole => toml::Value::Integer(v as i64),
-            Kind::Number | Kind::List(_) => toml::Value::Float(v),
+            Kind::Number | Kind::Shares(_) => toml::Value::Float(v),
         };
         match self.kind {
-            Kind::List(_) => toml::Value::Array(values.into_iter().map(number).collect()),
+            Kind::Shares(_) => toml::Value::Array(values.into_iter().map(number).collect()),
             Kind::Number | Kind::Whole => number(values[0]),
         }
     }
@@ -90,7 +90,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(smallest_bet_healthy, "smallest_bet_healthy", number 0.001 to 1.0, "the same for the bets on \"healthy\""),
     Setting {
         key: "bet_shares",
-        kind: Kind::List(BETS),
+        kind: Kind::Shares(BETS),
         meaning: "shares of the stake on the bets, the smallest bet first; they have to sum to at most 1, else `alpha` does not hold",
         least: 0.0,
         most: 1.0,
@@ -119,7 +119,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(p_weight, "p_weight", number 0.0 to 0.9, "weight of P(t) in the evidence; indicators and events share the rest"),
     setting!(event_null_ratio, "event_null_ratio", number 1.0 to 10.0, "ratio of event rates, canary over stable, up to which nothing is wrong"),
     setting!(event_gain_limit_ln, "event_gain_limit_ln", number 0.1 to 20.0, "the most by which the events of one window can raise the logarithm of their evidence"),
-    setting!(silent_windows, "silent_windows", whole 5.0 to 100_000.0, "windows without any reading after which the canary counts as silent; an instance is forgotten after twice as many"),
+    setting!(silent_windows, "silent_windows", whole 30.0 to 100_000.0, "windows without any reading after which the canary counts as silent; an instance is forgotten after twice as many"),
     Setting {
         key: "hard_span_s",
         kind: Kind::Number,

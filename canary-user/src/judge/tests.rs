@@ -4,6 +4,7 @@ mod bad_input;
 mod causes;
 mod earlier;
 mod events;
+mod exposure;
 mod load;
 mod noise;
 mod promotion;

@@ -17,14 +17,13 @@ use serde_json::json;
 use super::{Output, wants_colour};
 use crate::{
     config::{self, Config},
-    daemon,
+    daemon::Recorded,
     judge::{
-        Direction, Earlier, Judge, Outcome, Parameters, Tolerance, Verdict,
+        Direction, Earlier, Outcome, Parameters, Tolerance, Verdict,
         columns::{Column, ColumnState, Columns},
     },
     telemetry::{recording::Reader, table::Table},
     watch::chart::{self, Timeline},
-    window::Windower,
 };
 
 /// Points of a course that are kept: enough for any screen.
@@ -161,7 +160,7 @@ fn judge(
 ) -> anyhow::Result<BTreeMap<Arc<str>, Judged>> {
     // Refused before anything is read: a mistyped key costs nothing.
     parameters("")?;
-    let mut lines: BTreeMap<Arc<str>, (Windower, Judge)> = BTreeMap::new();
+    let mut lines: BTreeMap<Arc<str>, Recorded> = BTreeMap::new();
     let mut judged: BTreeMap<Arc<str>, Judged> = BTreeMap::new();
     let reader = Reader::open(&args.file)?;
     let earlier = earlier(&reader, &args.file)?;
@@ -174,11 +173,11 @@ fn judge(
             let name = &sample.target.deployment;
             if !lines.contains_key(name) {
                 let earlier = earlier.get(&**name).cloned().unwrap_or_default();
-                lines.insert(name.clone(), daemon::line(name.clone(), parameters(name)?, &earlier));
+                lines.insert(name.clone(), Recorded::new(name.clone(), parameters(name)?, &earlier));
             }
         }
-        for (name, (windower, judge)) in &mut lines {
-            let verdict = judge.observe(&windower.push(&tick));
+        for (name, line) in &mut lines {
+            let verdict = line.push(&tick).with_context(|| args.file.display().to_string())?;
             match judged.get_mut(name) {
                 Some(known) => {
                     known.course.push(&verdict, tick.t_ns);

@@ -80,6 +80,7 @@ pub fn tick(second: u64, samples: Vec<Sample>) -> Tick {
         samples,
         quality: Quality::default(),
         machine: None,
+        limits: Default::default(),
         own: None,
     }
 }

@@ -165,6 +165,8 @@ impl Judge {
         (evidence_ln, confirmed_ln): (f64, f64),
     ) -> Decided {
         let evidence = Evidence {
+            window: window.index,
+            epsilons: self.parameters.indicators.map(|set| set.epsilon),
             tracks: self.pace.indicators(),
             indicators,
             events,

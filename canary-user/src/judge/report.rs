@@ -69,6 +69,7 @@ impl Judge {
             promotion: promotion.as_ref(),
             reasons: &reasons,
             evidence_share: evidence_ln / self.parameters.threshold_ln(),
+            canary_cpus: self.surroundings.canary_cpus(),
             window,
             mount: &self.mount,
         });

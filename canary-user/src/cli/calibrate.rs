@@ -282,9 +282,9 @@ fn summarize(found: &mut Found) {
         found.indicators.push(IndicatorFound {
             indicator: indicator.name(),
             title: indicator.title(),
-            noise: of(&|n| n.sigma).exp_m1(),
-            long_run_noise: of(&|n| n.long_run).exp_m1(),
-            margin: of(&|n| n.margin).exp_m1(),
+            noise: libm::expm1(of(&|n| n.sigma)),
+            long_run_noise: libm::expm1(of(&|n| n.long_run)),
+            margin: libm::expm1(of(&|n| n.margin)),
             found_in_1_min: in_minutes(0),
             found_in_5_min: in_minutes(1),
             found_in_30_min: in_minutes(2),

@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn bets_of_more_than_the_stake_are_refused() {
         let refused = parse("bet_shares = [0.25, 0.25, 0.25, 0.5]", "").expect_err("more than all of it");
-        let said = "judge.bet_shares: [0.25, 0.25, 0.25, 0.5] is not allowed: write numbers that sum to at most 1: they are shares of one stake";
+        let said = "judge.bet_shares: [0.25, 0.25, 0.25, 0.5] is not allowed: numbers that sum to at most 1: they are shares of one stake";
         assert!(refused.ends_with(said), "{refused}");
         let pair = ["bet_shares=0.9,0.9,0,0".to_owned()];
         let refused = what_if(&Parameters::default(), &pair).expect_err("more than all of it").to_string();

@@ -9,7 +9,7 @@ use super::{
     forecast::Growth,
     hard::HardFacts,
     instances::{self, Changes, Instances, Part},
-    level::{Before, Level},
+    level::{Before, Level, Members, are_others},
     pace::{Differences, Frame, Pace, Phase, StableSide, Track},
     parameters::{IndicatorParameters, Parameters, Tolerance},
     promotion::{self, KeptControl, Resumed},
@@ -37,6 +37,8 @@ pub struct Judge {
     pub(super) counts: Counts,
     pub(super) hard: HardFacts,
     pub(super) levels: [Level; Indicator::COUNT],
+    /// Whose they are.
+    levels_of: Members,
     pub(super) seen: [Seen; Indicator::COUNT],
     pub(super) traffic: Traffic,
     pub(super) phase: Phase,
@@ -96,6 +98,7 @@ impl Judge {
             counts: Counts::default(),
             hard: HardFacts::default(),
             levels: Default::default(),
+            levels_of: Members::new(),
             seen: Default::default(),
             traffic: Traffic::default(),
             phase: Phase::Baseline,
@@ -129,6 +132,9 @@ impl Judge {
         self.last_window = Some(window.index);
         let changes = self.instances.observe(window, &self.parameters);
         self.apply(&changes, window.index);
+        if changes.membership || self.levels_of.is_empty() {
+            self.level_members(window);
+        }
         self.phase = match (self.phase, self.instances.canary_warmup_left()) {
             (Phase::Judged, _) | (_, Some(0)) => Phase::Judged,
             (_, Some(_)) => Phase::WarmUp,
@@ -137,7 +143,8 @@ impl Judge {
         self.hard.observe(window);
         self.traffic.observe(window);
         if window.clean {
-            self.surroundings.observe(window);
+            let is_compared = !window.canary.is_empty() || self.promotion.is_under_way(&self.parameters);
+            self.surroundings.observe(window, is_compared, &self.parameters);
             self.growth.observe(window, Indicator::MemoryInUse as usize);
         }
         if window.canary.iter().any(instances::reports) {
@@ -194,6 +201,17 @@ impl Judge {
         }
         if changes.canary_membership {
             self.stretches.soften(Role::Canary, &self.parameters);
+        }
+    }
+
+    /// Takes note of whom stable's levels are of. What others were like is not what these were like before.
+    fn level_members(&mut self, window: &Window) {
+        let active = |r: &&Reading| self.instances.stable_part(r, &self.parameters).0 == Part::Active;
+        let now: Members = window.stable.iter().filter(active).map(|r| (r.instance.clone(), r.incarnation)).collect();
+        if are_others(&self.levels_of, &now) {
+            self.levels.iter_mut().for_each(Level::forget);
+            self.before = [None; Indicator::COUNT];
+            self.levels_of = now;
         }
     }
 

@@ -72,6 +72,7 @@ impl Judge {
             promotion: promotion.as_ref(),
             reasons: &reasons,
             evidence_share: evidence_ln / self.parameters.threshold_ln(),
+            canary_cpus: self.surroundings.canary_cpus(),
             window,
             mount: &self.mount,
         });
@@ -170,6 +171,8 @@ impl Judge {
         (evidence_ln, confirmed_ln): (f64, f64),
     ) -> Decided {
         let evidence = Evidence {
+            window: window.index,
+            epsilons: self.parameters.indicators.map(|set| set.epsilon),
             tracks: self.pace.indicators(),
             indicators,
             events,

@@ -3,6 +3,7 @@
 mod bad_input;
 mod causes;
 mod earlier;
+mod environment;
 mod events;
 mod exposure;
 mod load;

@@ -146,7 +146,7 @@ impl Columns {
             ColumnState {
                 name: column.name.clone(),
                 effect: track.effect().map(|e| libm::expm1(column.direction.sign() * e.mean)),
-                margin: track.noise.is_ready().then(|| libm::expm1(track.margin)),
+                margin: track.has_margin().then(|| libm::expm1(track.margin)),
                 evidence_ln,
                 confirmed: evidence_ln >= confirmed_ln,
             }

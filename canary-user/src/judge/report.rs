@@ -302,15 +302,13 @@ impl Judge {
 
     /// Said whenever the comparison rests on one stable instance: what it cannot see.
     fn single_stable_note(&self) -> Option<String> {
-        let rests_on_pair = (0..Indicator::COUNT).any(|i| self.pace.rests_on_pair(i));
-        rests_on_pair.then(|| {
-            format!(
-                "one stable instance: offset and noise were learned from the pair's first {} windows, so a regression that \
-                 was there from the start and is smaller than about {:.0} % cannot be seen",
-                self.parameters.minimum_baseline + self.parameters.initial_windows as u64,
-                100.0 * libm::expm1(self.parameters.margin_multiplier * std::f64::consts::SQRT_2 * self.parameters.tau0_pair)
-            )
-        })
+        let deviation = (0..Indicator::COUNT).filter_map(|i| self.pace.rests_on_pair(i)).reduce(f64::max)?;
+        Some(format!(
+            "one stable instance: offset and noise were learned from the pair's first {} windows, so a regression that \
+             was there from the start and is smaller than about {:.0} % cannot be seen",
+            self.parameters.minimum_baseline + self.parameters.initial_windows as u64,
+            100.0 * libm::expm1(self.parameters.margin_multiplier * deviation)
+        ))
     }
 
     /// Indicators that "healthy" has to cover: those with a reading on either side, unless the configuration does without.
@@ -323,7 +321,7 @@ impl Judge {
     }
 
     fn baseline_windows(&self) -> u64 {
-        self.pace.indicators().iter().map(|t| t.noise.pairs()).max().unwrap_or(0)
+        self.pace.indicators().iter().map(|t| t.noise.baseline_pairs()).max().unwrap_or(0)
     }
 
     fn indicator_state(&self, indicator: Indicator, window: &Window, present: f64) -> IndicatorState {
@@ -348,7 +346,7 @@ impl Judge {
             effect: effect.map(|e| libm::expm1(sign * e.mean)),
             effect_low: bounds.map(|(low, _)| low),
             effect_high: bounds.map(|(_, high)| high),
-            margin: track.noise.is_ready().then(|| libm::expm1(track.margin)),
+            margin: track.has_margin().then(|| libm::expm1(track.margin)),
             p: track.p.is_finite().then_some(track.p),
             evidence_ln,
             // Nothing that weighs nothing is ever confirmed.
@@ -367,7 +365,7 @@ impl Judge {
             (true, false) => Some("no reading yet on stable".to_owned()),
             (true, true) if !track.has_baseline(&self.parameters) => Some(format!(
                 "baseline: {} of {} placebo windows",
-                track.noise.pairs(),
+                track.noise.baseline_pairs(),
                 self.parameters.minimum_baseline
             )),
             (true, true) => None,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     bets::{Restarts, Stakes, at_most, powers},
-    differences::{OWN, SERIES},
+    differences::SERIES,
     noise::{CanarySteps, Estimates, Kind, Noise, Sides, Terms},
     shares::{P_LIMIT, share},
 };
@@ -41,6 +41,8 @@ pub struct Track {
     trend: Trend,
     bets: u32,
     next_recent: u8,
+    /// Whether what follows from the noise of something else stands in for that of its own.
+    is_stood_in_for: bool,
 }
 
 /// What follows from the noise; refreshed every few windows.
@@ -197,6 +199,7 @@ impl Track {
             trend: Trend::default(),
             bets: 0,
             next_recent: 0,
+            is_stood_in_for: false,
         }
     }
 
@@ -237,6 +240,23 @@ impl Track {
         estimates
     }
 
+    /// Judges by what was learned elsewhere until the next refresh, or goes back to its own noise. The margins are to be set, too.
+    pub fn stand_in(&mut self, derived: Option<&Derived>) {
+        self.is_stood_in_for = derived.is_some();
+        if let Some(derived) = derived {
+            self.derived = *derived;
+        }
+    }
+
+    pub fn is_stood_in_for(&self) -> bool {
+        self.is_stood_in_for
+    }
+
+    /// Whether its margins are known, whatever from.
+    pub fn has_margin(&self) -> bool {
+        self.noise.is_ready() || self.is_stood_in_for
+    }
+
     /// Sets margins that leave room for offsets and wander of this standard deviation. `usual_variance`: of the long run.
     pub fn set_margins(&mut self, spread: f64, usual_variance: f64, tolerance: &Tolerance, p: &Parameters) {
         let extra = p.margin_multiplier * spread;
@@ -273,16 +293,10 @@ impl Track {
 
     /// Bets on the canary's difference in window `index`, against and for it.
     pub fn bet(&mut self, canary: f64, index: u64, p: &Parameters) {
-        let derived = self.derived;
-        self.bet_by(&derived, canary, index, p);
-    }
-
-    /// The same with noise that was learned elsewhere.
-    #[inline(always)]
-    pub fn bet_by(&mut self, noise: &Derived, canary: f64, index: u64, p: &Parameters) {
         if canary.is_nan() {
             return;
         }
+        let noise = &self.derived;
         let excess = canary - noise.offset;
         self.worse.bet(excess - self.margin, noise.clip, &noise.worse, index, p);
         self.bets = self.bets.saturating_add(1);
@@ -353,13 +367,12 @@ impl Track {
         self.stakes_healthy = Stakes::NONE;
     }
 
-    /// Another canary: what was learned about the canary's own past goes with the evidence.
+    /// Another canary: what was seen of the one before goes with the evidence.
     pub fn forget_canary(&mut self) {
         self.drop_evidence();
         self.bets = 0;
         self.recent = [f64::NAN; EFFECT_WINDOWS];
         self.p = f64::NAN;
-        self.noise.free(OWN);
         self.canary_steps = CanarySteps::NONE;
     }
 }

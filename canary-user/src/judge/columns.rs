@@ -109,7 +109,11 @@ impl Columns {
         let judged = self.phase == Phase::Judged;
         let mut differences = vec![Differences::MISSING; self.columns.len()];
         for (i, column) in self.columns.iter().enumerate() {
-            let ln = |row: &Row| column.direction.sign() * libm::log(row.values[i] + column.epsilon);
+            // What has no logarithm is missing.
+            let ln = |row: &Row| {
+                let ln = column.direction.sign() * libm::log(row.values[i] + column.epsilon);
+                if ln.is_finite() { ln } else { f64::NAN }
+            };
             let mut side = StableSide::default();
             for (row, (part, slot)) in stable.iter().zip(&parts) {
                 if *part == Part::Active {
@@ -277,6 +281,9 @@ impl Columns {
             .enumerate()
             .filter(|(i, _)| self.seen[*i] && !self.pace.is_healthy(*i))
             .map(|(i, s)| {
+                if let Some(windows) = self.pace.silent_for(i) {
+                    return format!("{}: no reading of both sides for {windows} windows", s.name);
+                }
                 let margin = 100.0 * libm::expm1(self.pace.indicators()[i].margin_healthy);
                 format!("{}: not yet shown to be below {margin:.0} %", s.name)
             })

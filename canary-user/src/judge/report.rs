@@ -225,14 +225,18 @@ impl Judge {
             held.append(&mut reasons);
             return (Outcome::Inconclusive, held);
         }
-        let open = explain::not_shown_healthy(&self.pace, indicators, &self.required());
+        let open = self.nobody_compared().map_or_else(
+            || explain::not_shown_healthy(&self.pace, indicators, &self.required()),
+            |silent| vec![silent],
+        );
         let threshold_ln = p.threshold_ln();
         let judged = self.pace.indicators().iter().map(|t| t.bets()).max().unwrap_or(0);
         let soaked = judged >= p.soak_windows;
         let mut outcome = Outcome::Inconclusive;
         if open.is_empty() && soaked && evidence_ln < 0.5 * threshold_ln {
             outcome = Outcome::Healthy;
-            reasons.push(explain::healthy(&self.pace, self.required().iter().filter(|r| **r).count()));
+            let covered = self.required().iter().filter(|r| **r).count();
+            reasons.push(explain::healthy(&self.pace, covered, self.judged_windows));
         } else {
             if evidence_ln >= 0.5 * threshold_ln {
                 let leading = explain::leading(indicators);
@@ -298,6 +302,16 @@ impl Judge {
             reasons.push("no indicator could be compared yet".to_owned());
         }
         reasons
+    }
+
+    /// What was healthy once is not said of a canary of which nothing was compared for long, whatever its indicators' policies.
+    fn nobody_compared(&self) -> Option<String> {
+        let windows = self.pace.all_silent_for()?;
+        let why = match self.instances.canary_warmup_left() {
+            Some(1..) => ": each of its instances is in its warm-up, as those are that restart again and again",
+            _ => "",
+        };
+        Some(format!("nothing of the canary could be compared for {windows} windows{why}"))
     }
 
     /// Said whenever the comparison rests on one stable instance: what it cannot see.
@@ -368,7 +382,10 @@ impl Judge {
                 track.noise.baseline_pairs(),
                 self.parameters.minimum_baseline
             )),
-            (true, true) => None,
+            (true, true) => {
+                let silent = self.pace.silent_for(i);
+                silent.map(|windows| format!("no reading of both sides for {windows} windows"))
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod members;
 mod noise;
 mod pair;
 mod promotion;
+mod readings;
 mod stretches;
 mod tails;
 

@@ -277,6 +277,7 @@ impl Pace {
         let weight = self.restarts.next_weight(p.start_weight, p.horizon_windows);
         for (track, d) in self.indicators.iter_mut().zip(frame.differences) {
             track.put_in(weight, p);
+            track.follow_presence(d.canary);
             if track.is_stood_in_for() && learns_from_pair(&track.noise, frame, p) {
                 track.bet(d.canary, frame.index, p);
             } else {
@@ -374,10 +375,26 @@ impl Pace {
         self.indicators[indicator].evidence_healthy(&self.restarts)
     }
 
-    /// Whether an indicator is shown to be below its healthy margin.
+    /// Whether an indicator is shown to be below its healthy margin, and still read.
     pub fn is_healthy(&self, indicator: usize) -> bool {
         let track = &self.indicators[indicator];
-        track.has_baseline(&self.parameters) && self.healthy_evidence(indicator) >= 1.0 / self.parameters.beta
+        track.has_baseline(&self.parameters)
+            && self.healthy_evidence(indicator) >= 1.0 / self.parameters.beta
+            && self.silent_for(indicator).is_none()
+    }
+
+    /// Judged windows since canary and stable both had a reading of an indicator, where they are so many that nothing is known of
+    /// it any more. Where there is little work, readings come once in as many windows as are merged.
+    pub fn silent_for(&self, indicator: usize) -> Option<u64> {
+        let windows = self.indicators[indicator].silent_windows();
+        let most = (2 * self.parameters.silent_windows).min(Track::MOST_SILENT_WINDOWS - 1);
+        (windows > most).then_some(windows)
+    }
+
+    /// The same of all indicators together.
+    pub fn all_silent_for(&self) -> Option<u64> {
+        let silent: Option<Vec<u64>> = (0..self.indicators.len()).map(|i| self.silent_for(i)).collect();
+        silent?.into_iter().min()
     }
 
     /// What later rollouts should know of an indicator of `stable` instances; `None` while it is little.

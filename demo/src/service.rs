@@ -85,8 +85,6 @@ pub struct Service {
 
 struct State {
     order: Order,
-    /// Requests that had come before it.
-    ordered_after: u64,
     /// Links of the hash chain per request.
     links: u64,
     body: Bytes,
@@ -129,7 +127,6 @@ impl Service {
         let healthy = Order { fault: None, severity: 1.0 };
         let state = State {
             order: healthy,
-            ordered_after: 0,
             links: BASE_LINKS,
             body: body(1.0),
             requests: 0,

@@ -42,6 +42,8 @@ pub struct Judge {
     pub(super) phase: Phase,
     pub(super) judged_windows: u64,
     last_window: Option<u64>,
+    /// What was said of it, for those who come with it once more.
+    last_verdict: Option<Verdict>,
     /// Index of the last window with a canary reading.
     pub(super) last_canary_window: u64,
     pub(super) decided: Option<Decided>,
@@ -99,6 +101,7 @@ impl Judge {
             phase: Phase::Baseline,
             judged_windows: 0,
             last_window: None,
+            last_verdict: None,
             last_canary_window: 0,
             decided: None,
             surroundings: Surroundings::default(),
@@ -117,10 +120,11 @@ impl Judge {
 
     /// Takes one window in and says what is known after it. Windows come in order of their index.
     ///
-    /// A window that does not come after the one before it, as a duplicate or one out of order, changes nothing.
+    /// A window that does not come after the one before it, as a duplicate or one out of order, changes nothing, and nothing is
+    /// said of it: the answer is the latest verdict.
     pub fn observe(&mut self, window: &Window) -> Verdict {
         if self.last_window.is_some_and(|last| window.index <= last) {
-            return self.verdict(window);
+            return self.last_verdict.clone().unwrap_or_else(|| self.verdict(window));
         }
         self.last_window = Some(window.index);
         let changes = self.instances.observe(window, &self.parameters);
@@ -147,11 +151,14 @@ impl Judge {
         if window.clean {
             self.compare(window);
         }
-        self.verdict(window)
+        let verdict = self.verdict(window);
+        self.last_verdict = Some(verdict.clone());
+        verdict
     }
 
     /// For another version in the canary's place: drops evidence and the decision, keeps what was learned about noise.
     pub fn reset_evidence(&mut self) {
+        self.last_verdict = None;
         self.instances.forget_canary();
         self.start_over();
     }

@@ -177,6 +177,8 @@ pub struct Parameters {
     pub excursion_factor: f64,
     /// How much more an excursion counts where the noise is known to come in one-sided bursts.
     pub burst_factor: f64,
+    /// Share of the variance of long block means that is not counted as wander, as far as shorter blocks explain it.
+    pub wander_noise_share: f64,
     /// The same where all that is known comes from a single pair: less was seen.
     pub excursion_factor_pair: f64,
     /// Ratio of event rates, canary over stable, up to which nothing is wrong.
@@ -269,6 +271,7 @@ impl Default for Parameters {
             few_blocks_discount: 0.5,
             excursion_factor: 1.3,
             burst_factor: 3.0,
+            wander_noise_share: 0.6,
             excursion_factor_pair: 2.0,
             event_null_ratio: 1.1,
             event_gain_limit_ln: 2.5,

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::window::{Event, Indicator, Reading, Window};
 
+/// Windows with a reading after which a canary that crashed is back: silence is no longer right after it.
+const BACK_AFTER: u64 = 5;
+
 impl Judge {
     pub(super) fn verdict(&mut self, window: &Window) -> Verdict {
         let p = &self.parameters;
@@ -151,8 +154,10 @@ impl Judge {
         // Silence alone may be a scale-down; silence after a crash or an OOM kill is not.
         let silent = self.phase == Phase::Judged && self.instances.canary_absent() >= p.silent_windows;
         let trouble = self.hard.latest_trouble(p).filter(|_| silent)?;
-        let followed = trouble.index + p.silent_windows >= self.last_canary_window;
-        followed.then_some((HardFact::Silent, trouble))
+        // Readings that are merged come seldom, so that few of them may be of a long time.
+        let is_back = self.hard.readings_since(trouble) > BACK_AFTER
+            || self.last_canary_window > trouble.index + p.silent_windows;
+        (!is_back).then_some((HardFact::Silent, trouble))
     }
 
     fn decide(

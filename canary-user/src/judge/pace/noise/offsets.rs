@@ -161,11 +161,11 @@ impl Noise {
 
     /// Takes one out whose offset is known. What it had added to the sum of squares is kept, as far as it was not noise.
     fn leave(&mut self, series: usize, stable: usize, p: &Parameters) {
-        let mean = self.placebo_offset();
-        let m = instances(stable, self.members.count_ones());
+        let known = self.members.count_ones();
+        let (mean, m) = (self.placebo_offset(), instances(stable, known));
         let excess = self.offsets[series] - mean;
         self.members &= !(1 << series);
-        if m < 2.0 {
+        if known < 2 {
             return;
         }
         let noise = self.scales.long_run(p).variance / f64::from(self.series[series].offset_n);

@@ -198,7 +198,7 @@ impl Results<'_> {
         }
         rows.push(alarms("2", "equal condemned, one-sided bursts, 900 windows of history", &of("equal bursty"), 0.005));
         rows.push(alarms("2", "equal condemned, spread 2 % never seen before", &of("equal tau2"), 0.02));
-        rows.push(alarms("2", "equal condemned, spread 2 %, own past", &of("own tau2"), 0.002));
+        rows.push(alarms("2", "equal condemned, spread 2 %, told the canary's own past", &of("own tau2"), 0.002));
         rows.push(alarms("2", "equal condemned, spread 2 %, after 5 earlier rollouts", &of("known tau2"), 0.002));
         rows.push(alarms(
             "2",

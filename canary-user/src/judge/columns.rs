@@ -151,7 +151,7 @@ impl Columns {
             ColumnState {
                 name: column.name.clone(),
                 effect: track.effect().map(|e| libm::expm1(column.direction.sign() * e.mean)),
-                margin: track.noise.is_ready().then(|| libm::expm1(track.margin)),
+                margin: track.has_margin().then(|| libm::expm1(track.margin)),
                 evidence_ln,
                 confirmed: evidence_ln >= libm::log(needed),
             }
@@ -277,6 +277,9 @@ impl Columns {
             .enumerate()
             .filter(|(i, _)| self.seen[*i] && !self.pace.is_healthy(*i))
             .map(|(i, s)| {
+                if let Some(windows) = self.pace.silent_for(i) {
+                    return format!("{}: no reading of both sides for {windows} windows", s.name);
+                }
                 let margin = 100.0 * libm::expm1(self.pace.indicators()[i].margin_healthy);
                 format!("{}: not yet shown to be below {margin:.0} %", s.name)
             })

@@ -439,16 +439,15 @@ pub fn not_shown_healthy(pace: &Pace, indicators: &[IndicatorState], required: &
     indicators.iter().enumerate().filter_map(open).collect()
 }
 
-/// Why the canary is healthy.
-pub fn healthy(pace: &Pace, indicators: usize) -> String {
+/// Why the canary is healthy, after so many judged windows.
+pub fn healthy(pace: &Pace, indicators: usize, judged_windows: u64) -> String {
     let worst =
         pace.indicators().iter().filter(|t| t.bets() > 0).map(|t| libm::expm1(t.margin_healthy)).fold(0.0, f64::max);
     format!(
         "all {indicators} indicators are shown to be within their healthy margins (the widest {:.0} %, error {:.0} % each) \
-         after {} windows",
+         after {judged_windows} windows",
         100.0 * worst,
-        100.0 * pace.parameters().beta,
-        pace.age()
+        100.0 * pace.parameters().beta
     )
 }
 

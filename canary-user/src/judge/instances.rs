@@ -92,14 +92,15 @@ impl Instances {
             // Who is there from the start has been running: the guard came later.
             let joins_at = if self.stable_seen { now + p.warmup_windows } else { now };
             if let Some(known) = self.stable.get_mut(&reading.instance) {
-                known.last_seen = now;
+                let before = std::mem::replace(&mut known.last_seen, now);
                 if known.incarnation != reading.incarnation {
                     known.incarnation = reading.incarnation;
                     known.joins_at = joins_at;
                     changes.membership = true;
                     changes.freed.extend(known.slot);
                 }
-                changes.membership |= known.joins_at == now;
+                // Where readings are merged, the window at which it joins may have none.
+                changes.membership |= (before + 1..=now).contains(&known.joins_at);
             } else {
                 let slot = (0..PLACEBOS).find(|s| self.stable.values().all(|i| i.slot != Some(*s)));
                 let instance =
@@ -116,6 +117,20 @@ impl Instances {
             }
             stays
         });
+        self.fill_places();
+    }
+
+    /// Gives places that are free to instances that had to do without: noise is learned from somebody as long as anybody is
+    /// there.
+    fn fill_places(&mut self) {
+        let taken: BTreeSet<usize> = self.stable.values().filter_map(|i| i.slot).collect();
+        let mut free = (0..PLACEBOS).filter(|slot| !taken.contains(slot));
+        for instance in self.stable.values_mut().filter(|i| i.slot.is_none()) {
+            instance.slot = free.next();
+            if instance.slot.is_none() {
+                return;
+            }
+        }
     }
 
     fn observe_trouble(&mut self, window: &Window) {

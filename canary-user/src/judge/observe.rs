@@ -243,7 +243,9 @@ impl Judge {
             // As a logarithm of which more is worse.
             let ln = |r: &Reading| {
                 let value = r.values[i];
-                if value >= 0.0 && value.is_finite() { direction.sign() * libm::log(value + epsilon) } else { f64::NAN }
+                let ln = if value >= 0.0 { direction.sign() * libm::log(value + epsilon) } else { f64::NAN };
+                // That of nothing is none either.
+                if ln.is_finite() { ln } else { f64::NAN }
             };
             let (mut active, mut settled) = (StableSide::default(), StableSide::default());
             for (reading, part, slot) in &stable {

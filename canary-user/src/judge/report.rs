@@ -233,14 +233,18 @@ impl Judge {
             held.append(&mut reasons);
             return (Outcome::Inconclusive, held);
         }
-        let open = explain::not_shown_healthy(&self.pace, indicators, &self.required());
+        let open = self.nobody_compared().map_or_else(
+            || explain::not_shown_healthy(&self.pace, indicators, &self.required()),
+            |silent| vec![silent],
+        );
         let threshold_ln = p.threshold_ln();
         let judged = self.pace.indicators().iter().map(|t| t.bets()).max().unwrap_or(0);
         let soaked = judged >= p.soak_windows;
         let mut outcome = Outcome::Inconclusive;
         if open.is_empty() && soaked && evidence_ln < 0.5 * threshold_ln {
             outcome = Outcome::Healthy;
-            reasons.push(explain::healthy(&self.pace, self.required().iter().filter(|r| **r).count()));
+            let covered = self.required().iter().filter(|r| **r).count();
+            reasons.push(explain::healthy(&self.pace, covered, self.judged_windows));
         } else {
             if evidence_ln >= 0.5 * threshold_ln {
                 let leading = explain::leading(indicators);
@@ -308,17 +312,25 @@ impl Judge {
         reasons
     }
 
+    /// What was healthy once is not said of a canary of which nothing was compared for long, whatever its indicators' policies.
+    fn nobody_compared(&self) -> Option<String> {
+        let windows = self.pace.all_silent_for()?;
+        let why = match self.instances.canary_warmup_left() {
+            Some(1..) => ": each of its instances is in its warm-up, as those are that restart again and again",
+            _ => "",
+        };
+        Some(format!("nothing of the canary could be compared for {windows} windows{why}"))
+    }
+
     /// Said whenever the comparison rests on one stable instance: what it cannot see.
     fn single_stable_note(&self) -> Option<String> {
-        let rests_on_pair = (0..Indicator::COUNT).any(|i| self.pace.rests_on_pair(i));
-        rests_on_pair.then(|| {
-            format!(
-                "one stable instance: offset and noise were learned from the pair's first {} windows, so a regression that \
-                 was there from the start and is smaller than about {:.0} % cannot be seen",
-                self.parameters.minimum_baseline + self.parameters.initial_windows as u64,
-                100.0 * libm::expm1(self.parameters.margin_multiplier * std::f64::consts::SQRT_2 * self.parameters.tau0_pair)
-            )
-        })
+        let deviation = (0..Indicator::COUNT).filter_map(|i| self.pace.rests_on_pair(i)).reduce(f64::max)?;
+        Some(format!(
+            "one stable instance: offset and noise were learned from the pair's first {} windows, so a regression that \
+             was there from the start and is smaller than about {:.0} % cannot be seen",
+            self.parameters.minimum_baseline + self.parameters.initial_windows as u64,
+            100.0 * libm::expm1(self.parameters.margin_multiplier * deviation)
+        ))
     }
 
     /// Indicators that "healthy" has to cover: those with a reading on either side, unless the configuration does without.
@@ -331,7 +343,7 @@ impl Judge {
     }
 
     fn baseline_windows(&self) -> u64 {
-        self.pace.indicators().iter().map(|t| t.noise.pairs()).max().unwrap_or(0)
+        self.pace.indicators().iter().map(|t| t.noise.baseline_pairs()).max().unwrap_or(0)
     }
 
     fn indicator_state(&self, indicator: Indicator, window: &Window, present: f64) -> IndicatorState {
@@ -356,7 +368,7 @@ impl Judge {
             effect: effect.map(|e| libm::expm1(sign * e.mean)),
             effect_low: bounds.map(|(low, _)| low),
             effect_high: bounds.map(|(_, high)| high),
-            margin: track.noise.is_ready().then(|| libm::expm1(track.margin)),
+            margin: track.has_margin().then(|| libm::expm1(track.margin)),
             p: track.p.is_finite().then_some(track.p),
             evidence_ln,
             // Nothing that weighs nothing is ever confirmed.
@@ -375,10 +387,13 @@ impl Judge {
             (true, false) => Some("no reading yet on stable".to_owned()),
             (true, true) if !track.has_baseline(&self.parameters) => Some(format!(
                 "baseline: {} of {} placebo windows",
-                track.noise.pairs(),
+                track.noise.baseline_pairs(),
                 self.parameters.minimum_baseline
             )),
-            (true, true) => None,
+            (true, true) => {
+                let silent = self.pace.silent_for(i);
+                silent.map(|windows| format!("no reading of both sides for {windows} windows"))
+            }
         }
     }
 }

@@ -311,7 +311,7 @@ impl IndicatorKey {
             IndicatorKey::Weight => i.tolerance.weight = number(0.01, 100.0)?,
             IndicatorKey::Delta => i.tolerance.delta = number(0.0, 10.0)?,
             IndicatorKey::DeltaHealthy => i.tolerance.delta_healthy = number(0.001, 10.0)?,
-            IndicatorKey::Epsilon => i.epsilon = number(0.0, 1e15)?,
+            IndicatorKey::Epsilon => i.epsilon = number(1e-9, 1e15)?,
             IndicatorKey::Steps => i.tolerance.steps = yes_or_no()?,
             IndicatorKey::Critical => i.critical = yes_or_no()?,
             IndicatorKey::Mute => i.mute = yes_or_no()?,

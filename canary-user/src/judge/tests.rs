@@ -7,8 +7,11 @@ mod environment;
 mod events;
 mod exposure;
 mod load;
+mod members;
 mod noise;
+mod pair;
 mod promotion;
+mod readings;
 mod stretches;
 mod tails;
 

@@ -11,7 +11,10 @@ use super::{
     noise::{CanarySteps, Kind, Noise, Sides},
     track::{Derived, Track},
 };
-use crate::judge::parameters::Parameters;
+use crate::judge::{earlier::Known, parameters::Parameters};
+
+/// The series that its level is learned as.
+const LEVEL: usize = 0;
 
 /// Noise of one indicator of a single stable instance.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub struct Alone {
     wander: f64,
     /// Long-run variance per window.
     pub usual_variance: f64,
+    /// Whether its level is that of an instance that was not seen yet.
+    is_another: bool,
 }
 
 impl Alone {
@@ -33,6 +38,7 @@ impl Alone {
             derived: Derived::UNKNOWN,
             wander: 0.0,
             usual_variance: 1.0,
+            is_another: false,
         }
     }
 
@@ -40,15 +46,28 @@ impl Alone {
     pub fn learn(&mut self, d: &Differences, has_canary: bool, p: &Parameters) -> bool {
         let level = d.levels.iter().copied().find(|x| !x.is_nan()).unwrap_or(f64::NAN);
         let mut row = [f64::NAN; SERIES];
-        row[0] = std::f64::consts::SQRT_2 * level;
+        row[LEVEL] = std::f64::consts::SQRT_2 * level;
+        if self.is_another && !level.is_nan() {
+            // Where another instance is may be as far off as it likes.
+            self.noise.prime(LEVEL, row[LEVEL]);
+            self.is_another = false;
+        }
         let became_ready = self.noise.learn(&row, 1, p);
         self.canary_steps.follow(if has_canary { d.canary } else { f64::NAN }, &self.noise, p);
         became_ready
     }
 
+    /// Stable is another instance: its noise is taken to be alike, and its level is not.
+    pub fn another(&mut self, p: &Parameters) {
+        self.noise.free(LEVEL, 1, p);
+        self.is_another = self.noise.is_ready();
+    }
+
     /// Refreshes what follows from the noise once that is known. The pair is expected to be equal.
     pub fn refresh(&mut self, has_canary: bool, sides: Sides, p: &Parameters) {
         if self.noise.is_ready() {
+            // No placebo is in it.
+            let sides = Sides { placebo_variance: 0.0, ..sides };
             let estimates = self.noise.estimate(has_canary.then_some(&self.canary_steps), sides, p);
             self.derived = Derived { offset: 0.0, ..Derived::of(&self.noise, &estimates, p) };
             (self.wander, self.usual_variance) = (estimates.wander, estimates.usual_variance);
@@ -63,8 +82,17 @@ impl Alone {
             && self.noise.pairs() >= p.minimum_baseline
     }
 
-    /// Standard deviation that the margin has to leave room for: nothing is known of how far equal instances differ.
-    pub fn offset_spread(&self, p: &Parameters) -> f64 {
-        (2.0 * p.tau0_pair * p.tau0_pair + self.wander).sqrt()
+    /// Standard deviation that the margin has to leave room for: how far equal instances differ is known from `earlier` rollouts
+    /// at most.
+    pub fn offset_spread(&self, earlier: &Known, p: &Parameters) -> f64 {
+        (pair_squares(earlier, p) + self.wander.max(earlier.wander)).sqrt()
     }
+}
+
+/// Variance of the difference between two equal instances.
+pub fn pair_squares(earlier: &Known, p: &Parameters) -> f64 {
+    // (w tau0^2 + Q)/(w + F), as what `earlier` moves it by.
+    let tau0_squared = p.tau0_pair * p.tau0_pair;
+    let moved = (earlier.offset_squares - earlier.freedom * tau0_squared) / (p.tau0_weight + earlier.freedom);
+    2.0 * (tau0_squared + moved)
 }

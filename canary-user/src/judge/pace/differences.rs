@@ -13,7 +13,7 @@ pub struct Differences {
     /// Mean of the canary minus mean of stable.
     pub canary: f64,
     /// By series: stable instance j minus the mean of the other stable instances; last, the canary's own past
-    /// minus stable (only where the canary is known to be the old version).
+    /// minus stable (only where who feeds it knows the canary to be the old version, which the guard does not).
     pub series: [f64; SERIES],
     /// What they are differences of: the mean of the canary, and each placebo.
     pub canary_level: f64,

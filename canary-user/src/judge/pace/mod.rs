@@ -8,12 +8,11 @@ mod bets;
 mod blocks;
 mod differences;
 mod noise;
+mod pair;
 mod shape;
 mod shares;
 mod spread;
 mod track;
-
-use std::borrow::Cow;
 
 pub use bets::{Restarts, Stakes};
 pub use differences::{Differences, OWN, PLACEBOS, SERIES, StableSide};
@@ -27,7 +26,7 @@ pub(super) use blocks::{Scales, Series};
 pub(super) use shape::{REACH, Shape};
 
 use alone::Alone;
-use noise::Noise;
+use pair::{bet, learns_from_pair, may_bet, with_own_past};
 use shares::{CANARY, Shares, Sums, share};
 use spread::BLOCK_WINDOWS;
 
@@ -44,7 +43,7 @@ const P_SIGMA: f64 = 0.3;
 /// Where the canary is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// No canary yet: stable instances only (and, at an upgrade in place, the canary's own past).
+    /// No canary yet: stable instances only (and, where who feeds it knows that, the canary's own past as stable's version).
     Baseline,
     /// The canary is there and is not bet on yet.
     WarmUp,
@@ -66,12 +65,6 @@ pub struct Frame<'a> {
     pub canary_step_scale: f64,
 }
 
-impl Frame<'_> {
-    fn sides(&self) -> Sides {
-        Sides { canary: self.canary_instances, stable: self.stable_instances }
-    }
-}
-
 /// The running comparison of canary and stable.
 #[derive(Clone, Debug)]
 pub struct Pace {
@@ -84,7 +77,7 @@ pub struct Pace {
     earlier: Vec<Known>,
     /// By indicator, for a single stable instance: what it does by itself. Stands in for placebos until the pair is known.
     alone: Vec<Alone>,
-    /// Whether the canary was there as stable's version before.
+    /// Whether the canary was there as stable's version before. Else what is known of its own past came from a pair.
     has_own_past: bool,
     /// P(t) as one more signal.
     mean: Track,
@@ -94,6 +87,11 @@ pub struct Pace {
     restarts: Restarts,
     phase: Phase,
     sides: Sides,
+    /// Stable instances in the latest window that had any.
+    stable: usize,
+    /// [`Sides::placebo_variance`], and the windows of placebos that it is a mean of.
+    placebo_variance: f64,
+    placebo_windows: u64,
     windows: u64,
 }
 
@@ -119,7 +117,10 @@ impl Pace {
             p_stable: None,
             restarts: Restarts::default(),
             phase: Phase::Baseline,
-            sides: Sides { canary: 0, stable: 0 },
+            sides: Sides { canary: 0, stable: 0, placebo_variance: 0.0, own_needed: p.minimum_baseline },
+            stable: 0,
+            placebo_variance: 0.0,
+            placebo_windows: 0,
             windows: 0,
             parameters,
         }
@@ -138,7 +139,15 @@ impl Pace {
         let has_canary = frame.phase != Phase::Baseline;
         let placebos = frame.stable_instances.min(PLACEBOS);
         let mut became_ready = false;
-        // After an upgrade in place the canary's own past says more.
+        if frame.stable_instances > 0 {
+            self.stable = frame.stable_instances;
+        }
+        if placebos > 1 {
+            self.placebo_windows += placebos as u64;
+            let newest = placebos as f64 / self.placebo_windows as f64;
+            self.placebo_variance += (Sides::of_placebo(frame.stable_instances) - self.placebo_variance) * newest;
+        }
+        // What the canary did as stable's version says more than what stable does by itself.
         self.has_own_past |= !has_canary && frame.differences.iter().any(|d| !d.series[OWN].is_nan());
         if frame.stable_instances == 1 && !self.has_own_past {
             self.alone.resize_with(self.indicators.len(), || Alone::new(p));
@@ -168,7 +177,7 @@ impl Pace {
         let shares = self.mean_shares(frame);
         self.p_stable = mean(&shares.series[..PLACEBOS]);
         for (track, d) in self.indicators.iter_mut().zip(frame.differences) {
-            if has_canary && track.noise.is_ready() {
+            if has_canary && track.has_margin() {
                 track.record(d.canary);
             }
             let canary = if has_canary { d.canary } else { f64::NAN };
@@ -205,12 +214,15 @@ impl Pace {
     /// P of the canary and of every placebo: the mean share of the margin used, over the indicators present.
     fn mean_shares(&self, frame: &Frame) -> Shares {
         let mut sums = Sums::default();
-        for (track, d) in self.indicators.iter().zip(frame.differences).filter(|(t, _)| t.noise.is_ready()) {
-            let row = with_own_past(d, &track.noise, frame, &self.parameters);
+        for (track, d) in self.indicators.iter().zip(frame.differences).filter(|(t, _)| t.has_margin()) {
             let (weight, per_margin) = (track.weight(), 1.0 / track.margin);
-            for (j, (d, offset)) in row.iter().zip(track.noise.offsets()).enumerate() {
-                if !d.is_nan() {
-                    sums.add(j, share(d - offset, per_margin), weight);
+            // What stands in for the noise of the pair knows no offset of it.
+            if track.noise.is_ready() {
+                let row = with_own_past(d, &track.noise, frame, &self.parameters);
+                for (j, (d, offset)) in row.iter().zip(track.noise.offsets()).enumerate() {
+                    if !d.is_nan() {
+                        sums.add(j, share(d - offset, per_margin), weight);
+                    }
                 }
             }
             if !d.canary.is_nan() {
@@ -221,7 +233,13 @@ impl Pace {
     }
 
     fn refresh(&mut self, frame: &Frame, has_canary: bool, all: bool) {
-        let (p, sides) = (&self.parameters, frame.sides());
+        let p = &self.parameters;
+        let sides = Sides {
+            canary: frame.canary_instances,
+            stable: frame.stable_instances,
+            placebo_variance: self.placebo_variance,
+            own_needed: if self.has_own_past { 0 } else { p.minimum_baseline },
+        };
         self.sides = sides;
         let known = self.tolerances.iter().zip(&self.earlier);
         let tracks = self.indicators.iter_mut().zip(known).filter(|(t, _)| t.noise.is_ready());
@@ -237,10 +255,12 @@ impl Pace {
         }
         self.mean.refresh(has_canary, sides, 0.0, p);
         self.alone.iter_mut().for_each(|alone| alone.refresh(has_canary, sides, p));
-        let alone = self.alone.iter().zip(&self.tolerances);
-        for (track, (alone, tolerance)) in self.indicators.iter_mut().zip(alone) {
-            if alone.stands_in(track, frame, p) {
-                track.set_margins(alone.offset_spread(p), alone.usual_variance, tolerance, p);
+        let known = self.tolerances.iter().zip(&self.earlier);
+        for (i, (track, (tolerance, earlier))) in self.indicators.iter_mut().zip(known).enumerate() {
+            let alone = self.alone.get(i).filter(|alone| alone.stands_in(track, frame, p));
+            track.stand_in(alone.map(|alone| &alone.derived));
+            if let Some(alone) = alone {
+                track.set_margins(alone.offset_spread(earlier, p), alone.usual_variance, tolerance, p);
             }
         }
     }
@@ -255,11 +275,13 @@ impl Pace {
         }
         let p = &self.parameters;
         let weight = self.restarts.next_weight(p.start_weight, p.horizon_windows);
-        for (i, (track, d)) in self.indicators.iter_mut().zip(frame.differences).enumerate() {
+        for (track, d) in self.indicators.iter_mut().zip(frame.differences) {
             track.put_in(weight, p);
-            match self.alone.get(i).filter(|alone| alone.stands_in(track, frame, p)) {
-                Some(alone) => track.bet_by(&alone.derived, d.canary, frame.index, p),
-                None => bet(track, d.canary, frame, p),
+            track.follow_presence(d.canary);
+            if track.is_stood_in_for() && learns_from_pair(&track.noise, frame, p) {
+                track.bet(d.canary, frame.index, p);
+            } else {
+                bet(track, d.canary, frame, p);
             }
         }
         let counted = self.tolerances.iter().map(|t| t.steps);
@@ -334,10 +356,13 @@ impl Pace {
         libm::log((1.0 - weight) * signals + weight * self.mean.evidence(&self.restarts))
     }
 
-    /// Whether offset and noise of an indicator came from the pair itself, for want of a second stable instance.
-    pub fn rests_on_pair(&self, indicator: usize) -> bool {
+    /// Where offset and noise of an indicator come from the pair itself, for want of a second stable instance: the standard
+    /// deviation between two equal instances, as far as anything is known of it, which says what cannot be seen by that.
+    pub fn rests_on_pair(&self, indicator: usize) -> Option<f64> {
         let noise = &self.indicators[indicator].noise;
-        noise.own_windows() > 0 && noise.placebo_pairs() < self.parameters.minimum_baseline
+        let is_of_pair = !self.has_own_past && noise.own_windows() > 0;
+        let rests = is_of_pair && (self.stable < 2 || noise.has_own_past(self.sides));
+        rests.then(|| alone::pair_squares(&self.earlier[indicator], &self.parameters).sqrt())
     }
 
     /// The e-value that one of `signals` (their number, or their weight over its own) has to reach alone to be named as a
@@ -350,10 +375,26 @@ impl Pace {
         self.indicators[indicator].evidence_healthy(&self.restarts)
     }
 
-    /// Whether an indicator is shown to be below its healthy margin.
+    /// Whether an indicator is shown to be below its healthy margin, and still read.
     pub fn is_healthy(&self, indicator: usize) -> bool {
         let track = &self.indicators[indicator];
-        track.has_baseline(&self.parameters) && self.healthy_evidence(indicator) >= 1.0 / self.parameters.beta
+        track.has_baseline(&self.parameters)
+            && self.healthy_evidence(indicator) >= 1.0 / self.parameters.beta
+            && self.silent_for(indicator).is_none()
+    }
+
+    /// Judged windows since canary and stable both had a reading of an indicator, where they are so many that nothing is known of
+    /// it any more. Where there is little work, readings come once in as many windows as are merged.
+    pub fn silent_for(&self, indicator: usize) -> Option<u64> {
+        let windows = self.indicators[indicator].silent_windows();
+        let most = (2 * self.parameters.silent_windows).min(Track::MOST_SILENT_WINDOWS - 1);
+        (windows > most).then_some(windows)
+    }
+
+    /// The same of all indicators together.
+    pub fn all_silent_for(&self) -> Option<u64> {
+        let silent: Option<Vec<u64>> = (0..self.indicators.len()).map(|i| self.silent_for(i)).collect();
+        silent?.into_iter().min()
     }
 
     /// What later rollouts should know of an indicator of `stable` instances; `None` while it is little.
@@ -366,15 +407,24 @@ impl Pace {
         self.indicators[indicator].noise.prime(series, d);
     }
 
-    /// The stable instance of `series` is gone.
+    /// The stable instance of `series` is gone, or what is known of the canary's own past.
     pub fn free(&mut self, series: usize) {
-        self.indicators.iter_mut().for_each(|t| t.noise.free(series));
-        self.spreads.iter_mut().for_each(|s| s.noise.free(series));
-        self.mean.noise.free(series);
+        let (stable, p) = (self.stable, &self.parameters);
+        self.indicators.iter_mut().for_each(|t| t.noise.free(series, stable, p));
+        self.spreads.iter_mut().for_each(|s| s.noise.free(series, stable, p));
+        self.mean.noise.free(series, stable, p);
     }
 
     /// The set of stable instances changed.
     pub fn soften(&mut self) {
+        // The canary's past beside some instances says nothing of what to expect of it beside others; nor does what was bet by it.
+        let rested = self.indicators.iter().any(|t| t.noise.has_own_past(self.sides));
+        self.free(OWN);
+        self.has_own_past = false;
+        if rested {
+            self.drop_evidence();
+        }
+        self.alone.iter_mut().for_each(|alone| alone.another(&self.parameters));
         self.indicators.iter_mut().for_each(|t| t.noise.soften());
         self.spreads.iter_mut().for_each(|s| s.noise.soften());
         self.mean.noise.soften();
@@ -394,46 +444,10 @@ impl Pace {
         self.indicators.iter_mut().for_each(Track::forget_canary);
         self.spreads.iter_mut().for_each(Spread::forget_canary);
         self.mean.forget_canary();
+        self.free(OWN);
+        self.has_own_past = false;
         self.phase = Phase::Baseline;
     }
-}
-
-/// Bets once there is enough baseline.
-fn bet(track: &mut Track, canary: f64, frame: &Frame, p: &Parameters) {
-    if may_bet(&mut track.noise, canary, frame, p) {
-        track.bet(canary, frame.index, p);
-    }
-}
-
-/// Whether there is enough baseline to bet. Where there is no placebo, noise goes on learning from the canary's difference.
-fn may_bet(noise: &mut Noise, canary: f64, frame: &Frame, p: &Parameters) -> bool {
-    if learns_from_pair(noise, frame, p) {
-        return false;
-    }
-    let has_baseline = noise.has_baseline(p);
-    if frame.stable_instances < 2 {
-        noise.learn_mirrored(canary);
-    }
-    has_baseline
-}
-
-/// With one stable instance there is no placebo. Then the pair itself, during its first judged windows, is taken
-/// as the canary's own past: offset and noise are learned from it, and bets begin after it.
-fn learns_from_pair(noise: &Noise, frame: &Frame, p: &Parameters) -> bool {
-    frame.phase == Phase::Judged
-        && frame.stable_instances < 2
-        && noise.placebo_pairs() < p.minimum_baseline
-        // P(t) is there once the initial windows gave location and scale, and needs its own minimum.
-        && noise.own_windows() <= p.minimum_baseline + p.initial_windows as u64
-}
-
-/// The row that is learned from.
-fn with_own_past<'a>(d: &'a Differences, noise: &Noise, frame: &Frame, p: &Parameters) -> Cow<'a, [f64; SERIES]> {
-    let mut row = Cow::Borrowed(&d.series);
-    if learns_from_pair(noise, frame, p) {
-        row.to_mut()[OWN] = d.canary;
-    }
-    row
 }
 
 /// Mean of what is not NaN.

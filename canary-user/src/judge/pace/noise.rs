@@ -2,6 +2,9 @@
 //!
 //! Goes in: rows of differences. Comes out: offsets, scale, long-run variance, wander and the price of each bet.
 //! Nothing is looked at twice but the first `initial_windows` rows, which give location and scale to start from.
+//! How far instances are apart, and what their coming and going makes of that: [`offsets`].
+
+mod offsets;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +13,8 @@ use super::{
     differences::{OWN, PLACEBOS, SERIES},
     shape::{REACH, Shape},
 };
-use crate::judge::{
-    earlier::Known,
-    parameters::{BETS, Parameters},
-};
+use crate::judge::parameters::{BETS, Parameters};
 
-/// What an offset still weighs after the set of instances changed.
-const OFFSET_AFTER_CHANGE: u16 = 300;
 /// Windows after which the shape of the noise is learned: before that the scale is too rough.
 const SHAPE_AFTER: u8 = 64;
 /// Windows that the first median of a series weighs: few, since the same windows are then learned from.
@@ -65,6 +63,12 @@ pub struct Noise {
     pairs: u32,
     placebo_pairs: u32,
     own_windows: u32,
+    /// What those that left had added to the sum of the squared offsets, until others took their places.
+    left_squares: f32,
+    /// And how many they are.
+    left: u8,
+    /// Placebos whose offsets are of one another's mean, a bit for each. One that is new is not, until it is known.
+    members: u8,
     /// Windows learned from, as far as the shape waits for them.
     windows: u8,
     kind: Kind,
@@ -124,16 +128,26 @@ impl Terms {
 pub struct Sides {
     pub canary: usize,
     pub stable: usize,
+    /// Variance of a placebo's difference over that of one instance, as it was on average where the noise was learned. 0
+    /// where there never was a placebo.
+    pub placebo_variance: f64,
+    /// The canary's own past says where it is expected once it has more windows than this.
+    pub own_needed: u64,
 }
 
 impl Sides {
-    /// Variance of (mean of k - mean of m) over that of (one - mean of the m - 1 others), for independent instances.
+    /// Variance of a difference (one - mean of the m - 1 others) over that of one instance, for independent instances.
+    pub fn of_placebo(stable: usize) -> f64 {
+        1.0 + 1.0 / (stable as f64 - 1.0)
+    }
+
+    /// Variance of (mean of k - mean of m) over that of a placebo.
     fn variance_share(self) -> f64 {
-        if self.stable < 2 || self.canary == 0 {
+        if self.stable == 0 || self.canary == 0 || self.placebo_variance <= 0.0 {
             return 1.0;
         }
         let (k, m) = (self.canary as f64, self.stable as f64);
-        (1.0 / k + 1.0 / m) / (1.0 + 1.0 / (m - 1.0))
+        (1.0 / k + 1.0 / m) / self.placebo_variance
     }
 }
 
@@ -173,6 +187,9 @@ impl Noise {
             pairs: 0,
             placebo_pairs: 0,
             own_windows: 0,
+            left_squares: 0.0,
+            left: 0,
+            members: 0,
             windows: 0,
             kind,
             placebo_step: 0.0,
@@ -208,9 +225,14 @@ impl Noise {
         self.placebo_pairs.into()
     }
 
+    /// Those that say what to expect of the canary. A pair that is none any more taught what noise there is, and not that.
+    pub fn baseline_pairs(&self) -> u64 {
+        if self.own_windows > 0 { self.pairs() } else { self.placebo_pairs() }
+    }
+
     /// Whether there is enough baseline to bet.
     pub fn has_baseline(&self, p: &Parameters) -> bool {
-        self.is_ready() && self.pairs() >= p.minimum_baseline
+        self.is_ready() && self.baseline_pairs() >= p.minimum_baseline
     }
 
     /// Windows of the canary's own past.
@@ -218,8 +240,9 @@ impl Noise {
         self.own_windows.into()
     }
 
-    pub fn has_own_past(&self) -> bool {
-        self.series[OWN].offset_n > 0
+    /// Whether the canary's own past says where it is expected.
+    pub fn has_own_past(&self, sides: Sides) -> bool {
+        self.series[OWN].offset_n > 0 && self.own_windows() > sides.own_needed
     }
 
     /// Mean difference of each series.
@@ -257,6 +280,9 @@ impl Noise {
                 continue;
             }
             let location = median(&mut values);
+            if j < PLACEBOS {
+                self.members |= 1 << j;
+            }
             series.offset_n = values.len().min(START_WEIGHT.into()) as u16;
             *offset = location;
             deviations.extend(values.iter().map(|d| (d - location).abs()));
@@ -313,7 +339,7 @@ impl Noise {
     /// may be the stable instance that is worse, and what one does the other may do. A canary that gets worse teaches
     /// nothing here.
     pub fn learn_mirrored(&mut self, d: f64) {
-        if d.is_nan() || !self.has_own_past() {
+        if d.is_nan() || self.series[OWN].offset_n == 0 {
             return;
         }
         let limit = self.reach * self.sigma;
@@ -324,6 +350,7 @@ impl Noise {
     /// Refreshes what is concluded from what was learned. `canary`: how far it jumps, where that is held against it.
     pub fn estimate(&mut self, canary: Option<&CanarySteps>, sides: Sides, p: &Parameters) -> Estimates {
         self.shape.fade();
+        self.admit(sides.stable);
         let LongRun { mut variance, mut excursions, mut wander } = self.scales.long_run(p);
         if self.pairs > 20 {
             let n = f64::from(self.pairs);
@@ -333,7 +360,7 @@ impl Noise {
         if variance <= 0.0 {
             variance = self.sigma * self.sigma;
         }
-        let share = if self.has_own_past() { 1.0 } else { sides.variance_share() };
+        let share = if self.has_own_past(sides) { 1.0 } else { sides.variance_share() };
         let factor = share * self.scales.noisy_hour();
         excursions = factor * excursions.max(variance);
         let usual_variance = share * variance;
@@ -353,7 +380,7 @@ impl Noise {
             excursions,
             usual_variance,
             wander,
-            offset: self.canary_offset(),
+            offset: self.canary_offset(sides),
             canary_factor,
             sigma: self.sigma * scale,
             clip: self.reach * self.sigma * scale,
@@ -365,103 +392,6 @@ impl Noise {
         let precision = 1.0 / variance.sqrt();
         let (sigma, clip) = (estimates.sigma * precision, estimates.clip * precision);
         Terms { precision, discount: self.shape.discounts(smallest_bet, sigma, clip) }
-    }
-
-    /// Where the canary is expected: at its own past if that is known, else where stable instances are on average.
-    fn canary_offset(&self) -> f64 {
-        if self.kind == Kind::Mean {
-            return 0.0;
-        }
-        if self.has_own_past() { self.offsets[OWN] } else { self.placebo_offset() }
-    }
-
-    /// Mean offset of the stable instances.
-    fn placebo_offset(&self) -> f64 {
-        let (sum, n) = self.placebo_offsets().fold((0.0, 0.0), |(sum, n), (offset, _)| (sum + offset, n + 1.0));
-        if n > 0.0 { sum / n } else { 0.0 }
-    }
-
-    /// The offsets of the placebos that were learned from, and the windows behind each.
-    fn placebo_offsets(&self) -> impl Iterator<Item = (f64, f64)> {
-        let placebos = self.offsets[..PLACEBOS].iter().zip(&self.series);
-        placebos.filter(|(_, series)| series.offset_n > 0).map(|(offset, series)| (*offset, f64::from(series.offset_n)))
-    }
-
-    /// What the margin has to leave for: offsets between instances and wander, as a standard deviation of ln.
-    /// `tau0` is the spread between equal instances before it is seen, here or `earlier`.
-    pub fn offset_spread(
-        &self,
-        estimates: &Estimates,
-        sides: Sides,
-        tau0: f64,
-        earlier: &Known,
-        p: &Parameters,
-    ) -> f64 {
-        let tau0_squared = tau0 * tau0;
-        let wander = estimates.wander.max(earlier.wander);
-        if self.has_own_past() {
-            let n = f64::from(self.series[OWN].offset_n);
-            return (estimates.variance / n + 0.25 * tau0_squared + wander).sqrt();
-        }
-        let (k, m) = (sides.canary.max(1) as f64, sides.stable.max(1) as f64);
-        let (spread, others) = self.offset_squares(sides.stable, 0.0);
-        let tau_squared = (p.tau0_weight * tau0_squared + earlier.offset_squares + spread)
-            / (p.tau0_weight + earlier.freedom + others);
-        (tau_squared * (1.0 / k + 1.0 / m) + wander).sqrt()
-    }
-
-    /// Squared offsets of `stable` instances from their mean, and how many instances they are beyond the first. `noise` is
-    /// the variance per window that is taken out of them.
-    fn offset_squares(&self, stable: usize, noise: f64) -> (f64, f64) {
-        let m = stable.max(1) as f64;
-        let mean = self.placebo_offset();
-        let (mut squares, mut known) = (0.0, 0.0);
-        for (offset, n) in self.placebo_offsets() {
-            let b = (offset - mean) * (m - 1.0) / m;
-            squares += b * b - noise / n;
-            known += 1.0f64;
-        }
-        (squares.max(0.0), (known - 1.0).max(0.0))
-    }
-
-    /// What later rollouts should know of `stable` instances; `None` while it is little.
-    pub fn known(&self, stable: usize, sides: Sides, p: &Parameters) -> Option<Known> {
-        if !self.is_ready() || self.placebo_pairs() < 3 * p.minimum_baseline {
-            return None;
-        }
-        // A copy, as estimates set how far deviations count from here on.
-        let Estimates { variance, excursions, wander, .. } = self.clone().estimate(None, sides, p);
-        let (offset_squares, freedom) = self.offset_squares(stable, variance);
-        (freedom > 0.0).then_some(Known { offset_squares, freedom, wander, noise: excursions })
-    }
-
-    /// First idea of the offset of an instance that is warming up.
-    pub fn prime(&mut self, series: usize, d: f64) {
-        if !d.is_nan() {
-            let residual = d - self.offsets[series];
-            self.series[series].learn_offset(&mut self.offsets[series], residual);
-        }
-    }
-
-    /// The instance of this series is gone: what was learned about noise stays, its offset does not.
-    pub fn free(&mut self, series: usize) {
-        self.series[series] = Series::EMPTY;
-        self.offsets[series] = 0.0;
-        if series == OWN {
-            self.own_windows = 0;
-        }
-        // Kept rows of a series that is gone must not become the offset of its successor.
-        let rows = self.initial.iter_mut().flat_map(|initial| &mut initial.rows);
-        rows.for_each(|row| row[series] = f32::NAN);
-    }
-
-    /// The set of stable instances changed, and with it what each is compared with: offsets are learned anew
-    /// from near where they were, and blocks across the change are dropped.
-    pub fn soften(&mut self) {
-        for series in &mut self.series {
-            series.cut();
-            series.offset_n = series.offset_n.min(OFFSET_AFTER_CHANGE);
-        }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::{
     bets::Restarts,
-    differences::{Differences, OWN, PLACEBOS, SERIES, StableSide},
+    differences::{Differences, PLACEBOS, SERIES, StableSide},
     noise::{Kind, Noise, Sides, Terms},
     track::Worse,
 };
@@ -150,10 +150,9 @@ impl Spread {
         self.worse = Worse::NONE;
     }
 
-    /// Another canary: evidence is dropped, and what was learned of the canary's own past.
+    /// Another canary: evidence is dropped, and the steps of the one before.
     pub fn forget_canary(&mut self) {
         self.reset();
-        self.noise.free(OWN);
         self.steps.previous[CANARY] = f32::NAN;
         self.steps.take(CANARY);
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     bets::{Restarts, Stakes, at_most, powers},
-    differences::{OWN, SERIES},
+    differences::SERIES,
     noise::{CanarySteps, Estimates, Kind, Noise, Sides, Terms},
     shares::{P_LIMIT, share},
 };
@@ -40,7 +40,11 @@ pub struct Track {
     /// Since when the excess is above half the margin: long enough to tell a leak from a step.
     trend: Trend,
     bets: u32,
+    /// Judged windows since there last was a difference.
+    silent: u16,
     next_recent: u8,
+    /// Whether what follows from the noise of something else stands in for that of its own.
+    is_stood_in_for: bool,
 }
 
 /// What follows from the noise; refreshed every few windows.
@@ -101,6 +105,10 @@ impl Worse {
     #[inline(always)]
     pub fn bet(&mut self, above: f64, clip: f64, terms: &Terms, index: u64, p: &Parameters) {
         let score = score(above, clip, terms.precision);
+        if score.is_nan() {
+            // No evidence either way.
+            return;
+        }
         self.stakes.settle(&factors(score, p.smallest_bet, &terms.discount, p));
         if self.score_sum + score <= 0.0 {
             (self.score_sum, self.after_start) = (0.0, None);
@@ -182,6 +190,9 @@ pub struct Effect {
 }
 
 impl Track {
+    /// No more are counted.
+    pub const MOST_SILENT_WINDOWS: u64 = u16::MAX as u64;
+
     pub fn new(noise: Noise, weight: f64) -> Self {
         Self {
             noise,
@@ -196,7 +207,9 @@ impl Track {
             p: f64::NAN,
             trend: Trend::default(),
             bets: 0,
+            silent: 0,
             next_recent: 0,
+            is_stood_in_for: false,
         }
     }
 
@@ -237,6 +250,23 @@ impl Track {
         estimates
     }
 
+    /// Judges by what was learned elsewhere until the next refresh, or goes back to its own noise. The margins are to be set, too.
+    pub fn stand_in(&mut self, derived: Option<&Derived>) {
+        self.is_stood_in_for = derived.is_some();
+        if let Some(derived) = derived {
+            self.derived = *derived;
+        }
+    }
+
+    pub fn is_stood_in_for(&self) -> bool {
+        self.is_stood_in_for
+    }
+
+    /// Whether its margins are known, whatever from.
+    pub fn has_margin(&self) -> bool {
+        self.noise.is_ready() || self.is_stood_in_for
+    }
+
     /// Sets margins that leave room for offsets and wander of this standard deviation. `usual_variance`: of the long run.
     pub fn set_margins(&mut self, spread: f64, usual_variance: f64, tolerance: &Tolerance, p: &Parameters) {
         let extra = p.margin_multiplier * spread;
@@ -257,6 +287,16 @@ impl Track {
         self.stakes_healthy.put_in(weight, &[1.0 / BETS as f64; BETS]);
     }
 
+    /// Takes note of whether a judged window has a difference.
+    pub fn follow_presence(&mut self, canary: f64) {
+        self.silent = if canary.is_nan() { self.silent.saturating_add(1) } else { 0 };
+    }
+
+    /// Judged windows since there last was a difference, up to [`Track::MOST_SILENT_WINDOWS`].
+    pub fn silent_windows(&self) -> u64 {
+        self.silent.into()
+    }
+
     /// Whether there ever was a pair of readings to learn from.
     pub fn has_data(&self) -> bool {
         self.noise.has_rows()
@@ -271,19 +311,13 @@ impl Track {
         self.noise.has_baseline(p)
     }
 
-    /// Bets on the canary's difference in window `index`, against and for it.
+    /// Bets on the canary's difference in window `index`, against and for it. What is not a number is no evidence.
     pub fn bet(&mut self, canary: f64, index: u64, p: &Parameters) {
-        let derived = self.derived;
-        self.bet_by(&derived, canary, index, p);
-    }
-
-    /// The same with noise that was learned elsewhere.
-    #[inline(always)]
-    pub fn bet_by(&mut self, noise: &Derived, canary: f64, index: u64, p: &Parameters) {
-        if canary.is_nan() {
+        let noise = &self.derived;
+        let excess = canary - noise.offset;
+        if !(excess - self.margin - self.margin_healthy).is_finite() {
             return;
         }
-        let excess = canary - noise.offset;
         self.worse.bet(excess - self.margin, noise.clip, &noise.worse, index, p);
         self.bets = self.bets.saturating_add(1);
         if self.noise.kind() == Kind::Level {
@@ -353,13 +387,13 @@ impl Track {
         self.stakes_healthy = Stakes::NONE;
     }
 
-    /// Another canary: what was learned about the canary's own past goes with the evidence.
+    /// Another canary: what was seen of the one before goes with the evidence.
     pub fn forget_canary(&mut self) {
         self.drop_evidence();
         self.bets = 0;
+        self.silent = 0;
         self.recent = [f64::NAN; EFFECT_WINDOWS];
         self.p = f64::NAN;
-        self.noise.free(OWN);
         self.canary_steps = CanarySteps::NONE;
     }
 }
@@ -367,6 +401,25 @@ impl Track {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_a_number_is_no_evidence() {
+        let p = Parameters::default();
+        let mut worse = Worse::NONE;
+        worse.put_in(0.5, &p);
+        let before = worse.clone();
+        worse.bet(f64::NAN, 1.0, &Terms::UNKNOWN, 7, &p);
+        assert_eq!(worse, before);
+
+        let mut track = Track::of_level(&p, 1.0);
+        track.put_in(0.5, &p);
+        let before = (track.worse.clone(), track.stakes_healthy.clone());
+        track.bet(f64::NAN, 7, &p);
+        track.bet(f64::INFINITY, 7, &p);
+        track.derived.offset = f64::NEG_INFINITY;
+        track.bet(0.1, 7, &p);
+        assert_eq!((track.worse, track.stakes_healthy, track.bets), (before.0, before.1, 0));
+    }
 
     #[test]
     fn the_healthy_margin_is_no_wider_than_the_noise_asks_for() {

@@ -26,6 +26,7 @@ use super::{
     cgroupfs::Reads,
     changes::{Populations, Stalls},
     clocks::{Clocks, monotonic_ns},
+    counter_memory::possible_cpus,
     hooks::{self, Live, Refusal, Signal},
     kernel::Layout,
     kernel_maps::{self, KernelMaps},
@@ -114,7 +115,7 @@ impl Sensor {
             }
         };
         let log_level: u8 = if options.kernel_debug { aya_log::Level::Debug as u8 } else { 0 };
-        let cpus = kernel_maps::possible_cpus()?;
+        let cpus = possible_cpus()?;
         let mut loader = EbpfLoader::new();
         kernel_maps::size(&mut loader, cpus);
         let mut ebpf = loader
@@ -324,9 +325,11 @@ impl Sensor {
 
     /// Charges what runs right now on each CPU, by running a program there.
     fn flush(&mut self) {
+        let online = online_cpus().unwrap_or_default();
+        self.maps.are_online(&online);
         let Some(program) = self.ebpf.program_mut("flush") else { return };
         let Ok(program): Result<&mut RawTracePoint, _> = program.try_into() else { return };
-        for cpu in online_cpus().unwrap_or_default() {
+        for cpu in online {
             if let Err(error) = program.test_run(RawTracePointRunOptions { cpu: Some(cpu), ..Default::default() }) {
                 tracing::debug!("flush CPU {cpu}: {error}");
             }

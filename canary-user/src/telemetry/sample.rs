@@ -430,7 +430,7 @@ pub struct Machine {
     pub cpus: u32,
     pub memory_total_bytes: u64,
     pub memory_available_bytes: u64,
-    /// Bytes over all interfaces but loopback.
+    /// Bytes over the network cards; where there is none, over all interfaces but loopback.
     pub network_rx_bytes: u64,
     pub network_tx_bytes: u64,
 }

@@ -185,7 +185,7 @@ pub struct Window {
     pub span_ns: u64,
     pub stable: Vec<Reading>,
     pub canary: Vec<Reading>,
-    /// Whether the sensor lost nothing in this tick. Indicators of a window that is not clean are not bet on.
+    /// Whether the sensor lost nothing in this tick, and the machine did not sleep. Indicators of a window that is not clean are not bet on.
     pub clean: bool,
     #[serde(default)]
     pub node: Node,

@@ -392,7 +392,7 @@ pub struct Quality {
     /// Targets that match the configuration but have no slot.
     #[serde(default)]
     pub targets_without_slot: u64,
-    /// Time that the machine slept in this tick. It is part of no count, and of no span.
+    /// Time that the machine slept in this tick. It is part of no span; such a tick is not judged.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub suspended_ns: u64,
     /// By how much somebody set the wall clock in this tick. Nothing is computed by that clock.
@@ -410,9 +410,10 @@ fn is_no_step(n: &i64) -> bool {
 }
 
 impl Quality {
-    /// Whether nothing was lost of what is counted: only then is a window bet on.
+    /// Whether nothing was lost of what is counted, and the machine was awake: only then is a window bet on. What spans a sleep, as
+    /// a turnaround whose answer came after it, says nothing of the version.
     pub fn is_clean(&self) -> bool {
-        self.lost_events == 0
+        self.lost_events == 0 && self.suspended_ns == 0
     }
 
     /// Whether every target is counted, too. Those that are not say nothing against the others, but an action

@@ -198,6 +198,16 @@ fn a_tick_that_lost_events_gives_no_indicators_and_no_sums() {
 }
 
 #[test]
+fn a_tick_in_which_the_machine_slept_gives_no_indicators() {
+    let mut windower = Windower::new("shop".into());
+    let mut slept = tick(vec![sample(Role::Stable, 1000)]);
+    slept.quality = Quality { suspended_ns: 3_600 * SECOND_NS, ..Quality::default() };
+    let window = windower.push(&slept);
+    assert!(!window.clean && window.stable[0].values.iter().all(|v| v.is_nan()));
+    assert!(windower.push(&tick(vec![sample(Role::Stable, 1000)])).clean, "the next one is");
+}
+
+#[test]
 fn an_empty_cgroup_is_no_reading_and_a_replaced_one_starts_anew() {
     let mut windower = Windower::new("shop".into());
     let mut empty = sample(Role::Stable, 0);

@@ -7,7 +7,7 @@ use aya::{
 };
 use canary_common::{Buckets, CgroupPath, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_SLOTS, Main, Remade, Settings};
 
-use super::{Histogram, counter_memory::CounterMemory};
+use super::{Histogram, counter_memory::CounterMemory, losses};
 
 /// Handles of all maps that the daemon touches.
 pub struct KernelMaps {
@@ -189,10 +189,11 @@ impl KernelMaps {
         })
     }
 
-    /// Events lost since the programs were loaded.
-    pub fn lost(&self) -> anyhow::Result<u64> {
+    /// What was lost since the programs were loaded.
+    pub fn lost(&self) -> anyhow::Result<losses::Lost> {
         let lost = self.lost.get(&0, 0).context("read the lost-events map")?;
-        Ok(lost.iter().map(Lost::sum).sum())
+        let (all, exits) = lost.iter().fold((0, 0), |(all, exits), cpu| (all + cpu.sum(), exits + cpu.facts));
+        Ok(losses::Lost { events: all - exits, exits })
     }
 
     /// Cgroups made and removed since the programs were loaded.

@@ -52,7 +52,7 @@ pub struct Sample {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Lifecycle>,
     /// How often each exit code other than 0 was seen, as `wait` encodes it: status times 256, or the signal, plus 128
-    /// where it dumped core. Ascending.
+    /// where it dumped core. Ascending. Short of those that the quality counts as `lost_exits`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_codes: Option<Vec<(u32, u64)>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -389,6 +389,9 @@ pub struct Quality {
     /// Events that the kernel programs could not count in this tick.
     #[serde(default)]
     pub lost_events: u64,
+    /// Abnormal ends of processes that were counted in this tick and are in no `exit_codes`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_exits: u64,
     /// Targets that match the configuration but have no slot.
     #[serde(default)]
     pub targets_without_slot: u64,

@@ -390,7 +390,7 @@ impl Sensor {
         self.adopt_main_processes();
         let before = std::mem::replace(&mut self.clocks, clocks);
         let course = clocks.since(&before);
-        let lost_events = self.losses.since(self.maps.lost());
+        let lost = self.losses.since(self.maps.lost());
         Tick {
             t_ns,
             unix_ms: clocks.unix_ms(),
@@ -398,7 +398,8 @@ impl Sensor {
             samples,
             quality: Quality {
                 hooks_missing: self.missing(),
-                lost_events,
+                lost_events: lost.events,
+                lost_exits: lost.exits,
                 targets_without_slot: self.without_slot,
                 suspended_ns: course.suspended_ns,
                 wall_clock_step_ms: course.wall_clock_step_ms,

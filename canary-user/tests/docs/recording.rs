@@ -113,6 +113,7 @@ fn full() -> Tick {
         quality: Quality {
             hooks_missing: vec!["a".into()],
             lost_events: 1,
+            lost_exits: 1,
             targets_without_slot: 1,
             suspended_ns: 1,
             wall_clock_step_ms: 1,

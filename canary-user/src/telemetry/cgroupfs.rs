@@ -180,7 +180,7 @@ fn block_io_between(before: BlockIo, after: BlockIo) -> BlockIo {
 }
 
 /// What `cpu.stat` says of a limit, since the cgroup was made.
-fn throttling(text: &str) -> Option<Throttling> {
+pub fn throttling(text: &str) -> Option<Throttling> {
     Some(Throttling {
         periods: field(text, "nr_periods")?,
         throttled_periods: field(text, "nr_throttled")?,

@@ -64,6 +64,9 @@ pub struct Sample {
     pub pressure: Option<Pressure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttling: Option<Throttling>,
+    /// `None` where no cgroup above has a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above: Option<Above>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
     /// Page faults that had to wait for a disk. On machines with many targets not read in every tick: then the next one
@@ -107,6 +110,7 @@ impl Sample {
             oom_kills: None,
             pressure: None,
             throttling: None,
+            above: None,
             memory: None,
             major_faults: None,
             memory_events: None,
@@ -276,6 +280,24 @@ pub struct Throttling {
     pub periods: u64,
     pub throttled_periods: u64,
     pub throttled_usec: u64,
+}
+
+impl Throttling {
+    /// Share of the periods in which tasks were held back; `None` where none passed.
+    pub fn share(&self) -> Option<f64> {
+        (self.periods > 0).then(|| self.throttled_periods as f64 / self.periods as f64)
+    }
+}
+
+/// The limits of the cgroups above the target's, of a slice or a pod: they hold for all that is below.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Above {
+    /// Of the one whose CPU limit held back in the largest share of its periods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttling: Option<Throttling>,
+    /// The smallest memory limit (a level, not a difference).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
 }
 
 /// Memory in use at the end of the tick (a level, not a difference).

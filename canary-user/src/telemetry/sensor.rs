@@ -22,6 +22,7 @@ use canary_common::{Exit, MAX_LEVELS, Settings};
 
 use super::{
     HookCost, OwnCost, Quality, Sample, Tick,
+    above::Ancestors,
     attachments::{self, Attachments},
     cgroupfs::Reads,
     changes::{Populations, Stalls},
@@ -81,6 +82,7 @@ pub struct Sensor {
     machine: MachineReader,
     main: MainProcesses,
     namespaces: Namespaces,
+    ancestors: Ancestors,
     populations: Populations,
     stalls: Stalls,
     /// Where cgroup v1's memory controller is mounted.
@@ -172,6 +174,7 @@ impl Sensor {
             machine: MachineReader::default(),
             main: MainProcesses::default(),
             namespaces: Namespaces::default(),
+            ancestors: Ancestors::new(room.held),
             populations: Populations::new(),
             stalls: Stalls::open(),
             v1_memory: memory_files::v1_root(),
@@ -212,6 +215,7 @@ impl Sensor {
             for target in vanished {
                 self.forget(target);
             }
+            self.ancestors.tidy();
             self.attach_topmost();
             // Before their slots are given to others: until then a CPU may go by what it knew of them.
             self.publish_or_tell();

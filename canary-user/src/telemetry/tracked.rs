@@ -1,11 +1,12 @@
 //! One target that is counted, and its sample of a tick.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use canary_common::Counters;
 
 use super::{
     Memory, Reclaim, Sample, Starts,
+    above::Ancestor,
     attachments::Attachments,
     cgroupfs::{self, CgroupFiles, Reads},
     counted,
@@ -25,6 +26,8 @@ pub struct Tracked {
     /// Whether the kernel tells when anybody comes to live there or nobody does any more.
     pub announced: bool,
     pub memory_files: MemoryFiles,
+    /// The nearest cgroup above that can have limits.
+    pub above: Option<Arc<Ancestor>>,
     pub listen_queue: ListenQueueFile,
     pub seen: Seen,
     /// Ends and starts of the incarnation before this one, until they are told in a sample.
@@ -106,6 +109,7 @@ impl Tracked {
             oom_kills: when(Signal::OomKills).map(|c| c.counters.oom_kills),
             pressure: files.pressure,
             throttling: files.throttling,
+            above: self.above.as_ref().filter(|_| !self.gone).and_then(|above| above.read(t_ns, reads.all)),
             memory: memory.memory,
             major_faults: memory.major_faults,
             memory_events: memory.events,
@@ -122,6 +126,7 @@ impl Tracked {
         // An open file keeps what is left of the cgroup in the kernel.
         self.files = CgroupFiles::default();
         self.memory_files.close();
+        self.above = None;
         self.listen_queue = ListenQueueFile::default();
         if let Ok(counted) = maps.read(self.slot, &mut self.seen) {
             let before = std::mem::take(&mut self.carried);

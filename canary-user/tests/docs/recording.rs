@@ -8,8 +8,9 @@ use std::{
 use canary_user::{
     targets::{Identity, Role, Target},
     telemetry::{
-        BlockIo, Connections, Cpu, Dependency, Histogram, Http, Lifecycle, ListenQueue, Machine, Memory, MemoryEvents,
-        MemorySource, Network, Pressure, Quality, Reclaim, RoundTrip, Sample, Starts, Throttling, Tick, WaitedFor,
+        Above, BlockIo, Connections, Cpu, Dependency, Histogram, Http, Lifecycle, ListenQueue, Machine, Memory,
+        MemoryEvents, MemorySource, Network, Pressure, Quality, Reclaim, RoundTrip, Sample, Starts, Throttling, Tick,
+        WaitedFor,
         recording::{Header, Reader, Writer},
     },
 };
@@ -95,6 +96,10 @@ fn full() -> Tick {
                 io_full_usec: Some(1),
             }),
             throttling: Some(Throttling { periods: 1, throttled_periods: 1, throttled_usec: 1 }),
+            above: Some(Above {
+                throttling: Some(Throttling { periods: 1, throttled_periods: 1, throttled_usec: 1 }),
+                memory_limit_bytes: Some(1),
+            }),
             memory: Some(Memory {
                 in_use_bytes: 1,
                 limit_bytes: Some(1),

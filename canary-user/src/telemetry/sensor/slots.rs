@@ -65,7 +65,7 @@ impl Sensor {
         let mut tracked = kept.inspect_err(|_| {
             self.free_slots.insert(slot);
         })?;
-        tracked.gone = true;
+        (tracked.gone, tracked.above) = (true, None);
         self.returning.wait_for(target.clone(), tracked, monotonic_ns());
         Ok(true)
     }
@@ -126,8 +126,9 @@ impl Sensor {
         Ok(tracked)
     }
 
-    fn open(&self, slot: u32, target: &Target, seen: Seen) -> Tracked {
+    fn open(&mut self, slot: u32, target: &Target, seen: Seen) -> Tracked {
         let dir = self.root.dir(&target.cgroup);
+        let above = self.ancestors.of(self.root.path(), &target.cgroup);
         let held = slot < self.room.held;
         let mut files = CgroupFiles::open(&dir, held);
         let mut memory_files = MemoryFiles::open(&dir, self.v1_memory.as_deref(), &target.cgroup, held);
@@ -146,6 +147,7 @@ impl Sensor {
             memory: None,
             processes_changed: true,
             memory_files,
+            above,
             listen_queue: ListenQueueFile::new(held),
             attachments: Attachments::default(),
             main_unknown: true,

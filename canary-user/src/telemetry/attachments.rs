@@ -1,6 +1,9 @@
 //! The programs that are attached to each watched cgroup, one by one: what a cgroup refuses costs only its signal.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::{
+    fs,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
 
 use anyhow::{Context as _, bail};
 use aya::{
@@ -8,56 +11,118 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSkbAttachType, Program, cgroup_skb::CgroupSkbLinkId, sock_ops::SockOpsLinkId},
 };
 
-use super::hooks::{self, Live, Refusal, Signal};
+use super::hooks::{self, Hook, Live, Refusal, Signal};
 
 /// What is attached to one cgroup.
 #[derive(Default)]
 pub struct Attachments {
     links: Vec<(&'static str, Link)>,
-    /// Signals that are missing here although their programs are loaded, and why.
-    pub refused: Vec<(Signal, String)>,
+    /// Signals that are missing here although their programs are loaded, and why. What was in the way may be gone later.
+    refused: Vec<(Signal, String)>,
+    /// Programs that somebody else took off. They are not put there again: whoever did it wants them to be gone.
+    taken_off: Vec<Hook>,
 }
 
+#[derive(Debug)]
 enum Link {
     Skb(CgroupSkbLinkId),
     SockOps(SockOpsLinkId),
 }
 
 impl Attachments {
-    /// Attaches every live program of its kind.
-    pub fn attach(ebpf: &mut Ebpf, cgroup: &OwnedFd, live: &Live) -> Self {
-        let mut attachments = Self::default();
+    /// Attaches every live program of its kind that is not attached yet. Without the cgroup each of them is refused.
+    pub fn complete(&mut self, ebpf: &mut Ebpf, cgroup: &anyhow::Result<OwnedFd>, live: &Live) {
+        self.refused.clear();
         for hook in hooks::of_cgroups().filter(|h| live.has(h.signal)) {
-            match attach(ebpf, hook.name, cgroup.as_fd()) {
-                Ok(link) => attachments.links.push((hook.name, link)),
-                Err(error) => attachments.refused.push((hook.signal, format!("{}: {error:#}", hook.name))),
+            let is_done = |name: &str| name == hook.name;
+            if self.links.iter().any(|(name, _)| is_done(name)) || self.taken_off.iter().any(|h| is_done(h.name)) {
+                continue;
+            }
+            let attached = match cgroup {
+                Ok(cgroup) => attach(ebpf, hook.name, cgroup.as_fd()).map_err(|error| format!("{error:#}")),
+                Err(error) => Err(format!("{error:#}")),
+            };
+            match attached {
+                Ok(link) => self.links.push((hook.name, link)),
+                Err(why) => self.refused.push((hook.signal, format!("{}: {why}", hook.name))),
             }
         }
-        attachments
     }
 
     /// Whether nothing was tried: another target above may do it.
     pub fn is_empty(&self) -> bool {
-        self.links.is_empty() && self.refused.is_empty()
+        self.links.is_empty() && self.is_whole()
+    }
+
+    /// Whether nothing is missing.
+    pub fn is_whole(&self) -> bool {
+        self.refused.is_empty() && self.taken_off.is_empty()
+    }
+
+    /// Whether anything is attached.
+    pub fn is_attached(&self) -> bool {
+        !self.links.is_empty()
+    }
+
+    /// Whether something was refused.
+    pub fn is_short(&self) -> bool {
+        !self.refused.is_empty()
     }
 
     pub fn has(&self, signal: Signal) -> bool {
         !self.refused.iter().any(|(refused, _)| *refused == signal)
+            && !self.taken_off.iter().any(|h| h.signal == signal)
     }
 
-    /// Takes everything off again. The link of a removed cgroup is dead already; that is no failure.
-    pub fn detach(self, ebpf: &mut Ebpf) {
-        for (name, link) in self.links {
-            let done = match (ebpf.program_mut(name), link) {
-                (Some(Program::CgroupSkb(program)), Link::Skb(link)) => program.detach(link),
-                (Some(Program::SockOps(program)), Link::SockOps(link)) => program.detach(link),
-                _ => Ok(()),
-            };
-            if let Err(error) = done {
-                tracing::debug!("detach {name}: {error}");
-            }
+    /// What is missing here, each with the reason.
+    pub fn missing(&self) -> impl Iterator<Item = String> {
+        let refused = self.refused.iter().map(|(_, why)| why.clone());
+        refused.chain(self.taken_off.iter().map(|hook| format!("{}: somebody took it off", hook.name)))
+    }
+
+    /// What somebody else took off, or the kernel, which does so when the cgroup is removed.
+    pub fn find_detached(&self) -> Vec<&'static str> {
+        self.links.iter().filter(|(_, link)| is_detached(link)).map(|(name, _)| *name).collect()
+    }
+
+    /// From now on these are missing.
+    pub fn give_up(&mut self, ebpf: &mut Ebpf, names: &[&'static str]) {
+        let (gone, kept) = std::mem::take(&mut self.links).into_iter().partition(|(name, _)| names.contains(name));
+        self.links = kept;
+        self.taken_off.extend(hooks::of_cgroups().filter(|hook| names.contains(&hook.name)));
+        detach(gone, ebpf);
+    }
+
+    /// Takes everything off again; what was missing stays missing.
+    pub fn detach(&mut self, ebpf: &mut Ebpf) {
+        detach(std::mem::take(&mut self.links), ebpf);
+    }
+}
+
+/// The link of a removed cgroup is dead already; that is no failure.
+fn detach(links: Vec<(&'static str, Link)>, ebpf: &mut Ebpf) {
+    for (name, link) in links {
+        let done = match (ebpf.program_mut(name), link) {
+            (Some(Program::CgroupSkb(program)), Link::Skb(link)) => program.detach(link),
+            (Some(Program::SockOps(program)), Link::SockOps(link)) => program.detach(link),
+            _ => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::debug!("detach {name}: {error}");
         }
     }
+}
+
+/// Whether a program is attached no more. The kernel then has no cgroup for its link.
+fn is_detached(link: &Link) -> bool {
+    let told =
+        descriptor(&format!("{link:?}")).and_then(|fd| fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok());
+    told.is_some_and(|told| told.lines().any(|line| line.strip_prefix("cgroup_id:").is_some_and(|id| id.trim() == "0")))
+}
+
+/// A link's file descriptor, which aya shows to people only. Where it is shown otherwise, no link can be asked for.
+fn descriptor(shown: &str) -> Option<u32> {
+    shown.trim_end_matches(')').rsplit('(').next()?.parse().ok()
 }
 
 /// Attaches each loaded program of its kind to a cgroup and takes it off again: what the kernel refused.
@@ -87,4 +152,25 @@ fn attach(ebpf: &mut Ebpf, name: &str, cgroup: BorrowedFd<'_>) -> anyhow::Result
         Program::SockOps(program) => Link::SockOps(program.attach(cgroup, mode).context("attach to the cgroup")?),
         _ => bail!("not a program of cgroups"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptor_of_a_link_is_found_in_what_aya_shows() {
+        assert_eq!(descriptor("Skb(CgroupSkbLinkId(Fd(FdLinkId(12))))"), Some(12));
+        assert_eq!(descriptor("Skb(CgroupSkbLinkId(ProgAttach(ProgAttachLinkId(5, 6, BPF_CGROUP_SOCK_OPS))))"), None);
+        assert_eq!(["", "Skb", "Skb()"].map(descriptor), [None; 3]);
+    }
+
+    #[test]
+    fn what_was_taken_off_is_missing_and_not_tried_again() {
+        let egress = hooks::of_cgroups().find(|hook| hook.name == "egress").expect("there is one");
+        let attachments = Attachments { taken_off: vec![egress], ..Attachments::default() };
+        assert!(!attachments.has(Signal::Network) && attachments.has(Signal::Connections));
+        assert!(!attachments.is_empty() && !attachments.is_short());
+        assert_eq!(attachments.missing().collect::<Vec<_>>(), ["egress: somebody took it off"]);
+    }
 }

@@ -75,6 +75,10 @@ pub struct Sensor {
     /// Deployments by the number that the kernel programs know them by.
     deployments: Vec<Arc<str>>,
     without_slot: u64,
+    /// What is not live, in words: as of the last change of what is attached.
+    missing: Vec<String>,
+    /// When what was refused was last tried.
+    attached_ns: u64,
     generation: u32,
     losses: Losses,
     /// Cgroups that would not be noticed at once if they were made again, for which that was told.
@@ -168,6 +172,8 @@ impl Sensor {
             free_slots,
             deployments: Vec::new(),
             without_slot: 0,
+            missing: Vec::new(),
+            attached_ns: 0,
             generation: 1,
             losses: Losses::default(),
             unplaced: BTreeSet::new(),
@@ -183,6 +189,7 @@ impl Sensor {
             clocks: Clocks::now(),
             started_ns: monotonic_ns(),
         };
+        sensor.missing = sensor.all_missing();
         sensor.flush();
         sensor.machine.read();
         drop(btf);
@@ -216,6 +223,7 @@ impl Sensor {
 
     /// Reads everything that was counted since the last tick.
     pub fn tick(&mut self) -> Tick {
+        self.look_after_attachments();
         self.flush();
         if let Some(logger) = &mut self.logger {
             logger.flush();
@@ -275,7 +283,7 @@ impl Sensor {
             span_ns: t_ns.saturating_sub(before.monotonic_ns),
             samples,
             quality: Quality {
-                hooks_missing: self.missing(),
+                hooks_missing: self.missing.clone(),
                 lost_events: lost.events,
                 lost_exits: lost.exits,
                 targets_without_slot: self.without_slot,
@@ -295,14 +303,6 @@ impl Sensor {
             (runs > 0).then(|| HookCost { hook: hook.to_owned(), runs, run_ns })
         };
         self.ebpf.programs().filter_map(cost).collect()
-    }
-
-    fn missing(&self) -> Vec<String> {
-        let refused = self.live.refused.iter().map(|r| r.to_string());
-        let per_target = self.tracked.iter().flat_map(|(target, tracked)| {
-            tracked.attachments.refused.iter().map(|(_, why)| format!("{why} on {}", target.cgroup))
-        });
-        refused.chain(per_target).collect()
     }
 
     /// How often a cgroup was made or removed anywhere; `None` where that is not known.

@@ -5,7 +5,10 @@ use std::{cmp::Reverse, collections::BTreeSet, path::Path, sync::Arc};
 use canary_common::{MAX_LEVELS, Settings};
 
 use super::Sensor;
-use crate::{targets::Target, telemetry::attachments::Attachments};
+use crate::{targets::Target, telemetry::clocks::monotonic_ns};
+
+/// What was refused is tried again no sooner than this: with thousands of targets that refuse, trying takes some milliseconds.
+const ATTACH_AGAIN_NS: u64 = 5_000_000_000;
 
 impl Sensor {
     /// Tracks exactly `targets` from now on. Those that cannot be tracked are counted and told in the log; the others
@@ -56,12 +59,18 @@ impl Sensor {
             self.attach_topmost();
             self.publish_or_tell();
         }
+        self.attach_again();
         self.let_go();
     }
 
     /// Attaches the socket programs to each target that no other one lies above: a program runs for the sockets of all
     /// descendants, and one at each level would count them as often.
     fn attach_topmost(&mut self) {
+        let now_ns = monotonic_ns();
+        let again = now_ns.saturating_sub(self.attached_ns) >= ATTACH_AGAIN_NS;
+        if again {
+            self.attached_ns = now_ns;
+        }
         // Ancestors come before their descendants.
         let mut targets: Vec<(Arc<str>, Target)> = self.tracked.keys().map(|t| (t.cgroup.clone(), t.clone())).collect();
         targets.sort();
@@ -74,16 +83,15 @@ impl Sensor {
                 covered.push(target);
                 continue;
             }
-            if tracked.attachments.is_empty() {
-                match self.root.open(&path) {
-                    Ok(dir) => tracked.attachments = Attachments::attach(&mut self.ebpf, &dir, &self.live),
-                    Err(error) => {
-                        tracing::debug!("{path}: {error:#}");
-                        continue;
-                    }
+            if tracked.attachments.is_empty() || (again && tracked.attachments.is_short()) {
+                let dir = self.root.open(&path);
+                // One that has just been removed refuses nothing.
+                if dir.is_err() && self.root.id(&path) != Some(target.incarnation) {
+                    continue;
                 }
+                tracked.attachments.complete(&mut self.ebpf, &dir, &self.live);
             }
-            if tracked.attachments.refused.is_empty() {
+            if tracked.attachments.is_whole() {
                 whole.insert(path);
             }
         }
@@ -92,6 +100,46 @@ impl Sensor {
                 std::mem::take(&mut tracked.attachments).detach(&mut self.ebpf);
             }
         }
+        self.missing = self.all_missing();
+    }
+
+    /// Tries again what was refused: what was in the way may be gone, as where there was no room for another file.
+    fn attach_again(&mut self) {
+        let is_time = monotonic_ns().saturating_sub(self.attached_ns) >= ATTACH_AGAIN_NS;
+        if is_time && self.tracked.values().any(|tracked| tracked.attachments.is_short()) {
+            self.attach_topmost();
+        }
+    }
+
+    /// Asks one target in turn whether its programs are still attached: anybody may take them off, and what is not counted any
+    /// more is missing, not zero.
+    pub(super) fn look_after_attachments(&mut self) {
+        let attached = self.tracked.values().filter(|tracked| tracked.attachments.is_attached()).count();
+        if attached == 0 {
+            return;
+        }
+        let turn = self.ticks as usize % attached;
+        let mut all = self.tracked.iter_mut().filter(|(_, tracked)| tracked.attachments.is_attached());
+        let Some((target, tracked)) = all.nth(turn) else { return };
+        let detached = tracked.attachments.find_detached();
+        // In this order: those of a cgroup that was removed are dead, too.
+        if detached.is_empty() || self.root.id(&target.cgroup) != Some(target.incarnation) {
+            return;
+        }
+        let (cgroup, hooks) = (&target.cgroup, detached.join(", "));
+        tracing::warn!("{cgroup}: somebody took off {hooks}: what is counted there is missing from now on");
+        tracked.attachments.give_up(&mut self.ebpf, &detached);
+        // What lies below may have relied on it.
+        self.attach_topmost();
+    }
+
+    /// All hooks that are not live, and those that are missing on single targets.
+    pub(super) fn all_missing(&self) -> Vec<String> {
+        let refused = self.live.refused.iter().map(ToString::to_string);
+        let per_target = self.tracked.iter().flat_map(|(target, tracked)| {
+            tracked.attachments.missing().map(move |why| format!("{why} on {}", target.cgroup))
+        });
+        refused.chain(per_target).collect()
     }
 
     fn publish_or_tell(&mut self) {

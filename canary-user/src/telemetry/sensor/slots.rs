@@ -169,7 +169,7 @@ impl Sensor {
         if let Err(error) = self.maps.untrack(target.incarnation) {
             tracing::debug!("{}: {error:#}", target.cgroup);
         }
-        std::mem::take(&mut tracked.attachments).detach(&mut self.ebpf);
+        tracked.attachments.detach(&mut self.ebpf);
         if self.root.id(&target.cgroup) == Some(target.incarnation) {
             // It runs on, and is a target no more.
             self.free(&target, tracked.slot);

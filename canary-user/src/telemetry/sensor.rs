@@ -91,7 +91,9 @@ pub struct Sensor {
     stalls: Stalls,
     /// Where cgroup v1's memory controller is mounted.
     v1_memory: Option<PathBuf>,
-    /// Abnormal exits that nobody asked for yet.
+    /// Abnormal exits of this tick.
+    heard: Vec<Exit>,
+    /// Those up to the last tick that nobody asked for yet.
     exits: Vec<(Target, Exit)>,
     /// As they were at the last tick.
     clocks: Clocks,
@@ -185,6 +187,7 @@ impl Sensor {
             stalls: Stalls::open(),
             v1_memory: memory_files::v1_root(),
             ticks: 0,
+            heard: Vec::new(),
             exits: Vec::new(),
             clocks: Clocks::now(),
             started_ns: monotonic_ns(),
@@ -221,6 +224,12 @@ impl Sensor {
         }
     }
 
+    /// Takes up what the kernel programs tell by itself, for which they have little room. The next tick has it.
+    pub fn hear(&mut self) {
+        self.heard.extend(self.maps.exits());
+        self.returning.hear(self.maps.remade());
+    }
+
     /// Reads everything that was counted since the last tick.
     pub fn tick(&mut self) -> Tick {
         self.look_after_attachments();
@@ -237,8 +246,8 @@ impl Sensor {
         let (turns, every) = if targets > MANY { (targets.div_ceil(FILES_PER_TICK), MEMORY_EVERY) } else { (1, 1) };
         self.ticks += 1;
         let turn = self.ticks as usize % turns;
-        let exits = self.maps.exits();
-        self.returning.hear(self.maps.remade());
+        self.hear();
+        let exits = std::mem::take(&mut self.heard);
         let taken_over = self.returning.taken_over();
         let mut samples: Vec<Sample> = Vec::with_capacity(self.tracked.len());
         let mut slots = BTreeMap::new();

@@ -14,13 +14,9 @@ impl Sensor {
     /// Tracks exactly `targets` from now on. Those that cannot be tracked are counted and told in the log; the others
     /// are not disturbed. For those that are only expected a slot is kept.
     pub fn follow(&mut self, targets: &[Target]) {
-        self.returning.hear(self.maps.remade());
-        let (expected, targets): (Vec<&Target>, Vec<&Target>) = targets.iter().partition(|t| t.is_expected());
-        let wanted: BTreeSet<&Target> = targets.iter().copied().collect();
+        self.hear();
+        let wanted: BTreeSet<&Target> = targets.iter().filter(|t| !t.is_expected()).collect();
         let vanished: Vec<Target> = self.tracked.keys().filter(|t| !wanted.contains(t)).cloned().collect();
-        let mut appeared: Vec<&Target> = targets.into_iter().filter(|t| !self.tracked.contains_key(t)).collect();
-        // Where slots run out: without the few canaries there is no verdict, without some of stable there is.
-        appeared.sort_by_key(|t| Reverse(t.role));
         if !vanished.is_empty() {
             for target in vanished {
                 self.forget(target);
@@ -30,6 +26,41 @@ impl Sensor {
             // Before their slots are given to others: until then a CPU may go by what it knew of them.
             self.publish_or_tell();
         }
+        let new: Vec<&Target> = targets.iter().filter(|t| !self.tracked.contains_key(t)).collect();
+        let failed = self.take_on(new);
+        self.tell_failed(&failed);
+        let tracked = &self.tracked;
+        let expected = targets.iter().filter(|t| t.is_expected());
+        let is_there =
+            |cgroup: &Arc<str>| expected.clone().chain(tracked.keys()).any(|target| target.cgroup == *cgroup);
+        self.unplaced.retain(is_there);
+        self.attach_again();
+        self.let_go();
+    }
+
+    /// Tracks those of `targets` that are new, too, between two ticks. What comes in the place of a target that is tracked counts in
+    /// its slot already, and what is gone is let go when the next tick has told what it did: both are left to [`Sensor::follow`].
+    pub fn welcome(&mut self, targets: &[Target]) {
+        self.hear();
+        let mut new: Vec<&Target> = targets.iter().filter(|t| !self.tracked.contains_key(t)).collect();
+        if new.is_empty() {
+            return;
+        }
+        let places: BTreeSet<&str> = self.tracked.keys().map(|t| &*t.cgroup).collect();
+        new.retain(|t| !places.contains(&*t.cgroup));
+        new.sort_by_key(|t| Reverse(t.role));
+        // Those that are waited for keep their slots: what they did last may not be told yet.
+        new.truncate(self.free_slots.len());
+        for failure in self.take_on(new) {
+            tracing::debug!("not counted yet: {failure}");
+        }
+    }
+
+    /// Gives each of them a slot, and keeps one for those that are only expected; what kept the others from it.
+    fn take_on(&mut self, targets: Vec<&Target>) -> Vec<String> {
+        let (expected, mut appeared): (Vec<&Target>, Vec<&Target>) = targets.into_iter().partition(|t| t.is_expected());
+        // Where slots run out: without the few canaries there is no verdict, without some of stable there is.
+        appeared.sort_by_key(|t| Reverse(t.role));
         if !appeared.is_empty() {
             // What runs in them now began before they were targets.
             self.flush();
@@ -44,23 +75,17 @@ impl Sensor {
                 Err(error) => failed.push(format!("{}: {error:#}", target.cgroup)),
             }
         }
-        self.tell_failed(&failed);
-        for target in &expected {
+        for target in expected {
             match self.expect(target) {
                 Ok(is_new) => changed |= is_new,
                 Err(error) => self.tell_unplaced(target, &error),
             }
         }
-        let tracked = &self.tracked;
-        let is_there =
-            |cgroup: &Arc<str>| expected.iter().copied().chain(tracked.keys()).any(|target| target.cgroup == *cgroup);
-        self.unplaced.retain(is_there);
         if changed {
             self.attach_topmost();
             self.publish_or_tell();
         }
-        self.attach_again();
-        self.let_go();
+        failed
     }
 
     /// Attaches the socket programs to each target that no other one lies above: a program runs for the sockets of all

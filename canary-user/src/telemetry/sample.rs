@@ -306,7 +306,8 @@ pub struct Memory {
     pub in_use_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
-    /// By how much it grew in the tick.
+    /// By how much it grew since it was last read: in the tick, or on machines with many targets, where it is not read in every tick,
+    /// since that one. Missing in between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_bytes: Option<i64>,
     /// Of processes: heaps and stacks.

@@ -275,6 +275,7 @@ impl Sensor {
             samples.push(sample);
         }
         for (target, tracked) in self.returning.waiting_mut() {
+            tracked.untold &= !taken_over.contains(&tracked.slot);
             let told = exits.iter().any(|exit| exit.slot == tracked.slot);
             if let Some(sample) = tracked.sample_of_an_end(target, &self.maps, &self.live, t_ns, told) {
                 slots.insert(tracked.slot, samples.len());

@@ -42,6 +42,8 @@ pub struct Tracked {
     /// Whether anybody may live there, as of the last tick.
     pub populated: bool,
     pub gone: bool,
+    /// The cgroup was removed, and what was counted since the last tick is not told yet.
+    pub untold: bool,
 }
 
 impl Tracked {
@@ -120,23 +122,25 @@ impl Tracked {
         }
     }
 
-    /// The cgroup was removed: of what was counted last, its ends are told yet.
-    pub fn end(&mut self, maps: &KernelMaps) {
-        self.gone = true;
+    /// The cgroup was removed: there is nothing to read of it any more.
+    pub fn end(&mut self) {
+        (self.gone, self.untold) = (true, true);
         // An open file keeps what is left of the cgroup in the kernel.
         self.files = CgroupFiles::default();
         self.memory_files.close();
         self.above = None;
         self.listen_queue = ListenQueueFile::default();
+    }
+
+    /// Another one goes on in its slot, which tells of what ended until now, too. What else was counted is of two lives.
+    pub fn hand_over(&mut self, maps: &KernelMaps) {
         if let Ok(counted) = maps.read(self.slot, &mut self.seen) {
-            let before = std::mem::take(&mut self.carried);
             counted::carry(&counted.counters, &mut self.carried);
-            counted::carry(&before, &mut self.carried);
         }
     }
 
-    /// For one whose cgroup is gone: that it ended, or that it started and ended again before anybody looked. `None` where it
-    /// did not, unless it was `told` so.
+    /// For one whose cgroup is gone: what it did last, that it ended, or that it started and ended again before anybody looked. `None`
+    /// where it did nothing, unless it was `told` that something ended.
     pub fn sample_of_an_end(
         &mut self,
         target: &Target,
@@ -146,11 +150,17 @@ impl Tracked {
         told: bool,
     ) -> Option<Sample> {
         self.gone = true;
+        let whole = std::mem::take(&mut self.untold);
         let nothing = Reads { all: false, cpu: false, populated: false, memory_pressure: false };
         let sample = self.sample(target, maps, live, (t_ns, nothing, false));
         let ended = sample.lifecycle.as_ref().is_some_and(|l| l.exits > 0);
         let killed = sample.oom_kills.is_some_and(|kills| kills > 0);
         let started = sample.starts.as_ref().is_some_and(|s| s.restarts > 0);
+        if whole {
+            let ran = sample.cpu.as_ref().is_some_and(|cpu| cpu.on_cpu_ns > 0);
+            let talked = sample.network.as_ref().is_some_and(|n| n.rx_packets + n.tx_packets > 0);
+            return (told || ended || killed || started || ran || talked).then_some(sample);
+        }
         // What a later life used is not this one's, and the socket programs are attached at a look only.
         let of_the_end = Sample {
             cpu: None,

@@ -113,8 +113,9 @@ impl Sensor {
 
     /// A target whose cgroup was made again goes on in its slot. What ended until now is told with its first sample; what else
     /// the one before it had is not its own.
-    fn take_up(&mut self, target: &Target, before: Tracked) -> anyhow::Result<Tracked> {
+    fn take_up(&mut self, target: &Target, mut before: Tracked) -> anyhow::Result<Tracked> {
         let slot = before.slot;
+        before.hand_over(&self.maps);
         let taken_up = self.maps.track(target.incarnation, slot).and_then(|()| {
             // The kernel programs have counted it as started again, unless they could not see it.
             if self.returning.heard_of(target.incarnation) { Ok(0) } else { self.maps.forget_main(slot).map(|()| 1) }
@@ -153,6 +154,7 @@ impl Sensor {
             main_unknown: true,
             populated: true,
             gone: false,
+            untold: false,
         }
     }
 
@@ -174,7 +176,7 @@ impl Sensor {
             // It runs on, and is a target no more.
             self.free(&target, tracked.slot);
         } else {
-            tracked.end(&self.maps);
+            tracked.end();
             self.returning.wait_for(target, tracked, monotonic_ns());
         }
     }

@@ -37,6 +37,7 @@ use super::{
     main_process::MainProcesses,
     memory_files,
     open_files::Room,
+    own::HookCosts,
     returning::Returning,
     tracked::Tracked,
 };
@@ -95,6 +96,7 @@ pub struct Sensor {
     heard: Vec<Exit>,
     /// Those up to the last tick that nobody asked for yet.
     exits: Vec<(Target, Exit)>,
+    costs: HookCosts,
     /// As they were at the last tick.
     clocks: Clocks,
     started_ns: u64,
@@ -189,6 +191,7 @@ impl Sensor {
             ticks: 0,
             heard: Vec::new(),
             exits: Vec::new(),
+            costs: HookCosts::default(),
             clocks: Clocks::now(),
             started_ns: monotonic_ns(),
         };
@@ -287,6 +290,7 @@ impl Sensor {
         let before = std::mem::replace(&mut self.clocks, clocks);
         let course = clocks.since(&before);
         let lost = self.losses.since(self.maps.lost());
+        let hooks = self.costs.read(t_ns, || hook_costs(&self.ebpf));
         Tick {
             t_ns,
             unix_ms: clocks.unix_ms(),
@@ -301,18 +305,8 @@ impl Sensor {
                 wall_clock_step_ms: course.wall_clock_step_ms,
             },
             machine: self.machine.read(),
-            own: Some(OwnCost::read(self.started_ns, self.hook_costs())),
+            own: Some(OwnCost::read(self.started_ns, hooks)),
         }
-    }
-
-    /// What each kernel program cost since it was loaded; nothing unless the kernel counts it.
-    fn hook_costs(&self) -> Vec<HookCost> {
-        let cost = |(hook, program): (&str, &aya::programs::Program)| {
-            let info = program.info().ok()?;
-            let (runs, run_ns) = (info.run_count(), info.run_time().as_nanos() as u64);
-            (runs > 0).then(|| HookCost { hook: hook.to_owned(), runs, run_ns })
-        };
-        self.ebpf.programs().filter_map(cost).collect()
     }
 
     /// How often a cgroup was made or removed anywhere; `None` where that is not known.
@@ -352,4 +346,14 @@ impl Sensor {
             }
         }
     }
+}
+
+/// What each kernel program cost since it was loaded; nothing unless the kernel counts it.
+fn hook_costs(ebpf: &Ebpf) -> Vec<HookCost> {
+    let cost = |(hook, program): (&str, &aya::programs::Program)| {
+        let info = program.info().ok()?;
+        let (runs, run_ns) = (info.run_count(), info.run_time().as_nanos() as u64);
+        (runs > 0).then(|| HookCost { hook: hook.to_owned(), runs, run_ns })
+    };
+    ebpf.programs().filter_map(cost).collect()
 }

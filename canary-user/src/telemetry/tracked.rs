@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use canary_common::Counters;
 
 use super::{
-    Memory, Reclaim, Sample, Starts,
+    Memory, Sample,
     above::Ancestor,
     attachments::Attachments,
     cgroupfs::{self, CgroupFiles, Reads},
@@ -78,37 +78,30 @@ impl Tracked {
         };
         let span_ns = t_ns.saturating_sub(self.since_ns);
         self.since_ns = t_ns;
-        if let Some(c) = &counted {
-            self.main_unknown |= c.counters.main_exits > c.counters.main_restarts;
+        let counters = counted.as_ref().map(|c| c.counters);
+        if let Some(c) = &counters {
+            self.main_unknown |= c.main_exits > c.main_restarts;
         }
         let attachments = &self.attachments;
-        let when = |signal: Signal| counted.as_ref().filter(|_| live.has(signal) && attachments.has(signal));
+        let has = |signal: Signal| live.has(signal) && attachments.has(signal);
+        let when = |signal: Signal| counters.as_ref().filter(|_| has(signal));
+        let has_network = has(Signal::Network);
         Sample {
             target: target.clone(),
             span_ns,
-            cpu: when(Signal::Cpu).map(counted::cpu),
-            reclaim: when(Signal::Reclaim).map(|c| Reclaim {
-                stall_ns: c.counters.reclaim_ns,
-                stalls: c.counters.reclaims,
-                stall: Some(c.stall.clone()),
-            }),
-            network: when(Signal::Network).map(counted::network),
-            http: when(Signal::Network).and_then(|c| counted::http(&c.counters)),
-            dependency: when(Signal::Network).map(counted::dependency),
-            round_trip: when(Signal::Network).map(|c| counted::round_trip(&c.counters)),
+            cpu: counted.as_mut().filter(|_| has(Signal::Cpu)).map(counted::cpu),
+            reclaim: counted.as_mut().filter(|_| has(Signal::Reclaim)).map(counted::reclaim),
+            network: counted.as_mut().filter(|_| has_network).map(counted::network),
+            http: when(Signal::Network).and_then(counted::http),
+            dependency: counted.as_mut().filter(|_| has_network).map(counted::dependency),
+            round_trip: when(Signal::Network).map(counted::round_trip),
             // Whose socket it is, the packets say.
-            connections: when(Signal::Connections)
-                .and(when(Signal::Network))
-                .map(|c| counted::connections(&c.counters)),
-            retransmits: when(Signal::Retransmits).and(when(Signal::Network)).map(|c| c.counters.retransmits),
-            lifecycle: when(Signal::Lifecycle).map(|c| counted::lifecycle(&c.counters)),
+            connections: when(Signal::Connections).filter(|_| has_network).map(counted::connections),
+            retransmits: when(Signal::Retransmits).filter(|_| has_network).map(|c| c.retransmits),
+            lifecycle: when(Signal::Lifecycle).map(counted::lifecycle),
             exit_codes: when(Signal::Lifecycle).map(|_| Vec::new()),
-            starts: when(Signal::Starts).map(|c| Starts {
-                forked: c.counters.forks,
-                executed: c.counters.execs,
-                restarts: c.counters.main_restarts + c.counters.remade,
-            }),
-            oom_kills: when(Signal::OomKills).map(|c| c.counters.oom_kills),
+            starts: when(Signal::Starts).map(counted::starts),
+            oom_kills: when(Signal::OomKills).map(|c| c.oom_kills),
             pressure: files.pressure,
             throttling: files.throttling,
             above: self.above.as_ref().filter(|_| !self.gone).and_then(|above| above.read(t_ns, reads.all)),

@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsString,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -32,7 +33,10 @@ fn main() {
     rerun_if_changed(&compiler.rustc);
     rerun_if_changed(&linker);
 
-    let target_dir = PathBuf::from(var("OUT_DIR")).join("ebpf");
+    // One for the whole workspace, as `cargo xtask lint` has it: clippy and each profile have a run of this script to themselves,
+    // for the same programs. OUT_DIR is TARGET/PROFILE/build/PACKAGE/out.
+    let out_dir = PathBuf::from(var("OUT_DIR"));
+    let target_dir = out_dir.ancestors().nth(4).unwrap_or(&out_dir).join("ebpf");
     let output = compiler
         .cargo(Path::new(&var("CARGO")), "build", &ebpf, &linker, &[])
         .args(["--locked", "--target-dir"])
@@ -43,7 +47,11 @@ fn main() {
         let messages = String::from_utf8_lossy(&output.stderr);
         fail(&format!("the kernel programs do not build with {compiler} and {}:\n{messages}", linker.display()));
     }
-    let object = target_dir.join(toolchain::TARGET).join("release/canary-ebpf");
+    let built = target_dir.join(toolchain::TARGET).join("release/canary-ebpf");
+    // What is embedded changes with a run of this script alone: cargo would not notice another build's.
+    let object = out_dir.join("canary-ebpf");
+    fs::copy(&built, &object)
+        .unwrap_or_else(|e| fail(&format!("cannot copy {} to {}: {e}", built.display(), object.display())));
     println!("cargo::rustc-env=CANARY_EBPF_OBJECT={}", object.display());
 }
 

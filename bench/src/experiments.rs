@@ -16,12 +16,16 @@ use indicatif::ProgressBar;
 
 use crate::{
     detectors::{DETECTORS, Detectors},
+    random::Random,
     service::{Change, Kind, Service, Shape, Size},
     trial::Trial,
+    whole::{self, Life},
 };
 
 /// Earlier rollouts are not the same as later ones of other runs.
 const EARLIER: u64 = 0xea51_1e12;
+/// What happens to instances is drawn from another stream than what they measure.
+const LIVES: u64 = 0x11fe_5000;
 
 /// Indicators by their noise, with six: 3 and 5 %, 8 and 12 %, 19 and 30 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,19 @@ pub struct Experiment {
     pub runs: usize,
     /// The other detectors look at so many of the runs.
     pub compared: usize,
+    /// Before the whole judge, with instances of this life; `None` = before its core, the comparison of indicators.
+    pub life: Option<Life>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct End {
+    /// Window in which the canary was condemned.
+    pub regressed_at: Option<usize>,
+    /// Whether it was ever called healthy.
+    pub healthy: bool,
+    /// Indicator that leads the causes.
+    pub first: Option<usize>,
 }
 
 /// One run.
@@ -109,33 +126,42 @@ impl Experiment {
 
     fn run(&self, seed: u64, run: usize) -> Outcome {
         let change = self.change(run);
-        let horizon = self.windows(change.as_ref());
-        let (trial, others) = self.judge(seed, run, change.clone(), horizon, run < self.compared);
+        let windows = self.windows(change.as_ref());
+        let compare = run < self.compared && self.life.is_none();
+        let (end, others) = if compare {
+            self.judge_and_compare(seed, run, change.clone(), windows)
+        } else {
+            (self.judge(seed, run, change.clone(), windows), None)
+        };
         let at = change.as_ref().map_or(0, |c| c.at);
         let split = |fired: Option<usize>| match fired {
             Some(t) if change.is_some() && t < at => (None, true),
             fired => (fired.map(|t| t - at), false),
         };
-        let (delay, early) = split(trial.regressed_at);
-        let first = trial.causes()[0];
+        let (delay, early) = split(end.regressed_at);
         // Every tenth verdict again, once without the windows after it and once also without its own.
-        let moved = trial.regressed_at.filter(|_| run.is_multiple_of(10)).is_some_and(|t| {
-            let again = |windows: usize| self.judge_up_to(seed, run, change.clone(), horizon, windows).regressed_at;
+        let moved = end.regressed_at.filter(|_| run.is_multiple_of(10)).is_some_and(|t| {
+            let again = |windows: usize| self.judge(seed, run, change.clone(), windows).regressed_at;
             again(t + 1) != Some(t) || again(t).is_some()
         });
         Outcome {
             delay,
             early,
-            healthy: trial.healthy_at.is_some(),
-            cause_right: change.as_ref().is_none_or(|c| c.parts.iter().any(|(i, _)| *i == first)),
+            healthy: end.healthy,
+            cause_right: change.as_ref().is_none_or(|c| c.parts.iter().any(|(i, _)| Some(*i) == end.first)),
             moved,
             others: others.map(|d| d.fired.map(split)),
         }
     }
 
-    fn judge_up_to(&self, seed: u64, run: usize, change: Option<Change>, horizon: usize, windows: usize) -> Trial {
-        let mut trial = self.trial(horizon).knowing(self.earlier(seed, run));
+    /// Judges the first `windows` windows of the canary, or as many as it takes to condemn it.
+    fn judge(&self, seed: u64, run: usize, change: Option<Change>, windows: usize) -> End {
         let mut service = self.service(seed, run, change);
+        if let Some(life) = self.life {
+            let random = Random::new(&[seed ^ LIVES, life as u64, self.kind.id, run as u64]);
+            return whole::judge(life, self.size, service, random, windows);
+        }
+        let mut trial = self.trial().knowing(self.earlier(seed, run));
         let mut readings = vec![0.0; self.size.indicators * service.instances()];
         self.history(&mut trial, &mut service, &mut readings, &mut None);
         for _ in 0..windows {
@@ -144,26 +170,26 @@ impl Experiment {
                 break;
             }
         }
-        trial
+        End::of(&trial)
     }
 
-    fn judge(
+    /// The same, with the other detectors at its side: until each has said something.
+    fn judge_and_compare(
         &self,
         seed: u64,
         run: usize,
         change: Option<Change>,
-        horizon: usize,
-        compare: bool,
-    ) -> (Trial, Option<Detectors>) {
+        windows: usize,
+    ) -> (End, Option<Detectors>) {
         let Size { indicators, canary, warmup, .. } = self.size;
-        let mut trial = self.trial(horizon).knowing(self.earlier(seed, run));
-        let mut others = compare.then(|| Detectors::new(indicators, canary));
+        let mut trial = self.trial().knowing(self.earlier(seed, run));
+        let mut others = Some(Detectors::new(indicators, canary));
         let mut service = self.service(seed, run, change);
         let instances = service.instances();
         let mut readings = vec![0.0; indicators * instances];
         self.history(&mut trial, &mut service, &mut readings, &mut others);
         let mut open = true;
-        for t in 0..horizon {
+        for t in 0..windows {
             service.next(&mut readings);
             open = open && trial.window(&readings);
             if let Some(others) = &mut others {
@@ -173,22 +199,19 @@ impl Experiment {
                 break;
             }
         }
-        (trial, others)
+        (End::of(&trial), others)
     }
 
-    fn trial(&self, horizon: usize) -> Trial {
-        let parameters = Parameters {
-            warmup_windows: self.size.warmup as u64,
-            horizon_windows: horizon as u64,
-            ..Parameters::default()
-        };
+    /// The judge as it ships: with the horizon of the product, however short the run is.
+    fn trial(&self) -> Trial {
+        let parameters = Parameters { warmup_windows: self.size.warmup as u64, ..Parameters::default() };
         Trial::new(parameters, self.size.indicators, self.size.canary, self.size.stable)
     }
 
     /// What earlier rollouts of this service taught, each with other instances.
     fn earlier(&self, seed: u64, run: usize) -> Vec<Known> {
         let sets = (0..self.size.earlier).map(|set| {
-            let mut trial = self.trial(self.size.windows);
+            let mut trial = self.trial();
             let mut service = self.service(seed ^ EARLIER, run * self.size.earlier + set, None);
             let mut readings = vec![0.0; self.size.indicators * service.instances()];
             self.history(&mut trial, &mut service, &mut readings, &mut None);
@@ -221,6 +244,13 @@ impl Experiment {
                 others.before(&of_stable, stable);
             }
         }
+    }
+}
+
+impl End {
+    fn of(trial: &Trial) -> Self {
+        let first = trial.causes().first().copied();
+        Self { regressed_at: trial.regressed_at, healthy: trial.healthy_at.is_some(), first }
     }
 }
 

@@ -14,6 +14,7 @@ mod stdin;
 mod stretches;
 mod table;
 mod trial;
+mod whole;
 
 use std::{io, process::ExitCode, thread, time::Instant};
 
@@ -34,14 +35,14 @@ struct Options {
     #[arg(long)]
     quick: bool,
     /// Only what few runs decide, as `cargo xtask test` does it: equal versions condemned, delays and causes with room to their
-    /// limits; less than half a minute on two CPUs
+    /// limits; less than a minute on two CPUs
     #[arg(long, conflicts_with_all = ["quick", "only"])]
     check: bool,
     /// Judge scenarios read from stdin instead, one JSON verdict line each on stdout; the protocol is in bench/src/stdin.rs
     #[arg(long, conflicts_with_all = ["quick", "check", "only", "output", "seed"])]
     stdin: bool,
     /// Only what contains this in its name, e.g. "+20 quiet" or "equal iid"; "events" is the count test, "stretch"
-    /// what is told of anomalous stretches [default: all]
+    /// what is told of anomalous stretches, "whole" equal versions and "told" causes before the whole judge [default: all]
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// What the random numbers begin with

@@ -6,6 +6,7 @@ use crate::{
     counts::Events,
     experiments::{Class, Effect, Experiment, Outcome},
     service::{self, AR3, AR7, AR9, BURSTY, DIURNAL, IID, Kind, LOGN, LOWCOUNT, ORDINARY, Shape, Size, T3, TAU2},
+    whole::Life,
 };
 
 /// How much is run.
@@ -15,6 +16,10 @@ pub struct Scale {
     pub equal: usize,
     /// The same with one stable instance.
     pub pair: usize,
+    /// The same before the whole judge, in all lives and kinds together.
+    pub whole: usize,
+    /// Runs of each change whose first cause the whole judge tells.
+    pub told: usize,
     pub harder: usize,
     pub step: usize,
     pub counts: usize,
@@ -23,11 +28,28 @@ pub struct Scale {
     pub days: usize,
 }
 
-pub const FULL: Scale =
-    Scale { equal: 6000, pair: 20_000, harder: 4800, step: 100, counts: 20_000, compared: 100, days: 120 };
+pub const FULL: Scale = Scale {
+    equal: 6000,
+    pair: 20_000,
+    whole: 4800,
+    told: 100,
+    harder: 4800,
+    step: 100,
+    counts: 20_000,
+    compared: 100,
+    days: 120,
+};
 /// For a test: so few equal versions that one of them condemned is more than the limit, and as many steps as in full.
-pub const CHECK: Scale = Scale { equal: 960, pair: 480, harder: 0, step: 100, counts: 0, compared: 0, days: 0 };
-pub const QUICK: Scale = Scale { equal: 240, pair: 80, harder: 40, step: 12, counts: 400, compared: 10, days: 12 };
+pub const CHECK: Scale =
+    Scale { equal: 960, pair: 480, whole: 320, told: 20, harder: 0, step: 100, counts: 0, compared: 0, days: 0 };
+pub const QUICK: Scale =
+    Scale { equal: 240, pair: 80, whole: 32, told: 4, harder: 40, step: 12, counts: 400, compared: 10, days: 12 };
+
+/// Kinds of service before the whole judge: it takes some ten times as long as its core.
+const WHOLE: [Kind; 4] = [IID, AR7, T3, DIURNAL];
+/// Changes whose cause it tells.
+const TOLD: [(Class, i32); 5] =
+    [(Class::Quiet, 50), (Class::Quiet, 100), (Class::Medium, 50), (Class::Medium, 100), (Class::Loud, 100)];
 
 /// One figure with what it has to be.
 #[derive(Clone, Debug, Serialize)]
@@ -64,7 +86,7 @@ pub enum Unit {
 pub fn experiments(scale: Scale) -> Vec<Experiment> {
     let mut list = Vec::new();
     let mut add = |name: String, kind: Kind, size: Size, effect: Effect, runs: usize, compared: usize| {
-        list.push(Experiment { name, kind, size, effect, runs, compared });
+        list.push(Experiment { name, kind, size, effect, runs, compared, life: None });
     };
     let usual = Size::default();
     let pair = Size { stable: 1, ..usual };
@@ -98,7 +120,39 @@ pub fn experiments(scale: Scale) -> Vec<Experiment> {
     for (name, parts) in shapes() {
         add(name.into(), AR3, usual, Effect::Shape(parts), scale.step, 0);
     }
+    list.extend(wholes(scale));
     list
+}
+
+/// Those before the whole judge.
+fn wholes(scale: Scale) -> Vec<Experiment> {
+    let mut list = Vec::new();
+    for life in Life::ALL {
+        let usual = Size::default();
+        let size = Size { stable: if life == Life::Leaves { 2 } else { usual.stable }, ..usual };
+        let runs = scale.whole / (Life::ALL.len() * WHOLE.len());
+        list.extend(WHOLE.map(|kind| {
+            let name = whole(life, kind);
+            Experiment { name, kind, size, effect: Effect::Equal, runs, compared: 0, life: Some(life) }
+        }));
+    }
+    for kind in [IID, AR3] {
+        list.extend(TOLD.map(|(class, percent)| Experiment {
+            name: format!("told +{percent} {} {}", class.name(), kind.name),
+            kind,
+            size: Size::default(),
+            effect: Effect::Step { class, size: f64::from(percent) / 100.0 },
+            runs: scale.told,
+            compared: 0,
+            life: Some(Life::Usual),
+        }));
+    }
+    list
+}
+
+/// The name of equal versions before the whole judge.
+fn whole(life: Life, kind: Kind) -> String {
+    format!("whole {} {}", life.name(), kind.name)
 }
 
 fn shapes() -> [(&'static str, Vec<(usize, Shape)>); 6] {
@@ -138,6 +192,10 @@ impl Results<'_> {
         };
         let of = |name: &str| -> Vec<&Outcome> { self.of(name).iter().collect() };
         rows.push(alarms("1", "equal versions condemned, 12 kinds of service", &self.pool("equal", &ORDINARY), 0.001));
+        for life in Life::ALL {
+            let what = format!("equal condemned by the whole judge{}, 4 kinds", life.in_words());
+            rows.push(alarms("1", &what, &WHOLE.map(|kind| of(&whole(life, kind))).concat(), 0.001));
+        }
         rows.push(alarms("2", "equal condemned, one-sided bursts, 900 windows of history", &of("equal bursty"), 0.005));
         rows.push(alarms("2", "equal condemned, spread 2 % never seen before", &of("equal tau2"), 0.02));
         rows.push(alarms("2", "equal condemned, spread 2 %, own past", &of("own tau2"), 0.002));
@@ -172,7 +230,8 @@ impl Results<'_> {
         rows.push(self.delay("8", "leak", 0.95, 286.0));
         rows.push(self.delay("9", "diffuse", 0.5, 55.0));
         rows.push(self.all_found("9", "behind an improvement"));
-        rows.push(self.causes());
+        rows.push(self.causes("the first cause is right", |e| e.life.is_none()));
+        rows.push(self.causes("the first cause is right as the whole judge tells it", |e| e.life.is_some()));
         for kind in ORDINARY.into_iter().chain([BURSTY]) {
             let outcomes = self.of(&format!("equal {}", kind.name));
             let n = outcomes.iter().filter(|o| o.healthy).count();
@@ -237,12 +296,12 @@ impl Results<'_> {
         Row::share(row, &format!("found: {name}"), n, outcomes.len(), 1.0, true)
     }
 
-    fn causes(&self) -> Row {
-        let single =
-            self.experiments.iter().zip(self.outcomes).filter(|(e, _)| matches!(e.effect, Effect::Step { .. }));
+    fn causes(&self, what: &str, of: fn(&Experiment) -> bool) -> Row {
+        let is_step = |e: &Experiment| matches!(e.effect, Effect::Step { .. }) && of(e);
+        let single = self.experiments.iter().zip(self.outcomes).filter(|(e, _)| is_step(e));
         let found: Vec<&Outcome> = single.flat_map(|(_, o)| o).filter(|o| o.delay.is_some()).collect();
         let right = found.iter().filter(|o| o.cause_right).count();
-        Row::share("10", "the first cause is right", right, found.len(), 0.999, true)
+        Row::share("10", what, right, found.len(), 0.999, true)
     }
 }
 

@@ -28,12 +28,13 @@ pub struct Report {
     pub comparison: Vec<Comparison>,
 }
 
-/// The judge first, then the others.
+/// The judge first, then the others. Of what was run: empty where none of it was.
 pub fn comparison(results: &Results) -> Vec<Comparison> {
     type Look<'a> = &'a dyn Fn(&Outcome) -> (Option<usize>, bool);
     let of = |detector: &'static str, look: Look| {
-        let seen = |name: &str| -> Vec<(Option<usize>, bool)> {
-            results.of(name).iter().filter(|o| o.others.is_some()).map(look).collect()
+        let seen = |name: &str| -> Option<Vec<(Option<usize>, bool)>> {
+            let seen: Vec<_> = results.of(name).iter().filter(|o| o.others.is_some()).map(look).collect();
+            Some(seen).filter(|seen| !seen.is_empty())
         };
         let share = |found: Vec<(Option<usize>, bool)>| {
             found.iter().filter(|(t, early)| t.is_some() || *early).count() as f64 / found.len() as f64
@@ -45,16 +46,20 @@ pub fn comparison(results: &Results) -> Vec<Comparison> {
         };
         Comparison {
             detector,
-            equal_condemned: compared().map(|k| (k.name, share(seen(&format!("equal {}", k.name))))).collect(),
+            equal_condemned: compared()
+                .filter_map(|k| Some((k.name, share(seen(&format!("equal {}", k.name))?))))
+                .collect(),
             delay: ["iid", "ar0.7", "t3", "diurnal"]
-                .map(|kind| (kind, median(seen(&format!("+50 medium {kind}")))))
-                .into(),
+                .into_iter()
+                .filter_map(|kind| Some((kind, median(seen(&format!("+50 medium {kind}"))?))))
+                .collect(),
         }
     };
     let mut list = vec![of("this judge", &|o| (o.delay, o.early))];
     for (d, name) in NAMES.into_iter().enumerate() {
         list.push(of(name, &move |o| o.others.map_or((None, false), |others| others[d])));
     }
+    list.retain(|c| !c.equal_condemned.is_empty() || !c.delay.is_empty());
     list
 }
 
@@ -77,18 +82,13 @@ pub fn print(report: &Report) {
             row.runs
         );
     }
-    if !report.comparison.is_empty() {
+    if let Some(first) = report.comparison.first() {
         println!();
-        println!("the same runs, equal versions condemned | +50 % in a medium indicator: windows until found, median");
+        let title = |is_there: bool, title: &str| if is_there { title.to_owned() } else { String::new() };
+        let titles = [title(!first.equal_condemned.is_empty(), EQUAL), title(!first.delay.is_empty(), DELAY)];
+        println!("the same runs, {}", side_by_side(titles));
         for c in &report.comparison {
-            let equal: Vec<String> =
-                c.equal_condemned.iter().map(|(k, x)| format!("{k} {}", number(*x, Unit::Share))).collect();
-            let delay: Vec<String> = c
-                .delay
-                .iter()
-                .map(|(k, d)| format!("{k} {}", d.map_or("-".to_owned(), |d| format!("{d:.0}"))))
-                .collect();
-            println!("{}: {} | {}", c.detector, equal.join(", "), delay.join(", "));
+            println!("{}: {}", c.detector, figures(c));
         }
     }
     println!();
@@ -103,6 +103,23 @@ pub fn print(report: &Report) {
     );
 }
 
+/// What stands before and after the mark in the lines of the comparison.
+const EQUAL: &str = "equal versions condemned";
+const DELAY: &str = "+50 % in a medium indicator: windows until found, median";
+
+fn figures(c: &Comparison) -> String {
+    let equal: Vec<String> =
+        c.equal_condemned.iter().map(|(k, x)| format!("{k} {}", number(*x, Unit::Share))).collect();
+    let windows = |delay: Option<f64>| delay.map_or("-".to_owned(), |d| format!("{d:.0}"));
+    let delay: Vec<String> = c.delay.iter().map(|(k, d)| format!("{k} {}", windows(*d))).collect();
+    side_by_side([equal.join(", "), delay.join(", ")])
+}
+
+/// What there is of both.
+fn side_by_side(parts: [String; 2]) -> String {
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" | ")
+}
+
 fn number(value: f64, unit: Unit) -> String {
     match unit {
         _ if value.is_infinite() => "never".to_owned(),
@@ -111,5 +128,37 @@ fn number(value: f64, unit: Unit) -> String {
         Unit::PerDay => format!("{value:.2}"),
         Unit::Nanoseconds => format!("{value:.0} ns"),
         Unit::Bytes => format!("{value:.0} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        detectors::DETECTORS,
+        experiments::{Effect, Experiment},
+        service::{IID, Size},
+    };
+
+    fn experiment(name: &str) -> Experiment {
+        let (effect, size) = (Effect::Equal, Size::default());
+        Experiment { name: name.to_owned(), kind: IID, size, effect, runs: 2, compared: 2, life: None }
+    }
+
+    fn outcome(delay: Option<usize>) -> Outcome {
+        Outcome { delay, others: Some([(None, false); DETECTORS]), ..Outcome::default() }
+    }
+
+    /// What was not asked for has no figure, rather than one that is no number.
+    #[test]
+    fn only_what_was_run_is_compared() {
+        let experiments = [experiment("equal iid"), experiment("+100 loud t3")];
+        let outcomes = [vec![outcome(Some(3)), outcome(None)], vec![outcome(Some(9))]];
+        let of = |n: usize| comparison(&Results { experiments: &experiments[n..], outcomes: &outcomes[n..] });
+        let found = of(0);
+        assert_eq!(found.len(), 1 + DETECTORS);
+        assert_eq!((&found[0].equal_condemned, found[0].delay.len()), (&vec![("iid", 0.5)], 0));
+        assert_eq!((figures(&found[0]), figures(&found[1])), ("iid 50.00 %".to_owned(), "iid 0.00 %".to_owned()));
+        assert!(of(1).is_empty(), "none of it was run");
     }
 }

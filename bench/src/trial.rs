@@ -180,20 +180,20 @@ mod tests {
         let own = Size { own_past: true, ..usual };
         let many = Size { stable: 10, canary: 2, indicators: 3, windows: 7000, ..usual };
         let cases: [(Kind, Size, [u64; 2]); 14] = [
-            (AR7, usual, [0xaddc_0860_e37d_e792, 0x3354_1776_6c57_333b]),
-            (T3, usual, [0x3b00_6d58_34ce_cd0b, 0x8328_f070_01aa_498e]),
-            (LOGN, usual, [0x7322_0f12_4da9_d8d0, 0xe604_843d_56d7_ff30]),
-            (DIURNAL, usual, [0x41c9_8cd6_76ce_843e, 0xfc47_8e75_fdd3_b7f6]),
-            (BURSTY, usual, [0xc266_a806_305f_8b01, 0x20ee_26d4_4891_25f7]),
-            (LOWCOUNT, usual, [0x9f09_4050_9d4e_6a9e, 0x87b5_f614_e574_1660]),
-            (MISSING, usual, [0x7992_62d4_d7d3_8667, 0xf523_afb0_c252_e9d8]),
-            (AR7, pair, [0xf258_65ec_800e_2f8d, 0x4439_ec9c_bc43_016f]),
-            (BURSTY, pair, [0x9dbd_eec0_8324_c92a, 0xcf98_b913_0f57_1967]),
-            (MISSING, pair, [0x764d_91b9_5f91_9753, 0xbfd3_e9e0_6c9f_fc0f]),
-            (AR7, own, [0x02f7_929a_9030_7f91, 0x8b7e_241a_f8e7_5c38]),
-            (MISSING, own, [0x1a3d_1bd2_55c5_228a, 0xfacd_c02b_deac_bcc3]),
-            (AR7, many, [0x6c68_3eab_5fe4_07d2, 0x49f5_a710_cd2d_6a17]),
-            (MISSING, many, [0x4a34_13a1_c11d_5c54, 0x5420_c80d_aac7_9806]),
+            (AR7, usual, [0xce91_55c8_8b29_597c, 0x3354_1776_6c57_333b]),
+            (T3, usual, [0x827d_01db_7540_c15f, 0x8328_f070_01aa_498e]),
+            (LOGN, usual, [0xbd5c_5bde_fd97_59cd, 0xe604_843d_56d7_ff30]),
+            (DIURNAL, usual, [0x5f75_504c_90a1_3aec, 0xfc47_8e75_fdd3_b7f6]),
+            (BURSTY, usual, [0x1c5d_0eab_9576_bda7, 0x20ee_26d4_4891_25f7]),
+            (LOWCOUNT, usual, [0xc20a_d10b_599c_465f, 0x87b5_f614_e574_1660]),
+            (MISSING, usual, [0x72bd_75be_5091_e951, 0xf523_afb0_c252_e9d8]),
+            (AR7, pair, [0x658a_703b_df62_bee5, 0x4439_ec9c_bc43_016f]),
+            (BURSTY, pair, [0x5556_8d02_4c31_61f3, 0xcf98_b913_0f57_1967]),
+            (MISSING, pair, [0x8a4f_fd34_1183_e8ba, 0xbfd3_e9e0_6c9f_fc0f]),
+            (AR7, own, [0x6f95_889f_876a_c711, 0x8b7e_241a_f8e7_5c38]),
+            (MISSING, own, [0x3e83_06d5_0ed5_3277, 0xfacd_c02b_deac_bcc3]),
+            (AR7, many, [0xa1d3_c460_9b4b_04e2, 0x49f5_a710_cd2d_6a17]),
+            (MISSING, many, [0xd97a_a90c_398a_a435, 0x5420_c80d_aac7_9806]),
         ];
         let found = cases.map(|(kind, size, _)| digests(kind, size));
         assert_eq!(found, cases.map(|(_, _, pinned)| pinned), "{found:#018x?}");

@@ -137,7 +137,8 @@ impl Compiler {
     }
 }
 
-/// What the cargo around us says about itself must not reach a compiler or a cargo for another target.
+/// What the cargo around us says about itself must not reach a compiler or a cargo for another target. (aya's build scripts ask to
+/// run again where `HOST` changes, which only a build script is told.)
 fn without_cargo(command: &mut Command) -> &mut Command {
     for name in [
         "CARGO",
@@ -145,6 +146,7 @@ fn without_cargo(command: &mut Command) -> &mut Command {
         "CARGO_ENCODED_RUSTFLAGS",
         "CARGO_TARGET_DIR",
         "CLIPPY_ARGS",
+        "HOST",
         "RUSTC",
         "RUSTC_WORKSPACE_WRAPPER",
         "RUSTC_WRAPPER",

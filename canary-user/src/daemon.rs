@@ -1,8 +1,11 @@
 //! The whole line, live: sensor, windows, judge, guard, journal, watchers. `canary run` and the demo start it alike.
 
+mod recorded;
+
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+pub use recorded::Recorded;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -139,6 +142,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
         deployments,
         journal,
         snapshots,
+        record: recording.map(record),
         on_entry: Some(Box::new({
             let board = board.clone();
             move |entry| board.tell(entry)
@@ -155,7 +159,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     let window = config.window;
     let located = Located::default();
     let followers = followers(&config, &root, &located);
-    let live = live::start(sensor, window, follow(config, root, located), recording, send)?;
+    let live = live::start(sensor, window, follow(config, root, located), send)?;
     let summary = guard::run(ticks, setup, shutdown).await;
     followers.iter().for_each(|task| task.abort());
     // Joining the sensor's thread waits for at most one read.
@@ -207,6 +211,19 @@ fn watched(config: &DeploymentConfig, root: &Root, orchestrator: Arc<dyn Orchest
         judge: Box::new(judge.at_mount(&root.path().to_string_lossy())),
         orchestrator,
     }
+}
+
+/// Writes each tick. A recording that cannot be written ends; the guard goes on.
+pub(crate) fn record(recording: recording::Writer) -> guard::Record {
+    let mut recording = Some(recording);
+    Box::new(move |tick: &Tick| {
+        if let Some(writer) = &mut recording
+            && let Err(error) = writer.tick(tick)
+        {
+            tracing::error!("the recording ends here: {error:#}");
+            recording = None;
+        }
+    })
 }
 
 /// The pure part of one deployment's line; replay uses the same.

@@ -228,7 +228,7 @@ impl Journal {
     }
 
     /// Records a change of stage. [`Stage::Applying`] also marks the canary's instances as acted on, in the same commit,
-    /// and fails where one of them was already.
+    /// and fails where one of them was already; not for a hold, which is not what is done once to a canary.
     pub fn record_stage(&mut self, decision_id: &str, stage: Stage, detail: &str, at: Moment) -> anyhow::Result<()> {
         let boot = self.boot.clone();
         let write = |tx: &Transaction| -> anyhow::Result<()> {
@@ -236,10 +236,12 @@ impl Journal {
                 let json: String =
                     tx.query_row("SELECT decision FROM decision WHERE id = ?1", [decision_id], |r| r.get(0))?;
                 let decision: Decision = serde_json::from_str(&json)?;
-                if let Some(id) = acted_on(tx, &boot, &decision.deployment, &decision.canary)? {
-                    bail!("an action was already begun against this canary ({id})");
+                if decision.action.is_done_once() {
+                    if let Some(id) = acted_on(tx, &boot, &decision.deployment, &decision.canary)? {
+                        bail!("an action was already begun against this canary ({id})");
+                    }
+                    mark(tx, &boot, decision_id, &decision.deployment, &decision.canary)?;
                 }
-                mark(tx, &boot, decision_id, &decision.deployment, &decision.canary)?;
             }
             stage_row(tx, &boot, decision_id, stage, detail, at)
         };
@@ -285,14 +287,14 @@ impl Journal {
         found.with_context(|| format!("journal: read what was taken back of {deployment}"))
     }
 
-    /// How long ago the orchestrator was called for a deployment, for each call within `span`, oldest first. By the clock
-    /// that only runs on where the call was of this boot; else by the wall clock, to which a call in the future (the
-    /// clock was set back) is of this moment.
+    /// How long ago the orchestrator was called for a deployment, for each call within `span`, oldest first; one for a hold, which
+    /// takes nothing away, does not count. By the clock that only runs on where the call was of this boot; else by the wall
+    /// clock, to which a call in the future (the clock was set back) is of this moment.
     pub fn action_ages(&self, deployment: &str, now: Moment, span: Duration) -> anyhow::Result<Vec<Duration>> {
         let read = || -> rusqlite::Result<Vec<Duration>> {
             let mut query = self.db.prepare_cached(
                 "SELECT s.unix_ms, s.t_ns, s.boot = ?2 FROM stage s JOIN decision d ON d.id = s.decision_id
-                 WHERE d.deployment = ?1 AND s.stage = 'applying' ORDER BY s.seq",
+                 WHERE d.deployment = ?1 AND s.stage = 'applying' AND d.action <> 'hold' ORDER BY s.seq",
             )?;
             let rows = query.query_map(params![deployment, self.boot], |r| {
                 let (unix_ms, t_ns) = (r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64);

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Verb::Explain(args) => cli::explain::run(&args),
         Verb::Approve(args) => cli::act::approve(&args),
         Verb::Rollback(args) => cli::act::rollback(&args),
+        Verb::Hold(args) => cli::act::hold(&args),
         Verb::Undo(args) => cli::act::undo(&args),
         Verb::Pause(args) => cli::pause::pause(&args),
         Verb::Resume(args) => cli::pause::resume(&args),

@@ -194,7 +194,7 @@ pub struct Window {
 
 mod build;
 
-pub use build::Windower;
+pub use build::{Windower, cpu_ns};
 
 mod nan_as_null {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

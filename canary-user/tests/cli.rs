@@ -119,7 +119,7 @@ fn a_replay_of_something_else_names_the_line() {
 #[test]
 fn a_guard_that_cannot_be_reached_is_said_with_what_to_do() {
     let socket = "/no-such-directory/canary.sock";
-    for words in [&["status"][..], &["pause", "--for", "1h"], &["resume", "shop"]] {
+    for words in [&["status"][..], &["pause", "--for", "1h"], &["resume", "shop"], &["hold", "shop"]] {
         let output = canary(&[words, &["--socket", socket]].concat());
         assert_eq!(output.status.code(), Some(1), "{words:?}");
         let text = stderr(&output);

@@ -1,12 +1,16 @@
 //! Readers of files from outside, and the judge behind them, take anything: they read it or refuse it, and never panic.
 //!
-//! A longer run: `PROPTEST_CASES=1000000 cargo test --release -p canary-user --test fuzz`.
+//! A longer run: `PROPTEST_CASES=1000000 cargo test --release -p canary-user --test fuzz`. Each test prints what it failed on,
+//! made as small as it goes.
 
-use std::io::Write as _;
+use std::{io::Write as _, sync::Arc};
 
 use canary_user::{
     daemon,
-    judge::{Earlier, Parameters},
+    judge::{
+        Direction, Earlier, Parameters, Tolerance,
+        columns::{Column, Columns},
+    },
     telemetry::{recording::Reader, table::Table},
 };
 use proptest::prelude::*;
@@ -20,14 +24,39 @@ fn cases(default: u32) -> ProptestConfig {
     ProptestConfig { cases: asked.unwrap_or(default), failure_persistence: None, ..ProptestConfig::default() }
 }
 
+/// Little baseline, so that a few windows suffice to bet.
+fn of_few_windows() -> Parameters {
+    Parameters { minimum_baseline: 4, initial_windows: 2, warmup_windows: 1, ..Parameters::default() }
+}
+
+/// Judges a table that was accepted, every other column in the other direction. Answers how many windows were bet on.
+fn judge_table(table: &Table) -> u64 {
+    let parameters = of_few_windows();
+    let epsilons = table.epsilons(parameters.warmup_windows);
+    let column = |(i, (name, epsilon)): (usize, (&Arc<str>, f64))| Column {
+        name: name.clone(),
+        direction: if i % 2 == 0 { Direction::Up } else { Direction::Down },
+        tolerance: Tolerance::default(),
+        epsilon,
+    };
+    let columns = table.indicators.iter().zip(epsilons).enumerate().map(column).collect();
+    let mut judge = Columns::new(parameters, columns);
+    for (index, moment) in table.moments.iter().enumerate() {
+        let t_ns = (moment.t_s * 1e9) as u64;
+        let verdict = judge.observe(index as u64, t_ns, &moment.stable, &moment.canary);
+        assert!(!verdict.evidence_ln.is_nan(), "evidence is a number: {moment:?}");
+        assert!(judge.states().iter().all(|state| !state.evidence_ln.is_nan()), "of each column, too: {moment:?}");
+        serde_json::to_string(&verdict).expect("a verdict is JSON");
+    }
+    judge.tracks().iter().map(|track| track.bets()).max().unwrap_or(0)
+}
+
 /// Reads a recording and judges what can be read of it.
 fn judge(bytes: &[u8]) {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(bytes).expect("write");
     let Ok(reader) = Reader::open(file.path()) else { return };
-    // Little baseline, so that a few ticks suffice to bet.
-    let parameters = Parameters { minimum_baseline: 4, initial_windows: 2, warmup_windows: 1, ..Parameters::default() };
-    let (mut windower, mut judge) = daemon::line("shop".into(), parameters, &Earlier::default());
+    let (mut windower, mut judge) = daemon::line("shop".into(), of_few_windows(), &Earlier::default());
     for tick in reader.map_while(Result::ok) {
         let verdict = judge.observe(&windower.push(&tick));
         assert!(!verdict.evidence_ln.is_nan(), "evidence is a number: {tick:?}");
@@ -96,6 +125,7 @@ proptest! {
             if let Ok(table) = Table::read(&text[..], "t.csv") {
                 prop_assert!(table.moments.windows(2).all(|m| m[0].t_s < m[1].t_s));
                 prop_assert!(table.moments.iter().flat_map(|m| &m.stable).all(|r| r.values.len() == table.indicators.len()));
+                judge_table(&table);
             }
         }
     }
@@ -115,4 +145,45 @@ proptest! {
         }
         judge(text.as_bytes());
     }
+
+    /// As many windows as it takes to bet, of readings as they may be.
+    #[test]
+    fn any_readings_of_a_table_are_judged(
+        readings in proptest::collection::vec(proptest::collection::vec(reading(), 8), 0..30),
+        comes in 0..6usize,
+    ) {
+        let mut text = String::from("t,role,target,x,y\n");
+        for (t, row) in readings.iter().enumerate() {
+            for (i, pair) in row.chunks_exact(2).enumerate().filter(|(i, _)| *i < 3 || t >= comes) {
+                let role = if i < 3 { "stable" } else { "canary" };
+                text += &format!("{t},{role},i{i},{},{}\n", pair[0], pair[1]);
+            }
+        }
+        if let Ok(table) = Table::read(text.as_bytes(), "t.csv") {
+            judge_table(&table);
+        }
+    }
+}
+
+/// What a cell may have: usual readings, extremes, and none.
+fn reading() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => (1..1000u32).prop_map(|n| format!("{}.{}", n / 10, n % 10)),
+        1 => Just("0".to_owned()),
+        1 => Just("1e308".to_owned()),
+        1 => Just("5e-324".to_owned()),
+        1 => Just(String::new()),
+    ]
+}
+
+/// The tests above judge, and do not only read.
+#[test]
+fn a_table_of_few_windows_is_bet_on() {
+    let mut text = String::from("t,role,target,x\n");
+    for t in 0..20 {
+        for (i, role) in ["stable", "stable", "stable", "canary"].into_iter().enumerate() {
+            text += &format!("{t},{role},i{i},{}\n", 100 + (t * 7 + i * 5) % 13);
+        }
+    }
+    assert!(judge_table(&Table::read(text.as_bytes(), "t.csv").expect("a table")) > 5);
 }

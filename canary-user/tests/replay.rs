@@ -3,8 +3,12 @@
 use std::{path::Path, process::Command};
 
 use canary_user::{
+    judge::{
+        Direction, Parameters, Tolerance,
+        columns::{Column, Columns},
+    },
     targets::{Role, Target},
-    telemetry::{Cpu, Histogram, Lifecycle, Sample, Tick, recording::Writer},
+    telemetry::{Cpu, Histogram, Lifecycle, Sample, Tick, recording::Writer, table::Table},
 };
 
 const WINDOW_NS: u64 = 100_000_000;
@@ -110,4 +114,78 @@ fn a_table_is_judged_by_the_direction_that_is_said_and_drawn() {
     let unknown = replay(&["--lower-is-worse", "hits"]);
     let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert!(unknown.status.code() == Some(1) && said.contains("hit_rate"), "those that there are: {said}");
+}
+
+#[test]
+fn what_is_set_of_an_indicator_holds_for_the_column_of_its_name_or_is_refused() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (csv, named) = (dir.path().join("CACHE.CSV"), dir.path().join("named.csv"));
+    table(&csv);
+    let text = std::fs::read_to_string(&csv).expect("read").replace("hit_rate", "cpu_per_work");
+    std::fs::write(&named, text).expect("write");
+    let config = |indicator: &str| {
+        let path = dir.path().join("canary.toml");
+        let deployment =
+            "[[deployment]]\nname = \"shop\"\nstable = { cgroup = \"/shop/1\" }\ncanary = { cgroup = \"/shop/2\" }\n";
+        std::fs::write(&path, format!("[judge.indicator.{indicator}]\ndirection = \"down\"\n{deployment}"))
+            .expect("write");
+        path.display().to_string()
+    };
+    let replay = |table: &Path, options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_canary"));
+        let output = command.arg("replay").arg(table).args(options).output().expect("the binary starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let down = ["--what-if", "indicator.hit_rate.direction=down"];
+    assert_eq!(replay(&csv, &down), (Some(10), String::new()));
+    let allowed = [&down[..], &["--what-if", "indicator.hit_rate.delta=0.8"]].concat();
+    assert_ne!(replay(&csv, &allowed).0, Some(10), "so much less is allowed");
+    assert_eq!(replay(&named, &["--config", &config("cpu_per_work")]), (Some(10), String::new()));
+    for (option, said) in [
+        ("indicator.hit_rate.mute=true", "mute is for recordings: a column of a table has direction, weight, delta, "),
+        ("indicator.hits.delta=0.1", "CACHE.CSV has no such column; it has latency_ms, hit_rate"),
+        ("indicator.hit_rate.delt=0.1", "delt: unknown key: a column of a table has direction, "),
+        ("indicator.hit_rate.delta=-1", "-1 is not allowed: write 0 to 10"),
+        ("indicator.hit_rate", "write indicator.COLUMN.KEY=VALUE"),
+    ] {
+        let (code, error) = replay(&csv, &["--what-if", option]);
+        assert!(code == Some(1) && error.contains(&format!("--what-if {option}: ")) && error.contains(said), "{error}");
+    }
+    let (code, error) = replay(&csv, &["--config", &config("memory_stall")]);
+    let said = "indicator.memory_stall.direction of the configuration: ";
+    assert!(code == Some(1) && error.contains(said) && error.contains("it has latency_ms, hit_rate"), "{error}");
+}
+
+/// Cut off anywhere after it was decided, a table is judged as it was then.
+#[test]
+fn a_verdict_on_a_table_rests_on_no_later_window() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (whole, cut) = (dir.path().join("whole.csv"), dir.path().join("cut.csv"));
+    table(&whole);
+    let text = std::fs::read_to_string(&whole).expect("read");
+    let lines: Vec<&str> = text.lines().collect();
+    // One line of names, four of each window; what comes later is a hundred times as much.
+    let head = lines[..1 + 4 * 800].join("\n");
+    let later: String = lines[1 + 4 * 800..].iter().map(|line| format!("{line}e2\n")).collect();
+    std::fs::write(&whole, format!("{head}\n{later}")).expect("write");
+    std::fs::write(&cut, &head).expect("write");
+    let judged = |path: &Path| {
+        let table = Table::read(std::fs::File::open(path).expect("open"), "t.csv").expect("a table");
+        let epsilons = table.epsilons(Parameters::default().warmup_windows);
+        let columns = table.indicators.iter().zip(epsilons).map(|(name, epsilon)| Column {
+            name: name.clone(),
+            direction: Direction::Up,
+            tolerance: Tolerance::default(),
+            epsilon,
+        });
+        let mut judge = Columns::new(Parameters::default(), columns.collect());
+        let verdicts = table
+            .moments
+            .iter()
+            .enumerate()
+            .take(800)
+            .map(|(index, moment)| judge.observe(index as u64, index as u64, &moment.stable, &moment.canary));
+        serde_json::to_string(&verdicts.last()).expect("JSON")
+    };
+    assert_eq!(judged(&whole), judged(&cut));
 }

@@ -77,6 +77,7 @@ fn bash_completes_a_verb_and_an_option() {
     };
     assert_eq!(complete("canary roll"), ["rollback"]);
     assert_eq!(complete("canary rollback --rea"), ["--reason"]);
+    assert_eq!(complete("canary hol"), ["hold"]);
 }
 
 #[test]

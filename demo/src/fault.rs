@@ -27,6 +27,12 @@ pub enum Fault {
     Tail,
     /// Resets (severity - 1) × 5 % of the connections instead of answering.
     Errors,
+    /// Answers (severity - 1) × 5 % of the requests with status 500, after the same work.
+    ServerErrors,
+    /// In (severity - 1) × 5 % of the requests first asks where nobody listens.
+    Unreachable,
+    /// Of the helpers that it starts, (severity - 1) × 50 % end with status 1.
+    Exits,
     /// Aborts on the next request. A restarted process does it again.
     Crash,
     /// Takes severity × 1 MiB per request and never gives them back, until the kernel kills it.

@@ -166,6 +166,9 @@ fn arguments(scenario: Scenario, upstream: Option<&upstream::Running>) -> Vec<St
     if scenario.has_log_thread() {
         arguments.push("--log-thread".into());
     }
+    if scenario.has_helpers() {
+        arguments.push("--helpers".into());
+    }
     arguments
 }
 

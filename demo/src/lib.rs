@@ -14,6 +14,7 @@ pub mod enter;
 pub mod fault;
 pub mod fleet;
 pub mod guard;
+pub mod helper;
 pub mod instances;
 pub mod load;
 pub mod log_thread;

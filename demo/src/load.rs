@@ -220,7 +220,7 @@ impl Client {
         }
     }
 
-    /// One request and its whole answer. The connection is kept only if both went well.
+    /// One request and its whole answer, which has to be a good one. The connection is kept where there is one.
     async fn exchange(&self, address: SocketAddr) -> anyhow::Result<()> {
         let mut connection = match self.take(address) {
             Some(connection) => connection,
@@ -229,7 +229,7 @@ impl Client {
         connection.ready().await?;
         let request = Request::get("/").header(header::HOST, "canary-demo").body(Empty::new())?;
         let answer = connection.send_request(request).await?;
-        ensure!(answer.status() == StatusCode::OK, "status {}", answer.status());
+        let status = answer.status();
         let mut body = answer.into_body();
         while let Some(frame) = body.frame().await {
             frame?;
@@ -238,6 +238,7 @@ impl Client {
         if idle.address == Some(address) {
             idle.connections.push(connection);
         }
+        ensure!(status == StatusCode::OK, "status {status}");
         Ok(())
     }
 

@@ -52,6 +52,13 @@ enum Verb {
     /// What instances depend on. Ends when standard input closes; its address is printed as the first line.
     #[command(hide = true)]
     Upstream,
+    /// Does nothing, as what an instance starts now and then.
+    #[command(hide = true)]
+    Helper {
+        /// Whether it ends with status 1.
+        #[arg(long)]
+        fail: bool,
+    },
     /// Keeps this many threads busy until standard input closes.
     #[command(hide = true)]
     Burn {
@@ -87,6 +94,7 @@ impl Verb {
             }
             Verb::Enter(options) => enter::enter(options).map(|()| true),
             Verb::Upstream => upstream::serve().map(|()| true),
+            Verb::Helper { fail } => Ok(!fail),
             Verb::Burn { threads } => neighbour::burn(threads).map(|()| true),
         }
     }

@@ -42,6 +42,12 @@ pub enum Scenario {
     Tail,
     /// Some connections are reset
     Errors,
+    /// Some answers say that the service failed
+    ServerErrors,
+    /// Some of what it asks cannot be reached
+    Unreachable,
+    /// Some programs that it starts end with an error
+    Exits,
     /// The process aborts, again and again
     Crash,
     /// The kernel kills the process for its memory, again and again
@@ -88,6 +94,9 @@ impl Scenario {
             Scenario::Dependency => "what both versions ask answers the canary later",
             Scenario::Tail => "the canary does the same work in bursts",
             Scenario::Errors => "the canary resets some connections",
+            Scenario::ServerErrors => "the canary answers some requests with status 500",
+            Scenario::Unreachable => "the canary asks where nobody listens",
+            Scenario::Exits => "programs that the canary starts end with an error",
             Scenario::Crash => "the canary aborts, again and again",
             Scenario::Oom => "the kernel kills the canary for its memory, again and again",
             Scenario::Healthy => "the canary is as good as stable",
@@ -117,6 +126,9 @@ impl Scenario {
             Scenario::Dependency => Some(Fault::Dependency),
             Scenario::Tail => Some(Fault::Tail),
             Scenario::Errors => Some(Fault::Errors),
+            Scenario::ServerErrors => Some(Fault::ServerErrors),
+            Scenario::Unreachable => Some(Fault::Unreachable),
+            Scenario::Exits => Some(Fault::Exits),
             Scenario::Crash => Some(Fault::Crash),
             Scenario::Oom => Some(Fault::Oom),
             Scenario::Healthy | Scenario::Quota | Scenario::NoisyNeighbour => None,
@@ -177,6 +189,11 @@ impl Scenario {
     /// Whether each request leaves a thread of low priority something to do.
     pub fn has_log_thread(self) -> bool {
         self == Scenario::Tail
+    }
+
+    /// Whether instances start a program now and then.
+    pub fn has_helpers(self) -> bool {
+        self == Scenario::Exits
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     fmt,
     hint::black_box,
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -15,11 +15,13 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::Full;
-use hyper::{Request, Response, body::Incoming};
+use hyper::{Request, Response, StatusCode, body::Incoming};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::net::TcpStream;
 
 use crate::{
     fault::{Fault, Order},
+    helper,
     log_thread::LogThread,
     upstream::Upstream,
     working_set::{PAGE_BYTES, WorkingSet},
@@ -44,6 +46,9 @@ const BURST_EVERY: u64 = 5;
 /// Requests whose work it does there, for each unit of severity: with 2, that of all of them.
 const BURST_REQUESTS: f64 = 2.5;
 const ERROR_SHARE: f64 = 0.05;
+const EXIT_SHARE: f64 = 0.5;
+/// Where nobody listens: no service of today has the first port.
+const NOBODY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1));
 
 /// A chain of `links` SplitMix64 steps, each of which needs the one before.
 pub fn burn_cpu(links: u64) -> u64 {
@@ -73,6 +78,9 @@ pub struct Equipment {
     /// Each request leaves a thread of low priority something to do after it.
     #[arg(long)]
     pub log_thread: bool,
+    /// A program is started for one request in 80.
+    #[arg(long)]
+    pub helpers: bool,
 }
 
 /// The state that requests share.
@@ -81,12 +89,11 @@ pub struct Service {
     working_set: Option<WorkingSet>,
     upstream: Option<Upstream>,
     log_thread: Option<LogThread>,
+    has_helpers: bool,
 }
 
 struct State {
     order: Order,
-    /// Requests that had come before it.
-    ordered_after: u64,
     /// Links of the hash chain per request.
     links: u64,
     body: Bytes,
@@ -107,6 +114,7 @@ pub enum Broken {
     WorkingSet(io::Error),
     Upstream(io::Error),
     LogThread(io::Error),
+    Helper(io::Error),
 }
 
 impl fmt::Display for Broken {
@@ -116,6 +124,7 @@ impl fmt::Display for Broken {
             Broken::WorkingSet(e) => write!(f, "read the working set: {e}"),
             Broken::Upstream(e) => write!(f, "ask the upstream: {e}"),
             Broken::LogThread(e) => write!(f, "wake the log's thread: {e}"),
+            Broken::Helper(e) => write!(f, "start a helper: {e}"),
         }
     }
 }
@@ -129,7 +138,6 @@ impl Service {
         let healthy = Order { fault: None, severity: 1.0 };
         let state = State {
             order: healthy,
-            ordered_after: 0,
             links: BASE_LINKS,
             body: body(1.0),
             requests: 0,
@@ -143,6 +151,7 @@ impl Service {
             working_set: equipment.working_set.map(open).transpose()?,
             upstream: equipment.upstream.map(Upstream::at),
             log_thread: equipment.log_thread.then(LogThread::start).transpose()?,
+            has_helpers: equipment.helpers,
         })
     }
 
@@ -156,6 +165,7 @@ impl Service {
             Some(Fault::Memory | Fault::Thrash) if self.working_set.is_none() => Some("--working-set FILE"),
             Some(Fault::Dependency) if self.upstream.is_none() => Some("--upstream ADDRESS:PORT"),
             Some(Fault::Tail) if self.log_thread.is_none() => Some("--log-thread"),
+            Some(Fault::Exits) if !self.has_helpers => Some("--helpers"),
             _ => None,
         };
         if let Some(option) = lacking {
@@ -209,6 +219,10 @@ impl Service {
         if let Some(thread) = &self.log_thread {
             thread.wake().map_err(Broken::LogThread)?;
         }
+        if self.has_helpers && number.is_multiple_of(helper::EVERY) {
+            let fails = order.fault == Some(Fault::Exits) && unit(number) < excess * EXIT_SHARE;
+            helper::start(fails).map_err(Broken::Helper)?;
+        }
         black_box(burn_cpu(black_box(links)));
         if let Some(set) = &self.working_set {
             let usual = set.usual_pages();
@@ -220,12 +234,17 @@ impl Service {
             };
             set.read(number, pages as u64, among).map_err(Broken::WorkingSet)?;
         }
+        let mut answer = Response::new(Full::new(body));
+        let is_hit = unit(number) < excess * ERROR_SHARE;
         match order.fault {
             Some(Fault::Latency) => tokio::time::sleep(LATENCY.mul_f64(excess)).await,
-            Some(Fault::Errors) if unit(number) < excess * ERROR_SHARE => return Err(Broken::Reset),
+            Some(Fault::Errors) if is_hit => return Err(Broken::Reset),
+            Some(Fault::ServerErrors) if is_hit => *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+            // That it fails is the fault.
+            Some(Fault::Unreachable) if is_hit => drop(TcpStream::connect(NOBODY).await),
             _ => {}
         }
-        Ok(Response::new(Full::new(body)))
+        Ok(answer)
     }
 }
 

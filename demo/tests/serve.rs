@@ -191,6 +191,54 @@ fn errors_reset_the_connection() {
 }
 
 #[test]
+fn server_errors_are_whole_answers_with_status_500() {
+    let mut server = Server::start();
+    let begins = |with: &'static [u8]| {
+        move |answer: &std::io::Result<Vec<u8>>| answer.as_ref().is_ok_and(|answer| answer.starts_with(with))
+    };
+    server.order(r#"{"fault":"server-errors","severity":21}"#);
+    server.until(begins(b"HTTP/1.1 500 "));
+    for _ in 0..10 {
+        let answer = server.get();
+        assert!(begins(b"HTTP/1.1 500 ")(&answer), "{answer:?}");
+        assert!(answer.is_ok_and(|answer| answer.ends_with(&[b'.'; 2048])), "the work was done");
+    }
+    server.order(r#"{"fault":null}"#);
+    server.until(begins(b"HTTP/1.1 200 "));
+}
+
+#[test]
+fn what_cannot_be_reached_keeps_no_answer_back() {
+    let mut server = Server::start();
+    server.order(r#"{"fault":"unreachable","severity":21}"#);
+    for _ in 0..50 {
+        assert_eq!(body_bytes(&server.get().expect("answer")), 2048);
+    }
+    drop(server.orders.take());
+    let (status, errors) = server.wait();
+    assert!(status.success() && errors.is_empty(), "{status}: {errors}");
+}
+
+#[test]
+fn helpers_fail_where_that_is_the_fault_and_keep_no_answer_back() {
+    let helper = |arguments: &[&str]| {
+        let ended = Command::new(env!("CARGO_BIN_EXE_canary-demo")).arg("helper").args(arguments).status();
+        ended.expect("start a helper").code()
+    };
+    assert_eq!((helper(&[]), helper(&["--fail"])), (Some(0), Some(1)));
+    let mut server = Server::run(&["serve", "--helpers"]);
+    for fault in ["null", r#""exits""#] {
+        server.order(&format!(r#"{{"fault":{fault},"severity":3}}"#));
+        for _ in 0..200 {
+            assert_eq!(body_bytes(&server.get().expect("answer")), 2048);
+        }
+    }
+    drop(server.orders.take());
+    let (status, errors) = server.wait();
+    assert!(status.success() && errors.is_empty(), "{status}: {errors}");
+}
+
+#[test]
 fn crash_aborts_on_a_request() {
     let mut server = Server::start();
     server.order(r#"{"fault":"crash","severity":2}"#);
@@ -209,6 +257,7 @@ fn an_order_that_makes_no_sense_ends_it_with_the_reason() {
         (r#"{"fault":"thrash","severity":2}"#, "needs --working-set"),
         (r#"{"fault":"dependency","severity":2}"#, "needs --upstream"),
         (r#"{"fault":"tail","severity":2}"#, "needs --log-thread"),
+        (r#"{"fault":"exits","severity":2}"#, "needs --helpers"),
     ] {
         let mut server = Server::start();
         server.order(order);

@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod browser;
+pub mod decided;
 pub mod guard;
 pub mod guarded;
 pub mod machine;

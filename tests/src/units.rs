@@ -9,7 +9,7 @@ use canary_user::{
 };
 use tokio::runtime::Runtime;
 
-use crate::machine::Machine;
+use crate::{decided, machine::Machine};
 
 pub const STABLE: &str = "shop@v1.service";
 pub const CANARY: &str = "shop@v2.service";
@@ -66,18 +66,7 @@ impl Bench {
                 }),
             }])
         };
-        Ok(Decision {
-            id: "shop-1".into(),
-            deployment: "shop".into(),
-            unix_ms: 0,
-            window: 0,
-            action,
-            reason: String::new(),
-            recommendation: None,
-            gates: Vec::new(),
-            canary: targets(CANARY, Role::Canary)?,
-            stable: targets(STABLE, Role::Stable)?,
-        })
+        Ok(decided::decision(action, targets(CANARY, Role::Canary)?, targets(STABLE, Role::Stable)?))
     }
 
     pub fn describe(&self, decision: &Decision) -> Result<Plan, Error> {

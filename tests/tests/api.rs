@@ -1,9 +1,6 @@
 //! The API of a running guard, held against its own OpenAPI document by schemathesis.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::process::Command;
 
 use canary_e2e::{
     Sandbox,
@@ -12,6 +9,9 @@ use canary_e2e::{
     service::{Service, Traffic},
 };
 
+#[path = "../../xtask/tests/venv/mod.rs"]
+mod venv;
+
 const TEST: &str = "a_running_guard_answers_as_its_document_says";
 
 #[test]
@@ -19,7 +19,7 @@ fn a_running_guard_answers_as_its_document_says() -> anyhow::Result<()> {
     if !kernel_available(TEST) {
         return Ok(());
     }
-    let tool = match schemathesis() {
+    let tool = match venv::program("schemathesis", "schemathesis==4.*") {
         Ok(tool) => tool,
         Err(why) => {
             println!("SKIP {TEST}: {why}");
@@ -44,24 +44,4 @@ fn a_running_guard_answers_as_its_document_says() -> anyhow::Result<()> {
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(guard.stop()?.success());
     Ok(())
-}
-
-/// The program, installed by pip into a place of its own where it is not there yet.
-fn schemathesis() -> Result<PathBuf, String> {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.canary/schemathesis");
-    let tool = place.join("bin/schemathesis");
-    if tool.exists() {
-        return Ok(tool);
-    }
-    let run = |program: &Path, arguments: &[&str]| -> Result<(), String> {
-        let output =
-            Command::new(program).args(arguments).output().map_err(|e| format!("{}: {e}", program.display()))?;
-        let last = String::from_utf8_lossy(&output.stderr).trim().lines().last().unwrap_or_default().to_owned();
-        if output.status.success() { Ok(()) } else { Err(format!("{}: {last}", program.display())) }
-    };
-    let venv = place.display().to_string();
-    run(Path::new("python3"), &["-m", "venv", &venv]).map_err(|why| format!("no Python environment: {why}"))?;
-    run(&place.join("bin/pip"), &["install", "--quiet", "schemathesis==4.*"])
-        .map_err(|why| format!("pip cannot install schemathesis: {why}"))?;
-    Ok(tool)
 }

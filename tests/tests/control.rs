@@ -80,6 +80,9 @@ fn a_person_takes_a_canary_away_that_is_not_condemned() -> anyhow::Result<()> {
     let mut guarded = Guarded::new(env!("CARGO_BIN_EXE_victim"), "end")?;
     let life = guarded.start()?;
     life.sees(3)?;
+    let (done, said) = verb(&guarded, &["hold", "test"])?;
+    let instead = "`canary pause` keeps the guard from acting, `canary rollback` takes it away";
+    assert!(!done && said.contains(&format!("a canary of process has no rollout to hold; {instead}")), "{said}");
     let said = granted(&guarded, &["rollback", "test", "--reason", "wrong prices"])?;
     assert!(said.starts_with("Rolling back test as decision test-"), "{said}");
     guarded.until(Verified)?;
@@ -140,6 +143,16 @@ fn over_http_the_token_opens_what_a_person_may_do() -> anyhow::Result<()> {
     let (code, refusal) = post(&format!("/api/v1/undo/{id}"), "")?;
     let words = "there is nothing to undo; a dry run changes nothing; an undo would start again shop 1.5 in ";
     assert!(code == 409 && refusal["error"].as_str().is_some_and(|e| e.contains(words)), "{refusal}");
+    let (code, said) = post("/api/v1/hold/shop", r#"{"reason": "a look first"}"#)?;
+    let words = "Holding the rollout of shop as decision shop-";
+    assert!(code == 200 && said["said"].as_str().is_some_and(|s| s.starts_with(words)), "{said}");
+    let is_held = |d: &Value| d[0]["decision"]["action"] == "hold" && d[0]["stages"][1].is_object();
+    guard.until("the hold", |_| decisions().is_ok_and(|d| is_held(&d)))?;
+    let held = decisions()?;
+    let words = "dry run, nothing was done: would hold shop 1.5 in ";
+    assert!(held[0]["stages"][1]["detail"].as_str().is_some_and(|d| d.starts_with(words)), "{held:#}");
+    let (code, refusal) = post("/api/v1/hold/shp", "")?;
+    assert_eq!((code, &refusal["kind"]), (404, &json!("not_found")));
     let (code, refusal) = post("/api/v1/approve/none", "")?;
     assert_eq!((code, &refusal["kind"]), (404, &json!("not_found")));
     assert!(canary.try_wait()?.is_none(), "the canary runs on");

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use canary_e2e::machine::{Engine, Machine};
+use canary_e2e::{
+    decided,
+    machine::{Engine, Machine},
+};
 use canary_user::{
     config::Config,
     guard::{Action, Decision},
@@ -68,18 +71,7 @@ impl Bench {
                 }),
             })
         };
-        Ok(Decision {
-            id: "shop-1".into(),
-            deployment: "shop".into(),
-            unix_ms: 0,
-            window: 0,
-            action,
-            reason: String::new(),
-            recommendation: None,
-            gates: Vec::new(),
-            canary: vec![target(CANARY, Role::Canary)?],
-            stable: vec![target(STABLE, Role::Stable)?],
-        })
+        Ok(decided::decision(action, vec![target(CANARY, Role::Canary)?], vec![target(STABLE, Role::Stable)?]))
     }
 
     fn describe(&self, decision: &Decision) -> Result<Plan, Error> {
@@ -234,6 +226,7 @@ fn a_quarantine_is_refused_because_nothing_would_end_it() -> anyhow::Result<()> 
     let test = "a_quarantine_is_refused_because_nothing_would_end_it";
     let Some(bench) = Bench::new(test, &[], &[])? else { return Ok(()) };
     refused(bench.describe(&bench.decision(Action::Quarantine)?), "cannot end a quarantine by itself");
+    refused(bench.describe(&bench.decision(Action::Hold)?), "docker has no rollout to hold; `canary pause` keeps");
     let image = bench.inspect(CANARY, "{{.Config.Image}}").context("the canary is there")?;
     assert_eq!(image, "shop:1");
     Ok(())

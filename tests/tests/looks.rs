@@ -36,7 +36,7 @@ fn what_lives_for_less_than_a_window_is_counted() -> anyhow::Result<()> {
         below.map(target).collect::<Vec<_>>()
     };
     let (send, mut ticks) = mpsc::channel(8);
-    let live = live::start(sensor, WINDOW, targets, None, send)?;
+    let live = live::start(sensor, WINDOW, targets, send)?;
     let mut next = || ticks.blocking_recv().expect("the sensor ticks");
     // A window begins with a tick.
     assert!(next().samples.is_empty());

@@ -97,3 +97,28 @@ fn what_was_known_of_a_service_beforehand_is_recorded() -> anyhow::Result<()> {
     assert!(refused.status.code() == Some(1) && said.contains("broken.jsonl:1: what was known of shop"), "{said}");
     Ok(())
 }
+
+/// Two instances that do nothing: enough to be compared, and too little to learn from.
+#[test]
+fn a_service_is_recorded_and_calibrated_in_one_go() -> anyhow::Result<()> {
+    if !kernel_available("a_service_is_recorded_and_calibrated_in_one_go") {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    for instance in ["stable-1", "stable-2"] {
+        sandbox.cgroup(instance)?;
+    }
+    let (configuration, scratch) = (Configuration::shop(&sandbox)?, tempfile::tempdir()?);
+    let mut command = Command::new(program("canary")?);
+    command.args(["calibrate", "--live", "3s", "--output", "json", "--config", &configuration.file()]);
+    let output = command.env("TMPDIR", scratch.path()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    let found: Value = serde_json::from_slice(&output.stdout).context("one object, and nothing besides")?;
+    assert_eq!((&found["deployment"], &found["comparisons"]), (&"shop".into(), &2.into()), "{found}");
+    assert_eq!((&found["instances"], &found["condemned"]), (&2.into(), &0.into()), "{found}");
+    assert!(found["windows"].as_u64() > Some(2), "{found}");
+    assert!(said.contains("windows recorded to"), "{said}");
+    assert_eq!(std::fs::read_dir(scratch.path())?.count(), 0, "the recording is gone");
+    Ok(())
+}

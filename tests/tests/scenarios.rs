@@ -192,6 +192,24 @@ fn a_canary_that_resets_connections_is_rolled_back() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_canary_that_answers_with_errors_is_rolled_back() -> anyhow::Result<()> {
+    let test = "a_canary_that_answers_with_errors_is_rolled_back";
+    is_rolled_back(test, Scenario::ServerErrors, "server_errors", "answers that it failed")
+}
+
+#[test]
+fn a_canary_that_cannot_reach_what_it_asks_is_rolled_back() -> anyhow::Result<()> {
+    let test = "a_canary_that_cannot_reach_what_it_asks_is_rolled_back";
+    is_rolled_back(test, Scenario::Unreachable, "connect_failures", "cannot reach what it depends on")
+}
+
+#[test]
+fn a_canary_whose_helpers_end_with_an_error_is_rolled_back() -> anyhow::Result<()> {
+    let test = "a_canary_whose_helpers_end_with_an_error_is_rolled_back";
+    is_rolled_back(test, Scenario::Exits, "error_exits", "gives up with an error")
+}
+
+#[test]
 fn a_canary_that_crashes_is_stopped_within_three_windows() -> anyhow::Result<()> {
     let test = "a_canary_that_crashes_is_stopped_within_three_windows";
     is_rolled_back_at_once(test, Scenario::Crash, "crashes")

@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use canary_e2e::{
+    decided,
     guard::PATIENCE,
     namespace,
     units::{Bench, CANARY, STABLE, TEMPLATE},
@@ -57,6 +58,7 @@ fn a_canary_stays_where_stable_does_not_come_up() -> anyhow::Result<()> {
     bench.is(CANARY, "active")?;
     // A drain starts nothing: it needs a stable unit that runs.
     refused(bench.describe(&bench.decision(Action::Drain)?), "no stable unit of shop is active");
+    refused(bench.describe(&bench.decision(Action::Hold)?), "systemd has no rollout to hold; `canary pause` keeps");
     Ok(())
 }
 
@@ -358,18 +360,7 @@ fn a_systemd_that_cannot_be_reached_is_said() -> anyhow::Result<()> {
     let nowhere = Path::new(env!("CARGO_MANIFEST_DIR")).join("no-bus-here");
     let bus = format!("unix:path={}", nowhere.display());
     let systemd = Systemd::new(&bus, Root::find()?, &config.deployments[0]);
-    let decision = Decision {
-        id: "shop-1".into(),
-        deployment: "shop".into(),
-        unix_ms: 0,
-        window: 0,
-        action: Action::Rollback,
-        reason: String::new(),
-        recommendation: None,
-        gates: Vec::new(),
-        canary: Vec::new(),
-        stable: Vec::new(),
-    };
+    let decision = decided::decision(Action::Rollback, Vec::new(), Vec::new());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     refused(runtime.block_on(systemd.describe(&decision)), "is it there, and may the guard use its bus?");
     Ok(())

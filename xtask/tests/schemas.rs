@@ -9,6 +9,8 @@ use std::{
 
 use serde_json::Value;
 
+mod venv;
+
 /// The release of the tool that was tried with these versions.
 const TOOL: &str = "kubernetes-validate==1.37.*";
 const VERSIONS: [&str; 3] = ["1.25", "1.30", "1.37"];
@@ -18,26 +20,6 @@ const LEAST: &str = "least-privilege";
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
-}
-
-/// The tool, installed by pip into a place of its own where it is not there yet.
-fn tool() -> Result<PathBuf, String> {
-    let place = repository().join(".canary/kubernetes-validate");
-    let tool = place.join("bin/kubernetes-validate");
-    if tool.exists() {
-        return Ok(tool);
-    }
-    let run = |program: &Path, arguments: &[&str]| -> Result<(), String> {
-        let output =
-            Command::new(program).args(arguments).output().map_err(|e| format!("{}: {e}", program.display()))?;
-        let last = String::from_utf8_lossy(&output.stderr).trim().lines().last().unwrap_or_default().to_owned();
-        if output.status.success() { Ok(()) } else { Err(format!("{}: {last}", program.display())) }
-    };
-    let venv = place.display().to_string();
-    run(Path::new("python3"), &["-m", "venv", &venv]).map_err(|why| format!("no Python environment: {why}"))?;
-    run(&place.join("bin/pip"), &["install", "--quiet", TOOL])
-        .map_err(|why| format!("pip cannot install it: {why}"))?;
-    Ok(tool)
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -84,10 +66,10 @@ fn validate(tool: &Path, version: &str, files: &[PathBuf]) -> Output {
 #[test]
 fn the_manifests_are_what_the_schemas_of_kubernetes_ask_for() {
     let test = "the_manifests_are_what_the_schemas_of_kubernetes_ask_for";
-    let tool = match tool() {
+    let tool = match venv::program("kubernetes-validate", TOOL) {
         Ok(tool) => tool,
         Err(why) => {
-            println!("SKIP {test}: kubernetes-validate: {why}");
+            println!("SKIP {test}: {why}");
             return;
         }
     };

@@ -1,4 +1,4 @@
-//! `canary approve`, `rollback` and `undo`: what a person has the running guard do to a canary.
+//! `canary approve`, `rollback`, `hold` and `undo`: what a person has the running guard do to a canary.
 
 use std::process::ExitCode;
 
@@ -26,6 +26,18 @@ Exit code: 0 begun, 1 not.
 
 Examples:
   canary rollback shop --reason 'wrong prices'";
+
+const HOLD_NOTES: &str = "\
+Sets spec.paused of the canary's Deployment or Rollout, in any mode and
+whatever the verdict: the rollout goes no further, and the canary serves on.
+It is judged all the while, and may still be rolled back, which ends the hold.
+Asked all the same are pause, owner, incarnation, rollback_possible, the
+journal, leadership. Only the orchestrator \"kubernetes\" can do that.
+Exit code: 0 begun, 1 not.
+
+Examples:
+  canary hold shop --reason 'a look at the prices'
+  canary undo shop-1795000000000-0001          lets the rollout go on";
 
 const UNDO_NOTES: &str = "\
 Applies the inverse that was recorded with the action, where the orchestrator
@@ -59,6 +71,19 @@ pub struct RollbackArgs {
     pub guard: ToGuard,
 }
 
+/// Have the rollout of a deployment stand still; its canary serves on.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HOLD_NOTES)]
+pub struct HoldArgs {
+    /// Name of the deployment
+    pub deployment: String,
+    /// Why, for those who look later [default: none]
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    #[command(flatten)]
+    pub guard: ToGuard,
+}
+
 /// Take an action back, as was recorded with it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = UNDO_NOTES)]
@@ -75,6 +100,11 @@ pub fn approve(args: &ApproveArgs) -> anyhow::Result<ExitCode> {
 
 pub fn rollback(args: &RollbackArgs) -> anyhow::Result<ExitCode> {
     let path = format!("/api/v1/rollback/{}", segment(&args.deployment));
+    args.guard.command(&path, &json!({ "reason": args.reason }))
+}
+
+pub fn hold(args: &HoldArgs) -> anyhow::Result<ExitCode> {
+    let path = format!("/api/v1/hold/{}", segment(&args.deployment));
     args.guard.command(&path, &json!({ "reason": args.reason }))
 }
 

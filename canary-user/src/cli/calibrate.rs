@@ -20,8 +20,8 @@ use crate::{
     daemon,
     judge::{Earlier, Outcome, Parameters, power},
     targets::Role,
-    telemetry::{Tick, recording::Reader},
-    window::Indicator,
+    telemetry::{Sample, Tick, recording::Reader},
+    window::{self, Indicator},
 };
 
 /// What is asked of each indicator: found within so many minutes.
@@ -32,7 +32,8 @@ The canary of a recording is left out. Needs two instances of stable; with
 three or more the noise is learned from the others. With --live the cgroups of
 the configuration are recorded first, which needs what `canary run` needs. The
 smallest changes are computed from the noise, for a change that is there when
-judging begins.
+judging begins. Comparisons share their instances and are not independent: the
+interval of what was condemned is narrower than it should be.
 Exit code: 0, whatever is found; 1 where there is nothing to calibrate on.
 
 Examples:
@@ -69,6 +70,8 @@ pub struct Args {
 struct Found {
     /// Comparisons of equals: stable instances times recordings times segments.
     comparisons: u64,
+    /// Stable instances that these share: they are not independent of one another.
+    instances: u64,
     condemned: u64,
     healthy: u64,
     windows: u64,
@@ -78,6 +81,8 @@ struct Found {
     false_alarms_low: f64,
     false_alarms_high: f64,
     indicators: Vec<IndicatorFound>,
+    #[serde(skip)]
+    names: BTreeSet<Arc<str>>,
     #[serde(skip)]
     samples: Vec<[Option<Noise>; Indicator::COUNT]>,
 }
@@ -186,6 +191,7 @@ fn calibrate(
         let p = parameters(deployment)?;
         let entry = found.entry(deployment.clone()).or_default();
         entry.window_s = window_s;
+        entry.names.extend(instances.iter().cloned());
         for segment in &segments {
             for instance in instances {
                 let earlier = known.get(&**deployment).cloned().unwrap_or_default();
@@ -210,12 +216,7 @@ fn compare(
     let mut verdict = None;
     let mut condemned = false;
     for tick in ticks {
-        let mut equals = tick.clone();
-        equals.samples.retain(|s| s.target.deployment == *deployment && s.target.role == Role::Stable);
-        for sample in equals.samples.iter_mut().filter(|s| s.target.cgroup == *instance) {
-            sample.target.role = Role::Canary;
-        }
-        let now = judge.observe(&windower.push(&equals));
+        let now = judge.observe(&windower.push(&equals(tick, deployment, instance)));
         condemned |= now.outcome == Outcome::Regressed;
         verdict = Some(now);
         found.windows += 1;
@@ -240,7 +241,30 @@ fn compare(
     }));
 }
 
+/// The tick as if one stable instance were the canary, and the real canary had not been there.
+fn equals(tick: &Tick, deployment: &Arc<str>, instance: &Arc<str>) -> Tick {
+    let mut equals = tick.clone();
+    if let Some(machine) = &mut equals.machine {
+        // Live it is the deployment's own. Left in, it would be others' doing, which excuses waits.
+        let left_out = |s: &&Sample| s.target.deployment == *deployment && s.target.role == Role::Canary;
+        let used_ns: Option<f64> = tick.samples.iter().filter(left_out).map(window::cpu_ns).sum();
+        let capacity_ns = f64::from(machine.cpus) * tick.span_ns as f64;
+        match used_ns {
+            Some(used_ns) if capacity_ns > 0.0 => machine.cpu_busy -= used_ns / capacity_ns,
+            Some(_) => {}
+            // Then nobody knows what others used: of no CPUs there is no share.
+            None => machine.cpus = 0,
+        }
+    }
+    equals.samples.retain(|s| s.target.deployment == *deployment && s.target.role == Role::Stable);
+    for sample in equals.samples.iter_mut().filter(|s| s.target.cgroup == *instance) {
+        sample.target.role = Role::Canary;
+    }
+    equals
+}
+
 fn summarize(found: &mut Found) {
+    found.instances = found.names.len() as u64;
     let n = found.comparisons as f64;
     (found.false_alarms_low, found.false_alarms_high) = wilson(found.condemned as f64, n);
     found.false_alarms = if n > 0.0 { found.condemned as f64 / n } else { f64::NAN };
@@ -258,9 +282,9 @@ fn summarize(found: &mut Found) {
         found.indicators.push(IndicatorFound {
             indicator: indicator.name(),
             title: indicator.title(),
-            noise: of(&|n| n.sigma).exp_m1(),
-            long_run_noise: of(&|n| n.long_run).exp_m1(),
-            margin: of(&|n| n.margin).exp_m1(),
+            noise: libm::expm1(of(&|n| n.sigma)),
+            long_run_noise: libm::expm1(of(&|n| n.long_run)),
+            margin: libm::expm1(of(&|n| n.margin)),
             found_in_1_min: in_minutes(0),
             found_in_5_min: in_minutes(1),
             found_in_30_min: in_minutes(2),
@@ -291,8 +315,9 @@ fn describe(deployment: &str, found: &Found) -> String {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let change = |change: Option<f64>| change.map_or("none".to_owned(), |c| format!("+{:.1} %", 100.0 * c));
     let mut text = format!(
-        "{deployment}: {} comparisons of equals, {} windows of {} s in all\n    condemned: {} of {}, {} (95 %: {} to {}); healthy at the end: {}\n",
+        "{deployment}: {} comparisons of equals among {} instances, {} windows of {} s in all\n    condemned: {} of {}, {} (95 %: {} to {}); healthy at the end: {}\n    the comparisons share these instances and are not independent: the interval is narrower than it should be\n",
         found.comparisons,
+        found.instances,
         found.windows,
         found.window_s,
         found.condemned,
@@ -327,6 +352,53 @@ fn describe(deployment: &str, found: &Found) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        targets::Target,
+        telemetry::{Cpu, Machine},
+        window::Windower,
+    };
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    fn sample(role: Role, cgroup: &str, on_cpu_ns: Option<u64>) -> Sample {
+        let (deployment, version) = ("shop".into(), role.name().into());
+        let target = Target { deployment, role, version, cgroup: cgroup.into(), incarnation: 1, identity: None };
+        let cpu = on_cpu_ns.map(|on_cpu_ns| Cpu { on_cpu_ns, ..Cpu::default() });
+        Sample { cpu, ..Sample::unmeasured(target, SECOND_NS) }
+    }
+
+    /// Four CPUs, 60 % busy.
+    fn tick(of_canary_ns: Option<u64>) -> Tick {
+        let stable = |cgroup: &str| sample(Role::Stable, cgroup, Some(SECOND_NS / 10));
+        let samples = vec![stable("/1"), stable("/2"), sample(Role::Canary, "/3", of_canary_ns)];
+        let machine = Some(Machine { cpu_busy: 0.6, cpus: 4, ..Machine::default() });
+        Tick { span_ns: SECOND_NS, samples, machine, ..Tick::default() }
+    }
+
+    /// What the real canary uses is the deployment's own, as it was live.
+    #[test]
+    fn who_is_left_out_is_no_neighbour() {
+        let others = |tick: &Tick| Windower::new("shop".into()).push(tick).node.cpu_others;
+        let recorded = tick(Some(2 * SECOND_NS));
+        let without = equals(&recorded, &"shop".into(), &"/2".into());
+        let roles: Vec<(&str, Role)> = without.samples.iter().map(|s| (&*s.target.cgroup, s.target.role)).collect();
+        assert_eq!(roles, [("/1", Role::Stable), ("/2", Role::Canary)]);
+        let (live, here) = (others(&recorded).expect("known"), others(&without).expect("known"));
+        assert!((live - 0.05).abs() < 1e-12 && (here - live).abs() < 1e-12, "{live} {here}");
+        let unknown = tick(None);
+        let without = equals(&unknown, &"shop".into(), &"/2".into());
+        assert_eq!((others(&unknown), others(&without)), (None, None));
+    }
+
+    #[test]
+    fn that_comparisons_share_instances_is_said() {
+        let names = BTreeSet::from(["/1", "/2", "/3"].map(Arc::<str>::from));
+        let mut found = Found { comparisons: 6, window_s: 1.0, names, ..Found::default() };
+        summarize(&mut found);
+        let text = describe("shop", &found);
+        assert!(text.starts_with("shop: 6 comparisons of equals among 3 instances, "), "{text}");
+        assert!(text.contains("share these instances and are not independent"), "{text}");
+    }
 
     #[test]
     fn the_interval_is_wilsons() {

@@ -56,6 +56,8 @@ Examples:
                                      gates, plan, stages, the way back
   canary rollback shop               take the canary of shop away, whatever
                                      the verdict
+  canary hold shop                   have its rollout stand still while you
+                                     look; `canary undo ID` lets it go on
   canary pause --for 1h              keep the guard from acting for an hour;
                                      `canary resume` ends it
 
@@ -90,6 +92,8 @@ pub enum Verb {
     Approve(act::ApproveArgs),
     /// Take the canary of a deployment away, whatever the verdict
     Rollback(act::RollbackArgs),
+    /// Have the rollout of a deployment stand still; its canary serves on
+    Hold(act::HoldArgs),
     /// Take an action back, as was recorded with it
     Undo(act::UndoArgs),
     /// Keep the guard from acting until it is resumed; watching and judging go on

@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let located = Located::default();
         // They end with the runtime.
         let _followers = daemon::followers(&config, &root, &located);
-        let live = live::start(sensor, window, move || discover::targets(&config, &root, &located), None, send)?;
+        let live = live::start(sensor, window, move || discover::targets(&config, &root, &located), send)?;
         let stop = asked_to_stop()?;
         let limit = async {
             match args.duration {

@@ -1,5 +1,7 @@
 //! `canary replay`: a recording through the same line as live; the exit code is the verdict.
 
+mod table;
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -17,14 +19,10 @@ use serde_json::json;
 use super::{Output, wants_colour};
 use crate::{
     config::{self, Config},
-    daemon,
-    judge::{
-        Direction, Earlier, Judge, Outcome, Parameters, Tolerance, Verdict,
-        columns::{Column, ColumnState, Columns},
-    },
-    telemetry::{recording::Reader, table::Table},
+    daemon::Recorded,
+    judge::{Earlier, Outcome, Parameters, Verdict, columns::ColumnState},
+    telemetry::recording::Reader,
     watch::chart::{self, Timeline},
-    window::Windower,
 };
 
 /// Points of a course that are kept: enough for any screen.
@@ -50,6 +48,7 @@ Examples:
   canary replay latencies.csv --lower-is-worse hit_rate
   canary replay run.jsonl --what-if alpha=0.01
   canary replay run.jsonl --what-if indicator.cpu_per_work.delta=0.1
+  canary replay latencies.csv --what-if indicator.p99.delta=0.1
   canary replay run.jsonl --deployment shop --svg shop.svg
   canary replay run.jsonl --config canary.toml --deployment shop --output json";
 
@@ -65,7 +64,8 @@ pub struct Args {
     /// Use the [judge] settings of this configuration [default: the judge's defaults]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Judge as if this key of [judge] had another value; may be given several times [default: as configured]
+    /// Judge as if this key of [judge] had another value; may be given several times. Of a table, indicator.NAME is the column
+    /// of that name [default: as configured]
     #[arg(long = "what-if", value_name = "KEY=VALUE")]
     pub what_if: Vec<String>,
     /// Tell of this deployment only, and let its verdict be the exit code [default: all]
@@ -102,13 +102,16 @@ struct Judged {
 /// Exit code 0 healthy, 10 regressed, 11 inconclusive, 12 insufficient data.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.config.as_ref().map(|path| Config::load(path)).transpose()?;
-    let parameters = |deployment: &str| {
+    let configured = |deployment: &str| {
         let own = config.as_ref().and_then(|c| c.deployments.iter().find(|d| *d.name == *deployment));
-        let configured = own.map(|d| &d.judge).or(config.as_ref().map(|c| &c.judge)).cloned().unwrap_or_default();
-        config::what_if(&configured, &args.what_if)
+        own.map(|d| &d.judge).or(config.as_ref().map(|c| &c.judge)).cloned().unwrap_or_default()
     };
-    let mut judged = if args.file.extension().is_some_and(|e| e == "csv") {
-        judge_table(args, parameters(args.deployment.as_deref().unwrap_or_default())?)?
+    let parameters = |deployment: &str| config::what_if(&configured(deployment), &args.what_if);
+    let mut judged = if table::is_one(args) {
+        let (of_columns, others): (Vec<String>, Vec<String>) =
+            args.what_if.iter().cloned().partition(|pair| table::is_of_a_column(pair));
+        let configured = configured(args.deployment.as_deref().unwrap_or_default());
+        table::judge(args, config::what_if(&configured, &others)?, &of_columns)?
     } else {
         if !args.lower_is_worse.is_empty() {
             bail!("--lower-is-worse is for tables; of a recording, use --what-if indicator.NAME.direction=down");
@@ -161,7 +164,7 @@ fn judge(
 ) -> anyhow::Result<BTreeMap<Arc<str>, Judged>> {
     // Refused before anything is read: a mistyped key costs nothing.
     parameters("")?;
-    let mut lines: BTreeMap<Arc<str>, (Windower, Judge)> = BTreeMap::new();
+    let mut lines: BTreeMap<Arc<str>, Recorded> = BTreeMap::new();
     let mut judged: BTreeMap<Arc<str>, Judged> = BTreeMap::new();
     let reader = Reader::open(&args.file)?;
     let earlier = earlier(&reader, &args.file)?;
@@ -174,11 +177,11 @@ fn judge(
             let name = &sample.target.deployment;
             if !lines.contains_key(name) {
                 let earlier = earlier.get(&**name).cloned().unwrap_or_default();
-                lines.insert(name.clone(), daemon::line(name.clone(), parameters(name)?, &earlier));
+                lines.insert(name.clone(), Recorded::new(name.clone(), parameters(name)?, &earlier));
             }
         }
-        for (name, (windower, judge)) in &mut lines {
-            let verdict = judge.observe(&windower.push(&tick));
+        for (name, line) in &mut lines {
+            let verdict = line.push(&tick).with_context(|| args.file.display().to_string())?;
             match judged.get_mut(name) {
                 Some(known) => {
                     known.course.push(&verdict, tick.t_ns);
@@ -193,36 +196,6 @@ fn judge(
         }
     }
     Ok(judged)
-}
-
-/// A table has one deployment, by the name of its file.
-fn judge_table(args: &Args, parameters: Parameters) -> anyhow::Result<BTreeMap<Arc<str>, Judged>> {
-    let path = &args.file;
-    let file = std::fs::File::open(path).with_context(|| format!("open table {}", path.display()))?;
-    let table = Table::read(std::io::BufReader::new(file), &path.display().to_string())?;
-    if let Some(unknown) = args.lower_is_worse.iter().find(|n| !table.indicators.iter().any(|i| **i == **n)) {
-        let names: Vec<&str> = table.indicators.iter().map(|name| &**name).collect();
-        bail!("--lower-is-worse {unknown}: {} has no such column; it has {}", path.display(), names.join(", "));
-    }
-    let columns = table.indicators.iter().zip(table.epsilons()).map(|(name, epsilon)| Column {
-        name: name.clone(),
-        direction: if args.lower_is_worse.iter().any(|n| **n == **name) { Direction::Down } else { Direction::Up },
-        tolerance: Tolerance::default(),
-        epsilon,
-    });
-    let mut judge = Columns::new(parameters, columns.collect());
-    let mut course = Timeline::new(POINTS);
-    let mut last = None;
-    for (index, moment) in table.moments.iter().enumerate() {
-        let t_ns = (moment.t_s * 1e9) as u64;
-        let verdict = judge.observe(index as u64, t_ns, &moment.stable, &moment.canary);
-        course.push(&verdict, t_ns);
-        last = Some(verdict);
-    }
-    let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    let verdict = last.context("a table has at least one moment")?;
-    let name: Arc<str> = args.deployment.clone().unwrap_or(name).into();
-    Ok(BTreeMap::from([(name, Judged { verdict, course, columns: Some(judge.states()) })]))
 }
 
 /// Which verdict speaks for several: what needs attention most.

@@ -28,6 +28,8 @@ pub(super) struct RawJudge {
 }
 
 const INDICATOR: &str = "indicator";
+/// By how much a sum of what is written in decimals may miss it.
+const ROUNDING: f64 = 1e-9;
 
 impl<'de> Deserialize<'de> for RawJudge {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -107,32 +109,34 @@ impl Source<'_> {
         };
         let number = |value: &toml::Value| match (value, setting.kind) {
             (toml::Value::Integer(n), _) => Some(*n as f64),
-            (toml::Value::Float(v), Kind::Number | Kind::List(_)) => Some(*v),
+            (toml::Value::Float(v), Kind::Number | Kind::Shares(_)) => Some(*v),
             _ => None,
         };
         let values = match (setting.kind, raw.as_ref()) {
-            (Kind::List(n), toml::Value::Array(list)) => {
+            (Kind::Shares(n), toml::Value::Array(list)) => {
                 let expected = format!("{n} numbers");
                 let values: Option<Vec<f64>> = list.iter().map(number).collect();
                 values.filter(|v| v.len() == n).ok_or_else(|| wrong(&expected))?
             }
-            (Kind::List(n), _) => return Err(wrong(&format!("{n} numbers"))),
+            (Kind::Shares(n), _) => return Err(wrong(&format!("{n} numbers"))),
             (Kind::Number, value) => vec![number(value).ok_or_else(|| wrong("a number"))?],
             (Kind::Whole, value) => vec![number(value).ok_or_else(|| wrong("a whole number"))?],
         };
         // Written so that NaN, which compares as false, is refused too.
-        match values.iter().find(|v| !(**v >= setting.least && **v <= setting.most)) {
-            Some(value) => Err(self.mistake(
-                raw.span(),
-                key,
-                Mistake::OutOfRange {
-                    value: value.to_string(),
-                    least: setting.least.to_string(),
-                    most: setting.most.to_string(),
-                },
-            )),
-            None => Ok(values),
+        if let Some(value) = values.iter().find(|v| !(**v >= setting.least && **v <= setting.most)) {
+            let mistake = Mistake::OutOfRange {
+                value: value.to_string(),
+                least: setting.least.to_string(),
+                most: setting.most.to_string(),
+            };
+            return Err(self.mistake(raw.span(), key, mistake));
         }
+        if matches!(setting.kind, Kind::Shares(_)) && values.iter().sum::<f64>() > 1.0 + ROUNDING {
+            let write = "numbers that sum to at most 1: they are shares of one stake".to_owned();
+            let mistake = Mistake::NotAllowed { value: raw.as_ref().to_string(), write };
+            return Err(self.mistake(raw.span(), key, mistake));
+        }
+        Ok(values)
     }
 
     pub(super) fn unknown_key(&self, span: Range<usize>, key: &str, known: Vec<String>) -> ConfigError {
@@ -230,7 +234,7 @@ mod tests {
             let written = |v: f64| match setting.kind {
                 Kind::Whole => format!("{} = {v:.0}", setting.key),
                 Kind::Number => format!("{} = {v:?}", setting.key),
-                Kind::List(n) => format!("{} = [{}]", setting.key, vec![format!("{v:?}"); n].join(", ")),
+                Kind::Shares(n) => format!("{} = [{v:?}{}]", setting.key, ", 0.0".repeat(n - 1)),
             };
             for end in [setting.least, setting.most] {
                 let taken = parse(&written(end), "").unwrap_or_else(|e| panic!("{e}"));
@@ -249,6 +253,19 @@ mod tests {
         let refused = parse("bet_shares = [0.1]", "").expect_err("one");
         assert!(refused.ends_with("judge.bet_shares: invalid type: array `[0.1]`, expected 4 numbers"), "{refused}");
         assert!(parse("alpha = nan", "").expect_err("NaN").contains("NaN is out of range"));
+    }
+
+    #[test]
+    fn bets_of_more_than_the_stake_are_refused() {
+        let refused = parse("bet_shares = [0.25, 0.25, 0.25, 0.5]", "").expect_err("more than all of it");
+        let said = "judge.bet_shares: [0.25, 0.25, 0.25, 0.5] is not allowed: numbers that sum to at most 1: they are shares of one stake";
+        assert!(refused.ends_with(said), "{refused}");
+        let pair = ["bet_shares=0.9,0.9,0,0".to_owned()];
+        let refused = what_if(&Parameters::default(), &pair).expect_err("more than all of it").to_string();
+        assert!(refused.contains("judge.bet_shares: ") && refused.contains("sum to at most 1"), "{refused}");
+        for taken in ["[0.1, 0.2, 0.3, 0.4]", "[0.7, 0.1, 0.1, 0.1]", "[0.5, 0, 0, 0]"] {
+            parse(&format!("bet_shares = {taken}"), "").unwrap_or_else(|e| panic!("{taken}: {e}"));
+        }
     }
 
     #[test]

@@ -56,6 +56,11 @@ pub enum Command {
         deployment: String,
         reason: String,
     },
+    /// Has the canary's rollout stand still, whatever the verdict and the mode; it serves on.
+    Hold {
+        deployment: String,
+        reason: String,
+    },
     /// Applies the inverse that was recorded with an action.
     Undo {
         id: String,

@@ -22,7 +22,7 @@ use crate::journal::Journal;
 
 /// The commands in the OpenAPI document.
 #[derive(OpenApi)]
-#[openapi(paths(status, history, pause, resume, approve, rollback, undo), modifiers(&Bearer))]
+#[openapi(paths(status, history, pause, resume, approve, rollback, hold, undo), modifiers(&Bearer))]
 pub struct Document;
 
 struct Bearer;
@@ -69,6 +69,7 @@ pub fn routes(control: Control, access: Access, journal: Option<PathBuf>) -> Rou
         .route("/api/v1/resume", post(resume))
         .route("/api/v1/approve/{id}", post(approve))
         .route("/api/v1/rollback/{deployment}", post(rollback))
+        .route("/api/v1/hold/{deployment}", post(hold))
         .route("/api/v1/undo/{id}", post(undo))
         .with_state(Desk { control, access, journal })
 }
@@ -227,6 +228,24 @@ struct Rollback {
 async fn rollback(State(desk): State<Desk>, asker: Asker, Path(deployment): Path<String>, body: Bytes) -> Response {
     let command = json::<Rollback>(&body)
         .map(|r| Command::Rollback { deployment, reason: r.reason.unwrap_or_default().trim().to_owned() });
+    ask(desk, asker, command).await
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Hold {
+    reason: Option<String>,
+}
+
+/// Has the rollout of a canary stand still, whatever the verdict and the mode. It serves on; an undo lets the rollout go on.
+#[utoipa::path(
+    post, path = "/api/v1/hold/{deployment}", request_body = Option<Hold>, security(("token" = [])),
+    params(("deployment" = String, Path, description = "Its name in the configuration")),
+    responses((status = 200, body = Done), (status = "default", body = Refusal, description = REFUSED))
+)]
+async fn hold(State(desk): State<Desk>, asker: Asker, Path(deployment): Path<String>, body: Bytes) -> Response {
+    let command = json::<Hold>(&body)
+        .map(|h| Command::Hold { deployment, reason: h.reason.unwrap_or_default().trim().to_owned() });
     ask(desk, asker, command).await
 }
 

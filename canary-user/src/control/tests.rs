@@ -109,6 +109,22 @@ async fn the_verbs_reach_the_guard_over_its_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_wanted_of_a_deployment_reaches_the_guard_with_its_name_and_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = serve_socket(&api(&dir, None)).await;
+    for verb in ["rollback", "hold"] {
+        let (socket, path) = (socket.clone(), format!("/api/v1/{verb}/{}", client::segment("shop eu")));
+        let asked = tokio::task::spawn_blocking(move || {
+            client::ask::<Reply>(&socket, &path, Some(&json!({ "reason": " why " })))
+        });
+        let Reply::Done(Done { said }) = asked.await.unwrap().expect("granted") else {
+            panic!("no status was asked for")
+        };
+        assert!(said.ends_with(&format!(r#"{{"command":"{verb}","deployment":"shop eu","reason":"why"}}"#)), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_kernel_keeps_strangers_out_and_lets_root_in() {
     let test = "the_kernel_keeps_strangers_out_and_lets_root_in";
     if !is_root(test) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Pause, desk::Desk, line::Line};
+use super::{Action, Pause, desk::Desk, line::Line};
 use crate::{
     control::{Answer, Command, Done, Refusal, RefusalKind, Reply, Request, Status, nearest},
     journal::HistoryEntry,
@@ -34,7 +34,11 @@ fn carry_out(lines: &mut [Line], desk: &mut Desk, tick: &Tick, command: &Command
         Command::Resume { deployment } => resume(lines, desk, deployment.as_deref()),
         Command::Approve { id } => approve(lines, desk, tick, id, by),
         Command::Rollback { deployment, reason } => {
-            let said = known(lines, deployment)?.roll_back(by, reason, tick, desk);
+            let said = known(lines, deployment)?.wanted(Action::Rollback, by, reason, tick, desk);
+            said.map(Reply::done).map_err(Refusal::not_now)
+        }
+        Command::Hold { deployment, reason } => {
+            let said = known(lines, deployment)?.wanted(Action::Hold, by, reason, tick, desk);
             said.map(Reply::done).map_err(Refusal::not_now)
         }
         Command::Undo { id } => undo(lines, desk, id, by),

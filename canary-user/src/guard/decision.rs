@@ -62,10 +62,15 @@ impl std::str::FromStr for Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
+    /// Its rollout stands still, and it serves on. Only a person asks for that.
     Hold,
+    /// Resources are taken from it for a time.
     Quarantine,
+    /// New work is taken from it, and it is stopped.
     Drain,
+    /// Stable is the desired state again.
     Rollback,
+    /// It takes stable's place.
     Promote,
 }
 
@@ -78,6 +83,16 @@ impl Action {
             Action::Rollback => "rollback",
             Action::Promote => "promote",
         }
+    }
+
+    /// Whether the canary serves no more once it is in effect.
+    pub fn takes_away(self) -> bool {
+        matches!(self, Action::Drain | Action::Rollback)
+    }
+
+    /// Whether it is what is done once to a canary. A hold takes nothing away, and a canary that is held may be rolled back.
+    pub fn is_done_once(self) -> bool {
+        self != Action::Hold
     }
 
     /// The recommendation that it carries out.
@@ -167,20 +182,20 @@ pub enum Stage {
     Applying,
     /// The orchestrator says it is done.
     Applied,
-    /// The kernel's own counts show that the canary is quiet.
+    /// The kernel's own counts show that the canary is quiet; where it serves on, the orchestrator finds the action in effect.
     Verified,
     /// Some windows later, the service is as it should be.
     Recovered,
     /// Some windows later, it is not: taking the canary away did not help.
     NotRecovered,
-    /// Someone else brought the canary back.
+    /// Someone else brought the canary back, or let a rollout go on that was held.
     Reverted,
     Failed,
     /// The recorded inverse is being applied: a person asked, or a quarantine did not end by itself.
     Undoing,
     /// The canary is as it was before the action.
     Undone,
-    /// Verified, and nobody brought the canary back for as long as it was watched.
+    /// Verified, and nobody took that back for as long as it was watched.
     Closed,
 }
 

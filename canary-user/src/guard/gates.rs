@@ -25,6 +25,9 @@ pub const OF_THE_PLAN: [&str; 2] = ["blast_radius", "rollback_possible"];
 /// The gate that asks whether this guard is the one that acts.
 pub const LEADERSHIP: &str = "leadership";
 
+/// What a gate says of a hold that looks after those who go on serving.
+const TAKES_NOTHING: &str = "a hold takes nothing away: the canary serves on";
+
 type Answer = Result<String, String>;
 
 /// What the gates look at.
@@ -148,7 +151,8 @@ fn canary_window(case: Case) -> Answer {
     }
     // One that dies again and again is empty between a death and its next start, and still to be taken away.
     if !f.canary_populated && !dies_again(case.verdict) {
-        return Err("no process lives in the canary any more: there is nothing to take away".into());
+        let what = if case.action == Action::Hold { "hold" } else { "take away" };
+        return Err(format!("no process lives in the canary any more: there is nothing to {what}"));
     }
     // Whole seconds: nanoseconds are noise to a reader.
     let age = Duration::from_secs(f.canary_age.as_secs());
@@ -226,6 +230,9 @@ fn owner(case: Case) -> Answer {
 }
 
 fn blast_radius(case: Case) -> Answer {
+    if case.action == Action::Hold {
+        return Ok(TAKES_NOTHING.into());
+    }
     let f = case.facts;
     let (away, all) = (f.canary.len(), f.canary.len() + f.stable.len());
     let ours = TakesAway { instances: away as u64, of: all as u64 };
@@ -284,6 +291,9 @@ fn incarnation(case: Case) -> Answer {
 }
 
 fn capacity(case: Case) -> Answer {
+    if case.action == Action::Hold {
+        return Ok(TAKES_NOTHING.into());
+    }
     let f = case.facts;
     if f.stable_reporting < f.minimum_healthy {
         return Err(format!(
@@ -307,7 +317,7 @@ fn budget(case: Case) -> Answer {
     if let Some(why) = &f.journal_failure {
         return Err(format!("the journal cannot be relied on, no action until the guard is started again: {why}"));
     }
-    if let Some(id) = &f.acted_on {
+    if let Some(id) = f.acted_on.as_ref().filter(|_| case.action.is_done_once()) {
         return Err(format!("an action was already begun against this canary ({id}): one per rollout"));
     }
     if let Some(by) = &f.asked_by {

@@ -2,6 +2,7 @@
 
 mod approval;
 mod brought_back;
+mod held;
 mod kept;
 mod life;
 mod limited;
@@ -9,6 +10,7 @@ mod looks;
 mod past;
 mod returning;
 mod temporary;
+mod wanted;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +19,7 @@ use self::{
     brought_back::BroughtBack,
     kept::Kept,
     life::{InHand, Step},
-    limited::Limited,
+    limited::{Limited, Marks},
     returning::Returning,
     temporary::Temporary,
 };
@@ -91,6 +93,7 @@ pub(super) struct Line {
     temporary: Vec<Temporary>,
     brought_back: Vec<BroughtBack>,
     limited: Vec<Limited>,
+    marks: Marks,
     returning: Vec<Returning>,
     kept: Kept,
     refused: Option<Refusal>,
@@ -119,6 +122,7 @@ impl Line {
             temporary: Vec::new(),
             brought_back: Vec::new(),
             limited: Vec::new(),
+            marks: Marks::default(),
             returning: Vec::new(),
             kept: Kept::default(),
             refused: None,
@@ -276,6 +280,10 @@ impl Line {
         let regressed_windows = self.guard.regressed_windows();
         let case = Case { verdict, regressed_windows, facts: &facts, action: decision.action };
         decision.gates = gates::evaluate(case);
+        // What keeps a person's hold back says nothing of what the guard may do by itself, and is told each time.
+        if decision.action == Action::Hold {
+            return self.carry_out(decision, plan, desk);
+        }
         let Some(gate) = decision.blocked_by().filter(|_| is_held_back(&decision)) else {
             return self.carry_out(decision, plan, desk);
         };
@@ -290,30 +298,6 @@ impl Line {
             }
         }
         self.carry_out(decision, plan, desk);
-    }
-
-    /// A person wants the canary rolled back, whatever the verdict and the mode; `Err` = not as things stand.
-    pub fn roll_back(&mut self, by: &str, reason: &str, tick: &Tick, desk: &mut Desk) -> Result<String, String> {
-        let Some((_, verdict)) = &self.current else { return Err("no window was judged yet".into()) };
-        if self.is_busy() {
-            let id = self.view.as_ref().map_or("", |v| &v.decision.id);
-            return Err(format!("{id} is under way: `canary explain {id}` tells where it stands"));
-        }
-        let mut facts = self.facts(tick, verdict, desk);
-        facts.asked_by = Some(by.to_owned());
-        self.ask_for_lead(verdict, &mut facts, Action::Rollback);
-        let case = Case { verdict, regressed_windows: 0, facts: &facts, action: Action::Rollback };
-        let gates = gates::evaluate(case);
-        if let Some(gate) = gates.iter().find(|gate| !gate.passed) {
-            return Err(format!("{}: {}", gate.gate, gate.reason));
-        }
-        let words = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-        let reason = format!("asked for by {by}{words}");
-        let decision = self.guard.wanted(verdict, &facts, gates, reason, self.now.unix_ms);
-        let id = decision.id.clone();
-        self.caller.describe(&decision);
-        self.being_described = Some(Proposal { decision, asked_by: Some(by.to_owned()), approved: None });
-        Ok(format!("Rolling back {} as decision {id}. `canary explain {id}` follows it.", self.name()))
     }
 
     /// How this deployment stands; `None` before its first window.

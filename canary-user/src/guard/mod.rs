@@ -15,6 +15,7 @@ mod policy;
 pub mod recovery;
 pub mod rules;
 mod run;
+mod standing;
 pub mod verify;
 
 #[cfg(test)]
@@ -28,4 +29,5 @@ pub use moment::Moment;
 pub use pauses::{Pause, Pauses};
 pub use policy::Policy;
 pub use rules::Guard;
-pub use run::{IncarnationNow, Judging, OnTick, Setup, Summary, Watched, incarnation_below, run};
+pub use run::{IncarnationNow, Judging, OnTick, Record, Setup, Summary, Watched, incarnation_below, run};
+pub use standing::Standing;

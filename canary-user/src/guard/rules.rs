@@ -139,17 +139,20 @@ impl Guard {
         Some(self.decision(verdict, action, facts, gates, strongest_reason(verdict), unix_ms))
     }
 
-    /// The decision that a person wants: a rollback, whatever the verdict.
+    /// The decision that a person wants, whatever the verdict.
     pub fn wanted(
         &mut self,
         verdict: &Verdict,
+        action: Action,
         facts: &Facts,
         gates: Vec<GateResult>,
         reason: String,
         unix_ms: u64,
     ) -> Decision {
-        self.mark_acted(&facts.canary);
-        self.decision(verdict, Action::Rollback, facts, gates, reason, unix_ms)
+        if action.is_done_once() {
+            self.mark_acted(&facts.canary);
+        }
+        self.decision(verdict, action, facts, gates, reason, unix_ms)
     }
 
     fn decision(
@@ -215,6 +218,10 @@ impl Guard {
     /// A decision that was let through was stopped before the orchestrator was called: it may be taken again once `gate`
     /// does not block any more.
     pub fn not_carried_out(&mut self, decision: &Decision, gate: &str) {
+        // It was marked by nothing of this decision's, and what was told of its canary stays told.
+        if !decision.action.is_done_once() {
+            return;
+        }
         for target in &decision.canary {
             self.acted.remove(target);
             self.quarantined.remove(target);

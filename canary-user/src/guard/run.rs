@@ -88,11 +88,16 @@ pub type IncarnationNow = Box<dyn Fn(&Target) -> Option<u64> + Send>;
 /// What is called with every tick's snapshot.
 pub type OnTick = Box<dyn FnMut(&Arc<Snapshot>) + Send>;
 
+/// What is called with every tick that was judged, before anything follows from it.
+pub type Record = Box<dyn FnMut(&Tick) + Send>;
+
 /// Everything that the loop needs besides ticks.
 pub struct Setup {
     pub deployments: Vec<Watched>,
     pub journal: Journal,
     pub snapshots: watch::Sender<Arc<Snapshot>>,
+    /// Keeps the ticks, with what the verdicts on them rest on besides.
+    pub record: Option<Record>,
     /// Called after every tick.
     pub on_tick: Option<OnTick>,
     /// Called with everything that goes into the journal.
@@ -131,8 +136,17 @@ pub fn incarnation_below(root: &Path) -> IncarnationNow {
 /// deadline) so that their end reaches the journal.
 pub async fn run(mut ticks: mpsc::Receiver<Tick>, setup: Setup, shutdown: impl Future<Output = ()>) -> Result<Summary> {
     let (answer_to, mut answers) = mpsc::channel(64);
-    let Setup { deployments, journal, snapshots, mut on_tick, on_entry, pause_file, incarnation_now, mut requests } =
-        setup;
+    let Setup {
+        deployments,
+        journal,
+        snapshots,
+        mut record,
+        mut on_tick,
+        on_entry,
+        pause_file,
+        incarnation_now,
+        mut requests,
+    } = setup;
     let mut desk = Desk::new(Ledger::new(journal, on_entry), pause_file, incarnation_now);
     let mut lines: Vec<Line> = deployments
         .into_iter()
@@ -147,7 +161,7 @@ pub async fn run(mut ticks: mpsc::Receiver<Tick>, setup: Setup, shutdown: impl F
     let mut latest: Option<Tick> = None;
     tokio::pin!(shutdown);
     loop {
-        let tick = tokio::select! {
+        let mut tick = tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(answer) = answers.recv() => {
@@ -174,7 +188,7 @@ pub async fn run(mut ticks: mpsc::Receiver<Tick>, setup: Setup, shutdown: impl F
         desk.end_pauses();
         desk.ledger.forget(desk.now);
         sequence += 1;
-        take(&mut lines, &mut desk, &tick);
+        take(&mut lines, &mut desk, &mut tick, record.as_mut());
         let snapshot = Arc::new(snapshot(&lines, &tick, sequence, &desk));
         // First, so that what is served is never behind what is told.
         snapshots.send_replace(snapshot.clone());
@@ -207,9 +221,17 @@ fn answered(lines: &mut [Line], answer: Answer, tick: Option<&Tick>, desk: &mut 
     }
 }
 
-/// One tick: all deployments are judged before any is acted on, so that none acts while another is condemned with it.
-fn take(lines: &mut [Line], desk: &mut Desk, tick: &Tick) {
-    lines.iter_mut().for_each(|l| l.judge(tick, &mut desk.ledger));
+/// One tick: all deployments are judged before any is acted on, so that none acts while another is condemned with it. In
+/// between it is recorded.
+fn take(lines: &mut [Line], desk: &mut Desk, tick: &mut Tick, record: Option<&mut Record>) {
+    for line in lines.iter_mut() {
+        line.judge(tick, &mut desk.ledger);
+    }
+    tick.limits = lines.iter().filter_map(|l| Some((l.name().clone(), l.limits()?.clone()))).collect();
+    let tick: &Tick = tick;
+    if let Some(record) = record {
+        record(tick);
+    }
     let condemned: Vec<(Arc<str>, u64)> =
         lines.iter().filter_map(|l| Some((l.name().clone(), l.condemned_t_ns()?))).collect();
     for line in lines {

@@ -45,12 +45,13 @@ impl Journal {
         self.commit(write).with_context(|| format!("journal: record that {} came back", now.cgroup))
     }
 
-    /// The canary instances of this boot's decisions that came to a stage, but for those that were seen gone and stayed so.
+    /// The canary instances of this boot's decisions that came to a stage, but for those that were seen gone and stayed so, or
+    /// were only held.
     pub fn canaries_with(&self, deployment: &str, stage: Stage) -> anyhow::Result<Vec<Target>> {
         let read = || -> rusqlite::Result<Vec<Target>> {
             let mut query = self.db.prepare_cached(
                 "SELECT d.decision FROM stage s JOIN decision d ON d.id = s.decision_id
-                 WHERE d.deployment = ?1 AND s.stage = ?3 AND s.boot = ?2 AND (
+                 WHERE d.deployment = ?1 AND s.stage = ?3 AND s.boot = ?2 AND d.action <> 'hold' AND (
                     NOT EXISTS (SELECT 1 FROM stage v WHERE v.decision_id = d.id AND v.stage = 'verified')
                     OR d.action = 'quarantine'
                     OR EXISTS (SELECT 1 FROM stage r WHERE r.decision_id = d.id AND r.stage = 'reverted'))",
@@ -96,11 +97,11 @@ pub(super) fn acted_on(
     Ok(None)
 }
 
-/// The latest decision against exactly this instance that an orchestrator was called for.
+/// The latest decision against exactly this instance that an orchestrator was called for; a hold is none.
 fn begun_against(db: &Connection, boot: &str, target: &Target) -> anyhow::Result<Option<String>> {
     let mut query = db.prepare_cached(
         "SELECT d.id, d.decision FROM decision d JOIN stage s ON s.decision_id = d.id
-         WHERE d.deployment = ?1 AND s.stage = 'applying' AND s.boot = ?2 ORDER BY d.rowid DESC",
+         WHERE d.deployment = ?1 AND s.stage = 'applying' AND s.boot = ?2 AND d.action <> 'hold' ORDER BY d.rowid DESC",
     )?;
     let rows = query
         .query_map(params![&*target.deployment, boot], |r| Ok((r.get::<_, String>(0)?, json::<Decision>(r, 1)?)))?;

@@ -155,6 +155,27 @@ fn an_instance_is_acted_on_once_even_among_others() {
 }
 
 #[test]
+fn a_hold_is_not_what_is_done_once_to_a_canary() {
+    let mut journal = Journal::in_memory().unwrap();
+    let begin = |journal: &mut Journal, decision: &Decision| {
+        journal.record_decision(decision, &plan(), Stage::Planned, "", AT).unwrap();
+        journal.record_stage(&decision.id, Stage::Applying, "", AT).unwrap();
+    };
+    let hold = |id: &str| Decision { action: Action::Hold, ..decision(id, &[1]) };
+    begin(&mut journal, &hold("a"));
+    journal.came_back(&target(1), &target(2)).unwrap();
+    assert_eq!(journal.acted_on("checkout", &[target(1), target(2)]).unwrap(), None);
+    assert!(journal.canaries_with("checkout", Stage::Applying).unwrap().is_empty());
+    assert!(journal.action_ages("checkout", AT, Duration::from_secs(3600)).unwrap().is_empty());
+    assert_eq!(journal.unfinished().unwrap().len(), 1, "it is to have an end all the same");
+    begin(&mut journal, &decision("b", &[1]));
+    begin(&mut journal, &hold("c"));
+    assert_eq!(journal.acted_on("checkout", &[target(1)]).unwrap().as_deref(), Some("b"));
+    assert_eq!(journal.canaries_with("checkout", Stage::Applying).unwrap(), [target(1)]);
+    assert_eq!(journal.action_ages("checkout", AT, Duration::from_secs(3600)).unwrap().len(), 1);
+}
+
+#[test]
 fn what_came_back_counts_as_acted_on() {
     let mut journal = Journal::in_memory().unwrap();
     let d = decision("a", &[1]);

@@ -1,5 +1,9 @@
 //! What to do about a verdict: recommendations, the most urgent first. Nothing here acts; the guard's mode decides what is done.
 
+mod place;
+
+use place::Place;
+
 use super::verdict::{
     Cause, Environment, Forecast, Grade, HardFact, Outcome, Promotion, Recommendation, SignKind, Step, Stretch,
 };
@@ -18,6 +22,8 @@ pub struct Case<'a> {
     pub reasons: &'a [String],
     /// Evidence over what is needed, as logarithms: above 1 it is proven.
     pub evidence_share: f64,
+    /// CPUs that an instance of the canary uses, on average; `None` where that is not known.
+    pub canary_cpus: Option<f64>,
     pub window: &'a Window,
     /// Where cgroup2 is mounted.
     pub mount: &'a str,
@@ -111,13 +117,9 @@ fn undecided(case: Case) -> Vec<Recommendation> {
         vec![wait(case, "once the evidence reaches what is needed, or every indicator is shown to be healthy")];
     if case.evidence_share > 0.5 {
         steps.push(
-            step(
-                Step::Throttle,
-                "evidence of a regression is growing, and less work for the canary limits what it can do",
-            )
-            .sure(Grade::Low)
-            .run(Place::of(case).and_then(|p| p.throttle()))
-            .unless("the evidence falls again"),
+            throttle(case, "evidence of a regression is growing, and less work for the canary limits what it can do")
+                .sure(Grade::Low)
+                .unless("the evidence falls again"),
         );
     }
     steps.extend(memory(case));
@@ -141,7 +143,7 @@ fn environment(case: Case) -> Vec<Recommendation> {
         }
         Some(SignKind::Throttled) => steps.push(
             step(Step::RaiseLimit, because)
-                .run(Place::of(case).and_then(|p| p.lift_cpu_limit()))
+                .run(place(case).map(|p| p.lift_cpu_limit()))
                 .unless("stable works with the same limit at the same load"),
         ),
         Some(SignKind::UnequalLoad | SignKind::StableWorse) | None => {}
@@ -150,7 +152,7 @@ fn environment(case: Case) -> Vec<Recommendation> {
 }
 
 fn regressed(case: Case) -> Vec<Recommendation> {
-    let place = Place::of(case);
+    let place = place(case);
     let leading = case.causes.first();
     let because = leading.map_or_else(|| "the canary is worse".to_owned(), |c| format!("{}: {}", c.mechanism, c.text));
     let signal = leading.map(|c| c.signal.as_str()).unwrap_or_default();
@@ -158,7 +160,7 @@ fn regressed(case: Case) -> Vec<Recommendation> {
     let mut steps = vec![
         step(Step::RollBack, because.clone())
             .sure(sure)
-            .run(place.as_ref().and_then(|p| p.stop()))
+            .run(place.as_ref().map(Place::stop))
             .unless("the rise is meant and paid for: then allow it with delta in [judge.indicator]"),
     ];
     let is = |i: Indicator| signal == i.name();
@@ -167,7 +169,7 @@ fn regressed(case: Case) -> Vec<Recommendation> {
         steps.push(
             step(Step::Stop, "each crash breaks the connections that it serves")
                 .sure(Grade::High)
-                .run(place.as_ref().and_then(|p| p.stop()))
+                .run(place.as_ref().map(Place::stop))
                 .unless("stable crashes too: then it is not the version"),
         );
     } else if memory_killed || is(Indicator::MemoryInUse) || is(Indicator::MemoryStall) {
@@ -175,27 +177,26 @@ fn regressed(case: Case) -> Vec<Recommendation> {
         steps.push(
             step(Step::Restart, "gives back what leaked, for a while")
                 .sure(Grade::Low)
-                .run(place.as_ref().and_then(|p| p.restart()))
+                .run(place.as_ref().and_then(Place::restart))
                 .unless("memory in use is as high right after a start"),
         );
     } else if case.environment.signs.iter().any(|s| s.kind == SignKind::Throttled) {
         steps.push(
             step(Step::RaiseLimit, "it needs more CPU than its limit allows, and waits for the rest")
-                .run(place.as_ref().and_then(|p| p.lift_cpu_limit()))
+                .run(place.as_ref().map(Place::lift_cpu_limit))
                 .unless("the machine has no CPU left for it"),
         );
     } else if is(Indicator::CpuPerWork) || is(Indicator::RunQueueWait) || is(Indicator::RunQueueWaitP95) {
         steps.push(
-            step(Step::Throttle, "keeps its extra work from the others on this machine until it is gone")
-                .run(place.as_ref().and_then(|p| p.throttle()))
+            throttle(case, "keeps its extra work from the others on this machine until it is gone")
                 .unless("its users notice: a canary that is held back answers late"),
         );
     } else if is(Indicator::TurnaroundMean) || is(Indicator::TurnaroundP95) {
-        steps.push(
-            step(Step::Drain, "its users wait longer; stable serves them as before")
-                .run(place.as_ref().and_then(|p| p.drain()))
-                .unless("what it waits for recovers"),
-        );
+        steps.push(drain(
+            place.as_ref(),
+            "its users wait longer; stable serves them as before",
+            "what it waits for recovers",
+        ));
     } else if signal == Event::Retransmits.name() {
         steps.push(
             step(Step::MoveOffNode, "packets are lost on the way")
@@ -203,26 +204,36 @@ fn regressed(case: Case) -> Vec<Recommendation> {
                 .unless("they are lost elsewhere too"),
         );
     } else {
-        steps.push(
-            step(Step::Drain, "stable serves its work as before")
-                .run(place.as_ref().and_then(|p| p.drain()))
-                .unless("the rise is meant"),
-        );
+        steps.push(drain(place.as_ref(), "stable serves its work as before", "the rise is meant"));
     }
     steps
 }
 
+/// Its work goes to stable. Where it may come back by itself that is said.
+fn drain(place: Option<&Place>, because: &str, unless: &str) -> Recommendation {
+    let undone_by = place.and_then(Place::drain_is_undone_by).map(|by| format!(". {by}")).unwrap_or_default();
+    step(Step::Drain, format!("{because}{undone_by}")).run(place.map(Place::drain)).unless(unless)
+}
+
+/// To half of the CPU that it uses: any other number may be more than it needs, or leave it none to speak of. What has a limit
+/// already would have to get that one back, and nobody here knows it.
+fn throttle(case: Case, because: &str) -> Recommendation {
+    let has_limit = case.window.canary.first().is_some_and(|r| r.around.throttled.is_some());
+    let percent = case.canary_cpus.map(|cpus| (50.0 * cpus).round()).filter(|percent| *percent >= 1.0 && !has_limit);
+    let command = percent.and_then(|percent| Some(place(case)?.limit_cpu(percent as u64)));
+    step(Step::Throttle, because).run(command)
+}
+
 /// More memory, where a forecast or a kill says that it runs out.
 fn memory(case: Case) -> Option<Recommendation> {
-    let limit = case.window.canary.iter().filter_map(|r| r.around.memory_limit_bytes).min();
+    let limit = case.window.canary.first().and_then(|r| r.around.memory_limit_bytes);
     let killed = case.hard == Some(HardFact::OomKill);
     let because = match case.forecast {
         Some(forecast) => format!("memory in use grows: {}", forecast.in_words()),
         None if killed => "it was killed at its memory limit".to_owned(),
         None => return None,
     };
-    let doubled = limit.map(|bytes| bytes.saturating_mul(2));
-    let command = doubled.and_then(|bytes| Place::of(case)?.memory_limit(bytes));
+    let command = limit.and_then(|bytes| Some(place(case)?.memory_limit(bytes.saturating_mul(2))));
     Some(
         step(Step::RaiseLimit, because)
             .sure(Grade::Low)
@@ -231,126 +242,109 @@ fn memory(case: Case) -> Option<Recommendation> {
     )
 }
 
-/// Where the canary runs, as those who started it call it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    Unit(String),
-    /// The command line of the engine, and the container's short id.
-    Container(&'static str, String),
-    Cgroup(String),
-}
-
-impl Place {
-    /// The first canary instance.
-    fn of(case: Case) -> Option<Place> {
-        case.window.canary.first().map(|r| Place::parse(&r.instance, case.mount))
-    }
-
-    fn parse(path: &str, mount: &str) -> Place {
-        let engines =
-            [("docker-", "docker"), ("libpod-", "podman"), ("cri-containerd-", "crictl"), ("crio-", "crictl")];
-        let steps = || path.split('/').filter(|s| !s.is_empty());
-        let short = |id: &str| id.chars().take(12).collect::<String>();
-        let is_id = |id: &str| id.len() >= 12 && id.bytes().all(|b| b.is_ascii_hexdigit());
-        for part in steps() {
-            for (prefix, engine) in engines {
-                let id = part.strip_prefix(prefix).and_then(|p| p.strip_suffix(".scope"));
-                if let Some(id) = id.filter(|id| is_id(id)) {
-                    return Place::Container(engine, short(id));
-                }
-            }
-        }
-        let engine = path.strip_prefix("/docker/").map(|id| id.split('/').next().unwrap_or_default());
-        if let Some(id) = engine.filter(|id| is_id(id)) {
-            return Place::Container("docker", short(id));
-        }
-        match steps().next_back().filter(|last| last.ends_with(".service")) {
-            Some(unit) => Place::Unit(unit.to_owned()),
-            None => Place::Cgroup(format!("{mount}{path}")),
-        }
-    }
-
-    fn stop(&self) -> Option<String> {
-        Some(match self {
-            Place::Unit(unit) => format!("systemctl stop '{unit}'"),
-            Place::Container(engine, id) => format!("{engine} stop {id}"),
-            Place::Cgroup(path) => format!("xargs kill -TERM <'{path}/cgroup.procs'"),
-        })
-    }
-
-    fn drain(&self) -> Option<String> {
-        match self {
-            Place::Unit(unit) => Some(format!("systemctl kill --signal=SIGTERM '{unit}'")),
-            Place::Container("crictl", _) => None,
-            Place::Container(engine, id) => Some(format!("{engine} kill --signal=TERM {id}")),
-            Place::Cgroup(_) => self.stop(),
-        }
-    }
-
-    fn restart(&self) -> Option<String> {
-        match self {
-            Place::Unit(unit) => Some(format!("systemctl restart '{unit}'")),
-            // Whatever runs the pod starts it again.
-            Place::Container("crictl", _) => self.stop(),
-            Place::Container(engine, id) => Some(format!("{engine} restart {id}")),
-            Place::Cgroup(_) => None,
-        }
-    }
-
-    fn memory_limit(&self, bytes: u64) -> Option<String> {
-        Some(match self {
-            Place::Unit(unit) => format!("systemctl set-property --runtime '{unit}' MemoryMax={bytes}"),
-            Place::Container("crictl", id) => format!("crictl update --memory {bytes} {id}"),
-            Place::Container(engine, id) => format!("{engine} update --memory {bytes} --memory-swap {bytes} {id}"),
-            Place::Cgroup(path) => format!("echo {bytes} >'{path}/memory.max'"),
-        })
-    }
-
-    fn lift_cpu_limit(&self) -> Option<String> {
-        Some(match self {
-            Place::Unit(unit) => format!("systemctl set-property --runtime '{unit}' CPUQuota="),
-            Place::Container("crictl", id) => format!("crictl update --cpu-quota -1 {id}"),
-            Place::Container(engine, id) => format!("{engine} update --cpu-quota -1 {id}"),
-            Place::Cgroup(path) => format!("echo max >'{path}/cpu.max'"),
-        })
-    }
-
-    fn throttle(&self) -> Option<String> {
-        Some(match self {
-            Place::Unit(unit) => format!("systemctl set-property --runtime '{unit}' CPUQuota=50%"),
-            Place::Container("crictl", id) => format!("crictl update --cpu-quota 50000 --cpu-period 100000 {id}"),
-            Place::Container(engine, id) => format!("{engine} update --cpu-quota 50000 {id}"),
-            Place::Cgroup(path) => format!("echo '50000 100000' >'{path}/cpu.max'"),
-        })
-    }
+/// Of the first canary instance, where commands reach it.
+fn place(case: Case) -> Option<Place> {
+    case.window.canary.first().and_then(|r| Place::parse(&r.instance, case.mount))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::window::{Around, Node, Reading};
 
-    fn place(path: &str) -> Place {
-        Place::parse(path, "/sys/fs/cgroup")
+    /// One canary instance.
+    fn window(instance: &str, around: Around) -> Window {
+        Window {
+            deployment: "shop".into(),
+            index: 900,
+            t_ns: 901_000_000_000,
+            span_ns: 1_000_000_000,
+            stable: Vec::new(),
+            canary: vec![Reading {
+                instance: instance.into(),
+                incarnation: 1,
+                values: [f64::NAN; Indicator::COUNT],
+                events: [Some(0); Event::COUNT],
+                turnarounds: 100,
+                seconds: 1.0,
+                around,
+            }],
+            clean: true,
+            node: Node::default(),
+        }
+    }
+
+    /// What is recommended about a canary that is worse in this signal, and uses so many CPUs.
+    fn advised(signal: &str, canary_cpus: Option<f64>, window: &Window) -> Vec<Recommendation> {
+        let causes = [Cause {
+            signal: signal.to_owned(),
+            text: "it is worse".to_owned(),
+            mechanism: "a mechanism".to_owned(),
+            ruled_out: Vec::new(),
+            evidence_ln: 10.0,
+        }];
+        recommend(Case {
+            outcome: Outcome::Regressed,
+            hard: None,
+            causes: &causes,
+            environment: &Environment::default(),
+            forecast: None,
+            stretches: &[],
+            promotion: None,
+            reasons: &[],
+            evidence_share: 1.0,
+            canary_cpus,
+            window,
+            mount: "/sys/fs/cgroup",
+        })
+    }
+
+    const UNIT: &str = "/system.slice/shop-canary.service";
+
+    #[test]
+    fn a_throttle_is_to_half_of_what_is_used_and_never_more_than_a_limit_that_is_there() {
+        let command = |cpus: Option<f64>, throttled: Option<f64>| {
+            let window = window(UNIT, Around { throttled, ..Around::default() });
+            let advice = advised(Indicator::CpuPerWork.name(), cpus, &window).remove(1);
+            assert_eq!(advice.step, Step::Throttle);
+            advice.command
+        };
+        let to =
+            |percent: u64| Some(format!("systemctl set-property --runtime 'shop-canary.service' CPUQuota={percent}%"));
+        assert_eq!(command(Some(0.12), None), to(6));
+        assert_eq!(command(Some(8.0), None), to(400));
+        assert_eq!(command(Some(0.001), None), None, "less than the kernel limits to");
+        assert_eq!(command(None, None), None, "what it uses is not known");
+        assert_eq!(command(Some(0.12), Some(0.0)), None, "it has a limit");
     }
 
     #[test]
-    fn commands_name_what_runs_there() {
-        let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-        let cases = [
-            ("/system.slice/shop-canary@1.service".to_owned(), "systemctl stop 'shop-canary@1.service'"),
-            (format!("/system.slice/docker-{id}.scope"), "docker stop 0123456789ab"),
-            (format!("/docker/{id}"), "docker stop 0123456789ab"),
-            (format!("/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"), "crictl stop 0123456789ab"),
-            ("/shop/canary-1".to_owned(), "xargs kill -TERM <'/sys/fs/cgroup/shop/canary-1/cgroup.procs'"),
-        ];
-        for (path, command) in cases {
-            assert_eq!(place(&path).stop().as_deref(), Some(command), "{path}");
-        }
-        let unit = place("/system.slice/a.service");
-        assert_eq!(
-            unit.memory_limit(1024).as_deref(),
-            Some("systemctl set-property --runtime 'a.service' MemoryMax=1024")
+    fn a_drain_says_who_may_start_it_again() {
+        let because = |instance: &str| {
+            let window = window(instance, Around::default());
+            let advice = advised(Indicator::TurnaroundMean.name(), None, &window).remove(1);
+            assert_eq!((advice.step, advice.command.is_some()), (Step::Drain, true));
+            advice.because
+        };
+        assert!(
+            because(UNIT).ends_with(". Restart= in its unit may start it again: then stop it"),
+            "{}",
+            because(UNIT)
         );
-        assert_eq!(place("/a/b").restart(), None, "nobody knows who started it");
+        // An engine does not start again what it was told to end.
+        let docker = because("/system.slice/docker-0123456789abcdef.scope");
+        assert!(docker.ends_with("stable serves them as before"), "{docker}");
+    }
+
+    #[test]
+    fn what_a_kubelet_would_take_back_has_no_command() {
+        let pod = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod4b3d2c1e_7f60.slice";
+        let window = window(pod, Around { memory_limit_bytes: Some(1 << 30), ..Around::default() });
+        let signals = [Event::Crashes.name(), Indicator::MemoryInUse.name(), Indicator::TurnaroundMean.name(), "else"];
+        for signal in signals {
+            for advice in advised(signal, Some(1.0), &window) {
+                assert_eq!(advice.command, None, "{signal}: {}", advice.in_words());
+            }
+        }
     }
 }

@@ -16,6 +16,8 @@ pub struct Clumping {
     windows: u32,
     events: f64,
     exposure: f64,
+    /// Its events are counted by turnarounds, since it had any. Before that, by time.
+    by_work: bool,
 }
 
 /// Neighbouring blocks of one length.
@@ -30,8 +32,16 @@ struct Pairs {
 }
 
 impl Clumping {
-    /// Learns from one window of stable.
-    pub fn learn(&mut self, events: f64, exposure: f64) {
+    /// Learns from one window of stable. Once it has had work, one without any says nothing: an event that comes late would be
+    /// one for nothing, and a clump beside any other.
+    pub fn learn(&mut self, events: f64, turnarounds: f64, seconds: f64) {
+        if turnarounds > 0.0 && !self.by_work {
+            self.by_work = true;
+            // Of a pair, both have to be by the same.
+            (self.short.first, self.long.first) = (None, None);
+            (self.windows, self.events, self.exposure) = (0, 0.0, 0.0);
+        }
+        let exposure = if self.by_work { turnarounds } else { seconds };
         if exposure <= 0.0 {
             return;
         }
@@ -45,14 +55,18 @@ impl Clumping {
         }
     }
 
-    /// By how much the variance of the canary's count exceeds a binomial's, as a share of it, given a window's total
-    /// of both sides and the canary's share of it.
-    pub fn excess_variance(&self, share: f64, total: f64) -> f64 {
+    /// Squared coefficient of variation of stable's rate.
+    pub fn variation(&self) -> f64 {
         // A long block holds as many windows' events, which enter the formula as its n.
         // Of the few long ones, what exceeds their standard error.
-        let variation = self.short.variation(0.0).max(f64::from(LONG) * self.long.variation(1.0));
-        2.0 * share * (1.0 - share) * total * variation
+        self.short.variation(0.0).max(f64::from(LONG) * self.long.variation(1.0))
     }
+}
+
+/// By how much the variance of the canary's count exceeds a binomial's, as a share of it, given a total of both sides and the
+/// canary's share of it, where the rate varies so much.
+pub fn excess_variance(variation: f64, share: f64, total: f64) -> f64 {
+    2.0 * share * (1.0 - share) * total * variation
 }
 
 impl Pairs {

@@ -109,7 +109,11 @@ impl Columns {
         let judged = self.phase == Phase::Judged;
         let mut differences = vec![Differences::MISSING; self.columns.len()];
         for (i, column) in self.columns.iter().enumerate() {
-            let ln = |row: &Row| column.direction.sign() * libm::log(row.values[i] + column.epsilon);
+            // What has no logarithm is no reading: nothing at all where nothing is added to it, and what is too large.
+            let ln = |row: &Row| {
+                let ln = column.direction.sign() * libm::log(row.values[i] + column.epsilon);
+                if ln.is_finite() { ln } else { f64::NAN }
+            };
             let mut side = StableSide::default();
             for (row, (part, slot)) in stable.iter().zip(&parts) {
                 if *part == Part::Active {
@@ -139,16 +143,17 @@ impl Columns {
 
     /// The state of each column.
     pub fn states(&self) -> Vec<ColumnState> {
-        let confirmed_ln = self.confirmed_ln();
+        let weighed: f64 = self.pace.indicators().iter().filter(|t| t.has_data()).map(Track::weight).sum();
         let state = |(i, column): (usize, &Column)| {
             let track = &self.pace.indicators()[i];
             let evidence_ln = libm::log(self.pace.indicator_evidence(i));
+            let needed = self.pace.confirmed_at((weighed / track.weight()).max(1.0));
             ColumnState {
                 name: column.name.clone(),
                 effect: track.effect().map(|e| libm::expm1(column.direction.sign() * e.mean)),
                 margin: track.noise.is_ready().then(|| libm::expm1(track.margin)),
                 evidence_ln,
-                confirmed: evidence_ln >= confirmed_ln,
+                confirmed: evidence_ln >= libm::log(needed),
             }
         };
         self.columns.iter().enumerate().map(state).collect()
@@ -157,11 +162,6 @@ impl Columns {
     /// Noise, margin and stakes of each column, for those who ask more.
     pub fn tracks(&self) -> &[Track] {
         self.pace.indicators()
-    }
-
-    fn confirmed_ln(&self) -> f64 {
-        let present = self.pace.indicators().iter().filter(|t| t.has_data()).count();
-        libm::log(self.pace.confirmed_at(present.max(1) as f64))
     }
 
     fn verdict(&mut self, index: u64, canary_is_empty: bool, p: &Parameters) -> Verdict {

@@ -5,24 +5,34 @@
 //! found although the past was quiet. Source: the conditional test of two Poisson rates, as an e-process.
 
 use super::{
-    clumping::Clumping,
+    clumping::{self, Clumping},
     pace::{Restarts, Stakes},
     parameters::{BETS, Parameters},
+    traffic,
     verdict::EventState,
 };
 use crate::window::{Event, Reading, Window};
 
-/// Ratios of rates, canary over stable, that are bet on, and the share of the stake on each.
+/// Ratios of rates, canary over stable, that are bet on where [`USUAL_NULL_RATIO`] is allowed, and the share of the stake on
+/// each.
 const RATIOS: [f64; BETS] = [1.5, 2.0, 4.0, 8.0];
 const SHARES: [f64; BETS] = [0.15, 0.15, 0.5, 0.2];
+/// Where another ratio is allowed they all move with it: a bet on less than what is allowed would win by fewer events.
+const USUAL_NULL_RATIO: f64 = 1.1;
 /// Share of the stake that is bet from the first window on. The rest is for what begins late.
 const START_WEIGHT: f64 = 0.85;
+/// Windows that are added up at most until both sides have work, as readings are.
+const MERGED_WINDOWS: u32 = 60;
+/// Windows without an event of the canary after which the next one is the beginning of something else.
+const QUIET_WINDOWS: u64 = 300;
 
 /// The counts of all kinds of event since the canary's warm-up ended.
 #[derive(Clone, Debug)]
 pub struct Counts {
     kinds: [Kind; Event::COUNT],
     restarts: Restarts,
+    /// Windows in a row in which the canary had no turnaround; those before it was seen count as such.
+    canary_idle: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -33,82 +43,171 @@ struct Kind {
     clumping: Clumping,
     /// Both sides counted this kind at least once (zero is a count).
     seen: bool,
-    onset: Option<u64>,
+    /// What is not judged yet, because one side had no work.
+    waiting: Option<Block>,
+    /// One for each bet.
+    runs: [Run; BETS],
 }
 
 impl Kind {
     fn new() -> Self {
-        Self { canary: 0, stable: 0, stakes: Stakes::NONE, clumping: Clumping::default(), seen: false, onset: None }
+        Self {
+            canary: 0,
+            stable: 0,
+            stakes: Stakes::NONE,
+            clumping: Clumping::default(),
+            seen: false,
+            waiting: None,
+            runs: [Run::default(); BETS],
+        }
     }
 }
 
-/// One side of one kind in one window.
+/// One side of one kind in one window, or in several.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Side {
     count: u64,
     turnarounds: u64,
     seconds: f64,
+    /// Somebody's turnarounds are not counted: what there is is not all of them.
+    is_uncounted: bool,
 }
 
 impl Side {
     /// Over the instances that count this kind; `None` if none does.
-    fn of(readings: &[Reading], event: usize) -> Option<Side> {
+    fn of(readings: &[Reading], event: Event) -> Option<Side> {
         let mut side = None;
         for reading in readings {
-            let Some(count) = reading.events[event] else { continue };
-            let side = side.get_or_insert(Side::default());
-            side.count = side.count.saturating_add(count);
-            side.turnarounds = side.turnarounds.saturating_add(reading.turnarounds);
-            side.seconds += reading.seconds;
+            let Some(count) = reading.events[event as usize] else { continue };
+            side.get_or_insert(Side::default()).add(Side {
+                count,
+                turnarounds: reading.turnarounds,
+                seconds: reading.seconds,
+                is_uncounted: !traffic::is_counted(reading),
+            });
         }
         side
     }
-}
 
-impl Side {
+    fn add(&mut self, other: Side) {
+        self.count = self.count.saturating_add(other.count);
+        self.turnarounds = self.turnarounds.saturating_add(other.turnarounds);
+        self.seconds += other.seconds;
+        self.is_uncounted |= other.is_uncounted;
+    }
+
     fn exposure(&self, by_work: bool) -> f64 {
         if by_work { self.turnarounds as f64 } else { self.seconds }
     }
 }
 
+/// What is judged at once: a window, or those that were added up until both sides had work.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    canary: Side,
+    stable: Side,
+    windows: u32,
+    /// Window of the canary's first event.
+    first_event: Option<u64>,
+    /// How stable's events varied as of before it: what is judged must not say how far it is believed.
+    variation: f64,
+}
+
+impl Block {
+    fn add(&mut self, later: &Block) {
+        self.canary.add(later.canary);
+        self.stable.add(later.stable);
+        self.windows += later.windows;
+        self.first_event = self.first_event.or(later.first_event);
+    }
+}
+
+/// How far one bet has won since it last had won least: what it won in belongs together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    gain_ln: f64,
+    began: Option<u64>,
+    latest_event: Option<u64>,
+}
+
+impl Run {
+    fn add(&mut self, gain_ln: f64, event: Option<u64>) {
+        // Where stable has no events nothing is lost between the canary's, however far they are apart.
+        if let (Some(event), Some(latest)) = (event, self.latest_event)
+            && event.saturating_sub(latest) > QUIET_WINDOWS
+        {
+            *self = Run::default();
+        }
+        self.latest_event = event.or(self.latest_event);
+        self.gain_ln = (self.gain_ln + gain_ln).max(0.0);
+        self.began = if self.gain_ln > 0.0 { self.began.or(event) } else { None };
+    }
+}
+
 impl Default for Counts {
     fn default() -> Self {
-        Self { kinds: std::array::from_fn(|_| Kind::new()), restarts: Restarts::default() }
+        Self { kinds: std::array::from_fn(|_| Kind::new()), restarts: Restarts::default(), canary_idle: MERGED_WINDOWS }
     }
 }
 
 impl Counts {
-    /// Takes one window after the warm-up in.
+    /// Takes one window after the warm-up in. One in which data was lost is counted and not bet on: what was lost may be stable's.
     pub fn observe(&mut self, window: &Window, p: &Parameters) {
+        let sides = Event::ALL.map(|event| Some((Side::of(&window.canary, event)?, Side::of(&window.stable, event)?)));
+        if !window.clean {
+            for (kind, sides) in self.kinds.iter_mut().zip(sides) {
+                if let Some((canary, stable)) = sides {
+                    kind.count(canary, stable);
+                }
+            }
+            return;
+        }
+        self.follow_canary(window);
         if self.restarts.age() >= p.horizon_windows && self.e_values().iter().all(|e| *e <= 1.0) {
             self.restarts = Restarts::default();
             self.kinds.iter_mut().for_each(|k| k.stakes = Stakes::NONE);
         }
         let weight = self.restarts.next_weight(START_WEIGHT, p.horizon_windows);
-        for (event, kind) in self.kinds.iter_mut().enumerate() {
+        let answers_nothing = self.canary_idle >= MERGED_WINDOWS;
+        for ((event, kind), sides) in Event::ALL.into_iter().zip(&mut self.kinds).zip(sides) {
             kind.stakes.put_in(weight, &SHARES);
-            let sides = (Side::of(&window.canary, event), Side::of(&window.stable, event));
-            if let (Some(canary), Some(stable)) = sides {
-                kind.observe(canary, stable, window.index, p);
+            if let Some((canary, stable)) = sides {
+                kind.count(canary, stable);
+                let block = Block {
+                    canary,
+                    stable,
+                    windows: 1,
+                    first_event: (canary.count > 0).then_some(window.index),
+                    variation: kind.clumping.variation(),
+                };
+                kind.judge(event, block, answers_nothing, p);
+                kind.learn(stable);
             }
         }
     }
 
     /// Takes one window before that in: nothing is bet, but how stable's events clump is learned.
     pub fn learn(&mut self, window: &Window) {
-        for (event, kind) in self.kinds.iter_mut().enumerate() {
+        if !window.clean {
+            return;
+        }
+        self.follow_canary(window);
+        for (event, kind) in Event::ALL.into_iter().zip(&mut self.kinds) {
             if let Some(stable) = Side::of(&window.stable, event) {
-                kind.clumping.learn(stable.count as f64, stable.exposure(stable.turnarounds > 0));
+                kind.learn(stable);
             }
         }
     }
 
+    fn follow_canary(&mut self, window: &Window) {
+        let works = window.canary.iter().any(|r| r.turnarounds > 0);
+        self.canary_idle = if works { 0 } else { self.canary_idle.saturating_add(1) };
+    }
+
     /// For another canary: what was counted is dropped, how stable's events clump is kept.
     pub fn forget_canary(&mut self) {
-        self.restarts = Restarts::default();
-        for kind in &mut self.kinds {
-            *kind = Kind { clumping: kind.clumping.clone(), ..Kind::new() };
-        }
+        let kinds = std::mem::take(self).kinds;
+        self.kinds = kinds.map(|kind| Kind { clumping: kind.clumping, ..Kind::new() });
     }
 
     /// ln of the e-value of one kind.
@@ -125,9 +224,10 @@ impl Counts {
         kind.stakes.e_value(&self.restarts)
     }
 
-    /// Window of the first event of the current evidence.
+    /// Window of the first event of the current evidence: of the bet that has won most since it last had won least.
     pub fn onset(&self, event: Event) -> Option<u64> {
-        self.kinds[event as usize].onset
+        let runs = self.kinds[event as usize].runs;
+        runs.into_iter().max_by(|a, b| a.gain_ln.total_cmp(&b.gain_ln)).and_then(|run| run.began)
     }
 
     pub fn states(&self) -> Vec<EventState> {
@@ -145,31 +245,73 @@ impl Counts {
     }
 }
 
+/// Whether this kind of event comes of what a service is asked. Processes end without that, too.
+fn comes_of_work(event: Event) -> bool {
+    match event {
+        Event::ResetsOut | Event::Retransmits | Event::ServerErrors | Event::ConnectFailures => true,
+        Event::Crashes | Event::ErrorExits | Event::OomKills => false,
+    }
+}
+
 impl Kind {
-    fn observe(&mut self, canary: Side, stable: Side, index: u64, p: &Parameters) {
+    fn count(&mut self, canary: Side, stable: Side) {
         self.seen = true;
         self.canary = self.canary.saturating_add(canary.count);
         self.stable = self.stable.saturating_add(stable.count);
-        let by_work = canary.turnarounds > 0 && stable.turnarounds > 0;
+    }
+
+    fn learn(&mut self, stable: Side) {
+        self.clumping.learn(stable.count as f64, stable.turnarounds as f64, stable.seconds);
+    }
+
+    /// Judges a window, or adds it to those that wait for work. Which of both is decided by turnarounds and time, and never by
+    /// the events: given the exposures, what is judged stays binomial.
+    fn judge(&mut self, event: Event, window: Block, answers_nothing: bool, p: &Parameters) {
+        let both_work = |block: &Block| block.canary.turnarounds > 0 && block.stable.turnarounds > 0;
+        if window.canary.is_uncounted || window.stable.is_uncounted {
+            self.settle(&window, false, p);
+        } else if !comes_of_work(event) {
+            self.settle(&window, both_work(&window), p);
+        } else {
+            let block = match self.waiting.take() {
+                Some(mut waiting) => {
+                    waiting.add(&window);
+                    waiting
+                }
+                None => window,
+            };
+            if both_work(&block) || answers_nothing || block.windows >= MERGED_WINDOWS {
+                // A canary without work has no more reason for events than one with as much as stable: by time it is not wronged.
+                self.settle(&block, block.canary.turnarounds > 0, p);
+            } else {
+                self.waiting = Some(block);
+            }
+        }
+    }
+
+    fn settle(&mut self, block: &Block, by_work: bool, p: &Parameters) {
+        let (canary, stable) = (block.canary, block.stable);
         let (exposed_canary, exposed_stable) = (canary.exposure(by_work), stable.exposure(by_work));
+        // Where only one side was exposed all events are its own whatever their rate: they tell nothing.
         if exposed_canary > 0.0 && exposed_stable > 0.0 {
             let share = |ratio: f64| ratio * exposed_canary / (ratio * exposed_canary + exposed_stable);
             let null = share(p.event_null_ratio);
             // Events that clump vary by more than a binomial: the gain is tempered by the factor.
-            let excess = self.clumping.excess_variance(null, canary.count as f64 + stable.count as f64);
-            self.stakes.settle(&RATIOS.map(|ratio| {
-                let bet = share(ratio);
+            let total = canary.count as f64 + stable.count as f64;
+            let excess = clumping::excess_variance(block.variation, null, total);
+            let gains_ln = RATIOS.map(|ratio| {
+                let bet = share(ratio * (p.event_null_ratio / USUAL_NULL_RATIO));
                 let gain = canary.count as f64 * libm::log(bet / null)
                     + stable.count as f64 * libm::log((1.0 - bet) / (1.0 - null));
+                // Beside an exposure that takes all of a float's digits the other one is nothing, and so is what they tell.
+                let gain = if gain.is_nan() { 0.0 } else { gain };
                 // Events that come in one clump are one fact. Less gain keeps it an e-process.
-                libm::exp((gain / (1.0 + excess)).min(p.event_gain_limit_ln))
-            }));
-        }
-        self.clumping.learn(stable.count as f64, stable.exposure(stable.turnarounds > 0));
-        if self.stakes.sum() < 0.5 {
-            self.onset = None;
-        } else if canary.count > 0 {
-            self.onset.get_or_insert(index);
+                (gain / (1.0 + excess)).min(p.event_gain_limit_ln)
+            });
+            self.stakes.settle(&gains_ln.map(libm::exp));
+            for (run, gain_ln) in self.runs.iter_mut().zip(gains_ln) {
+                run.add(gain_ln, block.first_event);
+            }
         }
     }
 }

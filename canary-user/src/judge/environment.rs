@@ -12,15 +12,19 @@ use crate::window::{Indicator, Reading, Window};
 
 /// Windows that the usual use by others remembers.
 const MEMORY_WINDOWS: f64 = 1800.0;
+/// Share of the memory that is usually available, below which what is available is unusually little.
+const UNUSUAL_MEMORY: f64 = 0.5;
 
 /// What was around the latest windows. Constant memory.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
     windows: u64,
     recent: [Recent; EFFECT_WINDOWS],
-    /// Share of the machine's CPUs that others usually use, and of stable's waits that are for others.
+    /// Share of the machine's CPUs that others usually use, of stable's waits that are for others, and of the machine's memory
+    /// that is available.
     usual_others: Option<f64>,
     usual_wait: Option<f64>,
+    usual_memory: Option<f64>,
 }
 
 /// One window as it is remembered; unknown is NaN.
@@ -41,6 +45,7 @@ struct Side {
     turnaround_ns: f64,
     cpu_ns: f64,
     bytes: f64,
+    stall_ns: f64,
     wait_ns: f64,
     wait_for_others_ns: f64,
 }
@@ -52,6 +57,7 @@ const UNKNOWN: Side = Side {
     turnaround_ns: f64::NAN,
     cpu_ns: f64::NAN,
     bytes: f64::NAN,
+    stall_ns: f64::NAN,
     wait_ns: f64::NAN,
     wait_for_others_ns: f64::NAN,
 };
@@ -75,6 +81,7 @@ impl Side {
             turnaround_ns: mean(&|r| Some(r.values[Indicator::TurnaroundMean as usize])),
             cpu_ns: all(Indicator::CpuPerWork),
             bytes: all(Indicator::BytesPerWork),
+            stall_ns: mean(&|r| Some(1e9 * r.seconds * r.values[Indicator::MemoryStall as usize])),
             wait_ns: mean(&|r| r.around.wait_ns.map(|ns| ns as f64)),
             wait_for_others_ns: mean(&|r| r.around.wait_for_others_ns.map(|ns| ns as f64)),
         }
@@ -87,17 +94,25 @@ impl Side {
 }
 
 impl Surroundings {
-    pub fn observe(&mut self, window: &Window) {
+    /// Takes one window in. While versions are compared, what is unusual does not become usual: a neighbour that stays explains
+    /// as much in its second hour as when it came.
+    pub fn observe(&mut self, window: &Window, is_compared: bool, p: &Parameters) {
+        let keeps = |usual: Option<f64>, is_unusual: bool| is_compared && usual.is_some() && is_unusual;
+        let keeps_others = keeps(self.usual_others, self.busy_cpus(p).is_some());
+        let keeps_wait = keeps(self.usual_wait, self.held_cpus(p).is_some());
+        let keeps_memory = keeps(self.usual_memory, self.little_memory(p).is_some());
         let slot = (self.windows % EFFECT_WINDOWS as u64) as usize;
         // What is usual is learned from windows that have left the ring: a sudden neighbour is not compared with itself.
+        let left = self.recent[slot];
         let rate = (1.0 / (self.windows.max(1) as f64)).max(1.0 / MEMORY_WINDOWS);
-        let learn = |usual: &mut Option<f64>, left: f64| {
-            if left.is_finite() {
+        let learn = |usual: &mut Option<f64>, keeps: bool, left: f64| {
+            if !keeps && left.is_finite() {
                 *usual = Some(usual.map_or(left, |u| u + rate * (left - u)));
             }
         };
-        learn(&mut self.usual_others, self.recent[slot].others);
-        learn(&mut self.usual_wait, self.recent[slot].stable.wait_share());
+        learn(&mut self.usual_others, keeps_others, left.others);
+        learn(&mut self.usual_wait, keeps_wait, left.stable.wait_share());
+        learn(&mut self.usual_memory, keeps_memory, left.memory_available);
         self.recent[slot] = Recent {
             others: window.node.cpu_others.unwrap_or(f64::NAN),
             memory_available: window.node.memory_available.unwrap_or(f64::NAN),
@@ -105,6 +120,11 @@ impl Surroundings {
             stable: Side::of(&window.stable),
         };
         self.windows += 1;
+    }
+
+    /// CPUs that an instance of the canary uses; `None` where that is not known.
+    pub fn canary_cpus(&self) -> Option<f64> {
+        self.ratio(|r| r.canary.cpu_ns, |r| 1e9 * r.canary.seconds).filter(|cpus| *cpus > 0.0)
     }
 
     fn mean(&self, read: impl Fn(&Recent) -> f64) -> Option<f64> {
@@ -128,10 +148,8 @@ impl Surroundings {
 
     /// Both sides wait for CPUs that other cgroups hold.
     fn neighbour(&self, p: &Parameters) -> Option<Sign> {
-        let share = |side: fn(&Recent) -> Side| self.ratio(|r| side(r).wait_for_others_ns, |r| side(r).wait_ns);
-        let (canary, stable) = (share(|r| r.canary)?, share(|r| r.stable)?);
-        let usual = self.usual_wait.unwrap_or(0.0);
-        (canary.min(stable) >= p.neighbour_wait_share && stable >= usual + p.others_rise).then(|| Sign {
+        let (canary, stable) = self.held_cpus(p)?;
+        Some(Sign {
             kind: SignKind::Neighbour,
             explains: self.taken_cpus_explain(p),
             text: format!(
@@ -139,53 +157,102 @@ impl Surroundings {
                  cgroups, usually {}",
                 percent(canary),
                 percent(stable),
-                percent(usual)
+                percent(self.usual_wait.unwrap_or(0.0))
             ),
         })
     }
 
+    /// Share of the canary's waits, and of stable's, in which others have the CPU, where that is much and more than usual.
+    fn held_cpus(&self, p: &Parameters) -> Option<(f64, f64)> {
+        let share = |side: fn(&Recent) -> Side| self.ratio(|r| side(r).wait_for_others_ns, |r| side(r).wait_ns);
+        let (canary, stable) = (share(|r| r.canary)?, share(|r| r.stable)?);
+        let usual = self.usual_wait.unwrap_or(0.0);
+        (canary.min(stable) >= p.neighbour_wait_share && stable >= usual + p.others_rise).then_some((canary, stable))
+    }
+
     /// Others take much of the machine's CPUs, and more than usual.
     fn busy_node(&self, p: &Parameters) -> Option<Sign> {
-        let others = self.mean(|a| a.others)?;
-        let usual = self.usual_others.unwrap_or(0.0);
-        (others >= p.others_cpu_share && others >= usual + p.others_rise).then(|| Sign {
+        let (others, usual) = (self.busy_cpus(p)?, self.usual_others.unwrap_or(0.0));
+        Some(Sign {
             kind: SignKind::CpuPressure,
             explains: self.taken_cpus_explain(p),
             text: format!("others on this machine use {} of its CPUs, usually {}", percent(others), percent(usual)),
         })
     }
 
+    /// The share that they take, where it is so much.
+    fn busy_cpus(&self, p: &Parameters) -> Option<f64> {
+        let usual = self.usual_others.unwrap_or(0.0);
+        self.mean(|a| a.others).filter(|others| *others >= p.others_cpu_share && *others >= usual + p.others_rise)
+    }
+
     /// What others explain by having the CPUs. They make a turnaround longer by the wait that they cause, and that is
     /// measured: where the canary's turnaround grew by much more than it waits for them, the rest is its own.
     fn taken_cpus_explain(&self, p: &Parameters) -> Vec<Indicator> {
-        let waits_ns = |side: fn(&Recent) -> Side| self.ratio(|r| side(r).wait_for_others_ns, |r| side(r).turnarounds);
-        let more = |canary: Option<f64>, stable: Option<f64>| Some(canary? - stable?);
-        let waited_ns = more(waits_ns(|r| r.canary), waits_ns(|r| r.stable));
-        let longer_ns = more(self.mean(|r| r.canary.turnaround_ns), self.mean(|r| r.stable.turnaround_ns));
-        match (waited_ns, longer_ns) {
+        match (self.more_each_ns(|side| side.wait_for_others_ns), self.longer_ns()) {
             (Some(waited), Some(longer)) if waited < p.wait_explains_share * longer => QUEUE.to_vec(),
             // Where the waits are not known they may be all of it.
             _ => waits(),
         }
     }
 
+    /// By how much the canary's turnaround takes longer than stable's.
+    fn longer_ns(&self) -> Option<f64> {
+        Some(self.mean(|r| r.canary.turnaround_ns)? - self.mean(|r| r.stable.turnaround_ns)?)
+    }
+
+    /// By how much more of a time the canary has for each turnaround than stable.
+    fn more_each_ns(&self, of: fn(&Side) -> f64) -> Option<f64> {
+        let each = |side: fn(&Recent) -> Side| self.ratio(|r| of(&side(r)), |r| side(r).turnarounds);
+        Some(each(|r| r.canary)? - each(|r| r.stable)?)
+    }
+
+    /// Whether what holds up the canary's own tasks, and stable's less, is enough to be why its turnaround takes longer. Each such
+    /// time holds up the requests that are in flight besides: as many as there are on average, and where it happens in a `share`
+    /// of the time only, as many as gather in that. Where any of it is not known it may be all of it.
+    fn is_enough(&self, of: fn(&Side) -> f64, share: f64, p: &Parameters) -> bool {
+        let in_flight = self.ratio(|r| r.canary.turnaround_ns * r.canary.turnarounds, |r| 1e9 * r.canary.seconds);
+        match (self.more_each_ns(of), in_flight, self.longer_ns()) {
+            (Some(more), Some(in_flight), Some(longer)) => {
+                more * (1.0 + in_flight / share) >= p.wait_explains_share * longer
+            }
+            _ => true,
+        }
+    }
+
+    /// The machine is short of memory.
     fn memory(&self, p: &Parameters) -> Option<Sign> {
-        let available = self.mean(|a| a.memory_available)?;
-        (available < p.memory_available_share).then(|| Sign {
+        let available = self.little_memory(p)?;
+        let mut explains = vec![Indicator::MemoryStall];
+        if self.is_enough(|side| side.stall_ns, 1.0, p) {
+            explains.extend([Indicator::TurnaroundMean, Indicator::TurnaroundP95]);
+        }
+        let usual = self.usual_memory.map_or(String::new(), |usual| format!(", usually {}", percent(usual)));
+        Some(Sign {
             kind: SignKind::MemoryPressure,
-            explains: vec![Indicator::MemoryStall, Indicator::TurnaroundMean, Indicator::TurnaroundP95],
-            text: format!("the machine has only {} of its memory left", percent(available)),
+            explains,
+            text: format!("the machine has only {} of its memory left{usual}", percent(available)),
         })
     }
 
-    /// The canary is held back by its CPU limit.
+    /// The share of its memory that is left, where that is little, and less than usual: what was so all along makes nothing worse.
+    fn little_memory(&self, p: &Parameters) -> Option<f64> {
+        let unusual = self.usual_memory.map_or(f64::INFINITY, |usual| UNUSUAL_MEMORY * usual);
+        self.mean(|a| a.memory_available).filter(|left| *left < p.memory_available_share && *left < unusual)
+    }
+
+    /// The canary is held back by its CPU limit, and more often than stable by its own: what holds both back alike makes neither
+    /// worse.
     fn throttled(&self, p: &Parameters) -> Option<Sign> {
-        let canary = self.mean(|a| a.canary.throttled).filter(|t| *t >= p.throttled_share)?;
+        let canary = self.mean(|a| a.canary.throttled)?;
         let stable = self.mean(|a| a.stable.throttled);
+        if canary < p.throttled_share + stable.unwrap_or(0.0) {
+            return None;
+        }
         let stable = stable.map_or("stable has no limit".to_owned(), |t| format!("stable in {}", percent(t)));
         Some(Sign {
             kind: SignKind::Throttled,
-            explains: waits(),
+            explains: if self.is_enough(|side| side.wait_ns, canary, p) { waits() } else { QUEUE.to_vec() },
             text: format!("the CPU limit holds the canary back in {} of its periods ({stable})", percent(canary)),
         })
     }
@@ -216,8 +283,9 @@ impl Surroundings {
         if explained(cpu_ns) {
             explains.push(Indicator::CpuPerWork);
             // Work that is rarely done takes more CPU, and so longer.
-            let longer_ns = self.mean(|r| r.canary.turnaround_ns)? - self.mean(|r| r.stable.turnaround_ns)?;
-            if cpu_ns.is_some_and(|(canary, stable)| canary - stable >= p.wait_explains_share * longer_ns) {
+            if let (Some((canary, stable)), Some(longer_ns)) = (cpu_ns, self.longer_ns())
+                && canary - stable >= p.wait_explains_share * longer_ns
+            {
                 explains.extend([Indicator::TurnaroundMean, Indicator::TurnaroundP95]);
             }
         }

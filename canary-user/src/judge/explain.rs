@@ -25,6 +25,10 @@ const ROOT_EVIDENCE_LN: f64 = 2.3;
 
 /// What the causes are found from.
 pub struct Evidence<'a> {
+    /// The latest window.
+    pub window: u64,
+    /// By indicator: what is added to a reading before the logarithm, in its unit.
+    pub epsilons: [f64; Indicator::COUNT],
     pub tracks: &'a [Track],
     pub indicators: &'a [IndicatorState],
     pub events: &'a [EventState],
@@ -114,8 +118,8 @@ impl Evidence<'_> {
             Course::Unknown => state.effect_high,
             Course::Flat => None,
         };
-        match (part, state.stable, self.rise(whole)) {
-            (Some(part), Some(stable), Some(whole)) if part * stable < share * whole => Course::Flat,
+        match (self.rise(indicator, part), self.rise(whole, self.indicators[whole as usize].effect)) {
+            (Some(part), Some(whole)) if part < share * whole => Course::Flat,
             _ => course,
         }
     }
@@ -187,10 +191,22 @@ impl Evidence<'_> {
             .collect()
     }
 
-    /// By how much an indicator rose, in its own unit.
-    fn rise(&self, indicator: Indicator) -> Option<f64> {
-        let state = &self.indicators[indicator as usize];
-        Some(state.stable? * state.effect?)
+    /// By how much an indicator rose, in its own unit: an effect is one of what is added to it, too.
+    fn rise(&self, indicator: Indicator, effect: Option<f64>) -> Option<f64> {
+        let i = indicator as usize;
+        Some((self.indicators[i].stable? + self.epsilons[i]) * effect?)
+    }
+
+    /// "evidence 30 400 of the 21 300 that suffice alone", of a signal of this weight.
+    fn in_words(&self, evidence_ln: f64, weight: f64) -> String {
+        let needed = libm::exp(self.confirmed_ln) / weight;
+        format!("evidence {} of the {} that suffice alone", number(libm::exp(evidence_ln)), number(needed))
+    }
+
+    /// "since window 412 (14 windows)".
+    fn since(&self, start: u64) -> String {
+        let windows = self.window.saturating_sub(start) + 1;
+        format!("since window {start} ({windows} {})", if windows == 1 { "window" } else { "windows" })
     }
 
     fn mechanism(&self, indicator: Indicator) -> &'static str {
@@ -257,7 +273,10 @@ pub fn causes(evidence: &Evidence, hard: Option<HardFact>) -> Vec<Cause> {
     {
         let counts = counts(state, track);
         let jumps = evidence.jumps[state.indicator as usize];
-        let mut text = jumps.map_or_else(|| indicator_text(state, track), |since| jumps_text(state, since));
+        let mut text = match jumps {
+            Some(start) => jumps_text(state, track, start, evidence),
+            None => indicator_text(state, track, evidence),
+        };
         if let Some(forecast) = evidence.forecast.filter(|_| state.indicator == Indicator::MemoryInUse) {
             text += &format!("; {}", forecast.in_words());
         }
@@ -278,11 +297,11 @@ pub fn causes(evidence: &Evidence, hard: Option<HardFact>) -> Vec<Cause> {
         let cause = Cause {
             signal: state.event.name().to_owned(),
             text: format!(
-                "{}: {} on canary, {} on stable since the warm-up, evidence {}",
+                "{}: {} on canary, {} on stable since the warm-up, {}",
                 state.event.title(),
                 state.canary,
                 state.stable,
-                number(libm::exp(state.evidence_ln))
+                evidence.in_words(state.evidence_ln, 1.0)
             ),
             mechanism: event_mechanism(state.event).to_owned(),
             ruled_out: Vec::new(),
@@ -360,25 +379,27 @@ fn event_mechanism(event: Event) -> &'static str {
 /// What more variance at about the same mean points to.
 const JUMPS: &str = "comes in spikes or varies: some requests or some moments are much worse than the rest";
 
-/// "CPU per turnaround jumps more from window to window than on stable since window 412, evidence 1 240".
-fn jumps_text(state: &IndicatorState, since: u64) -> String {
+/// "CPU per turnaround jumps more from window to window than on stable since window 412 (14 windows), evidence …".
+fn jumps_text(state: &IndicatorState, track: &Track, start: u64, evidence: &Evidence) -> String {
     format!(
-        "{} jumps more from window to window than on stable since window {since}, evidence {}",
+        "{} jumps more from window to window than on stable {}, {}",
         state.indicator.title(),
-        number(libm::exp(state.evidence_ln))
+        evidence.since(start),
+        evidence.in_words(state.evidence_ln, track.weight())
     )
 }
 
-/// "CPU per turnaround +31 % (27 to 36 %) since window 412, evidence 1 240, margin 4.1 %".
-fn indicator_text(state: &IndicatorState, track: &Track) -> String {
+/// "CPU per turnaround +31 % (27 to 36 %) since window 412 (14 windows), evidence 30 400 of the 21 300 that suffice alone, margin
+/// 4.1 %".
+fn indicator_text(state: &IndicatorState, track: &Track, evidence: &Evidence) -> String {
     let mut text = state.indicator.title().to_owned();
     if let (Some(effect), Some(low), Some(high)) = (state.effect, state.effect_low, state.effect_high) {
         text += &format!(" {} ({:.0} to {:.0} %)", change(effect), 100.0 * low, 100.0 * high);
     }
     if let Some(start) = track.run_start() {
-        text += &format!(" since window {start}");
+        text += &format!(" {}", evidence.since(start));
     }
-    text += &format!(", evidence {}", number(libm::exp(state.evidence_ln)));
+    text += &format!(", {}", evidence.in_words(state.evidence_ln, track.weight()));
     if let Some(margin) = state.margin {
         text += &format!(", margin {:.1} %", 100.0 * margin);
     }

@@ -4,8 +4,10 @@
 //! Kendall's statistic (Theil 1950; Sen 1968, doi 10.1080/01621459.1968.10480934). Points are means over equal stretches, so
 //! that neighbours are nearly independent. Constant memory.
 
+use std::sync::Arc;
+
 use super::verdict::Forecast;
-use crate::window::Window;
+use crate::window::{Reading, Window};
 
 /// Points that are kept: when they are full, two become one.
 const POINTS: usize = 48;
@@ -17,16 +19,30 @@ const WIDEST: f64 = 3.0;
 const Z95: f64 = 1.96;
 /// What is further away than this is not told.
 const HORIZON_S: f64 = 24.0 * 3600.0;
+/// Instances that are followed, each by itself: in a mean of many, one that leaks grows slower than it does.
+const MOST_INSTANCES: usize = 8;
+/// Windows without a reading after which an instance is forgotten. Up to 60 may be merged into one reading.
+const FORGOTTEN_WINDOWS: u64 = 120;
 
-/// Memory in use of the canary over time, thinned out.
+/// Memory in use of the canary's instances over time, thinned out.
 #[derive(Clone, Debug, Default)]
 pub struct Growth {
+    instances: Vec<Instance>,
+    forecast: Option<Forecast>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+struct Instance {
+    name: Arc<str>,
+    incarnation: u64,
+    last_window: u64,
+    /// Of its own cgroup.
+    limit_bytes: Option<u64>,
     points: Vec<Mean>,
     open: Mean,
     windows_per_point: u64,
-    incarnations: u64,
-    limit: Option<Limit>,
-    forecast: Option<Forecast>,
+    line: Option<Line>,
 }
 
 /// Mean of a stretch: sums of time in seconds and bytes, the first window.
@@ -38,44 +54,32 @@ struct Mean {
     first_window: u64,
 }
 
-/// What the memory runs into.
+/// A straight line upwards.
 #[derive(Clone, Copy, Debug)]
-struct Limit {
+struct Line {
+    bytes_per_s: f64,
+    /// Ends of the slope's interval.
+    low: f64,
+    high: f64,
+    /// A place that it goes through.
+    t_s: f64,
     bytes: f64,
-    own: bool,
+    since_window: u64,
 }
 
 impl Growth {
-    /// Takes in what the canary's instances use, on average, and the tightest limit of them.
+    /// Takes in what each of the canary's instances uses, its limit, and what the machine has left.
     pub fn observe(&mut self, window: &Window, memory: usize) {
-        let values = || window.canary.iter().map(|r| r.values[memory]).filter(|v| v.is_finite());
-        let n = values().count() as f64;
-        if n == 0.0 {
-            return;
-        }
-        let incarnations = window.canary.iter().map(|r| r.incarnation).fold(0, u64::wrapping_add);
-        if incarnations != self.incarnations {
-            // Another process has another history.
-            *self = Self { incarnations, windows_per_point: 1, ..Self::default() };
-        }
-        let in_use = values().sum::<f64>() / n;
-        let own = window.canary.iter().filter_map(|r| r.around.memory_limit_bytes).min();
-        let left = window.node.memory_available_bytes.map(|b| Limit { bytes: in_use + b as f64 / n, own: false });
-        self.limit = own.map(|b| Limit { bytes: b as f64, own: true }).or(left);
-        if self.open.n == 0.0 {
-            self.open.first_window = window.index;
-        }
-        self.open.n += 1.0;
-        self.open.t_s += window.t_ns as f64 / 1e9;
-        self.open.bytes += in_use;
-        if self.open.n as u64 >= self.windows_per_point {
-            self.points.push(std::mem::take(&mut self.open));
-            if self.points.len() == POINTS {
-                self.points = self.points.chunks(2).map(merge).collect();
-                self.windows_per_point *= 2;
+        self.instances.retain(|i| window.index.saturating_sub(i.last_window) <= FORGOTTEN_WINDOWS);
+        for reading in &window.canary {
+            let in_use = reading.values[memory];
+            if in_use.is_finite()
+                && let Some(instance) = self.instance(reading)
+            {
+                instance.observe(in_use, reading, window);
             }
-            self.forecast = self.extrapolate(window.t_ns as f64 / 1e9);
         }
+        self.forecast = self.first_to_run_out(window);
     }
 
     /// When the limit is reached if it goes on like this; `None` where nothing grows towards a limit.
@@ -83,36 +87,113 @@ impl Growth {
         self.forecast.as_ref()
     }
 
-    /// From the latest half of the points: what was long before a leak began tells nothing about it. It has to grow in
+    /// `None` where there are too many.
+    fn instance(&mut self, reading: &Reading) -> Option<&mut Instance> {
+        let known = self.instances.iter().position(|i| i.name == reading.instance);
+        let at = known.unwrap_or(self.instances.len());
+        if at == MOST_INSTANCES {
+            return None;
+        }
+        if known.is_none() {
+            self.instances.push(Instance::of(reading));
+        }
+        let instance = &mut self.instances[at];
+        if instance.incarnation != reading.incarnation {
+            // Another process has another history.
+            *instance = Instance::of(reading);
+        }
+        Some(instance)
+    }
+
+    fn first_to_run_out(&self, window: &Window) -> Option<Forecast> {
+        let now_s = window.t_ns as f64 / 1e9;
+        let growing = || self.instances.iter().filter_map(|i| Some((i.limit_bytes, i.line.as_ref()?)));
+        let together: f64 = growing().map(|(_, line)| line.bytes_per_s).sum();
+        let forecasts = growing().filter_map(|(limit_bytes, line)| match limit_bytes {
+            Some(bytes) => line.reaches(bytes as f64, true, now_s),
+            None => {
+                // They use up together what the machine has left: the faster one grows, the more of it is its own.
+                let left = window.node.memory_available_bytes? as f64 * line.bytes_per_s / together;
+                line.reaches(line.at(now_s) + left, false, now_s)
+            }
+        });
+        forecasts.min_by(|a, b| a.seconds.total_cmp(&b.seconds))
+    }
+}
+
+impl Instance {
+    fn of(reading: &Reading) -> Self {
+        Self {
+            name: reading.instance.clone(),
+            incarnation: reading.incarnation,
+            last_window: 0,
+            limit_bytes: None,
+            points: Vec::new(),
+            open: Mean::default(),
+            windows_per_point: 1,
+            line: None,
+        }
+    }
+
+    fn observe(&mut self, in_use_bytes: f64, reading: &Reading, window: &Window) {
+        self.last_window = window.index;
+        self.limit_bytes = reading.around.memory_limit_bytes;
+        if self.open.n == 0.0 {
+            self.open.first_window = window.index;
+        }
+        self.open.n += 1.0;
+        self.open.t_s += window.t_ns as f64 / 1e9;
+        self.open.bytes += in_use_bytes;
+        if self.open.n as u64 >= self.windows_per_point {
+            self.points.push(std::mem::take(&mut self.open));
+            if self.points.len() == POINTS {
+                self.points = self.points.chunks(2).map(merge).collect();
+                self.windows_per_point *= 2;
+            }
+            self.line = self.upwards();
+        }
+    }
+
+    /// Through the latest half of the points: what was long before a leak began tells nothing about it. It has to grow in
     /// both halves of them, or it is a step.
-    fn extrapolate(&self, now_s: f64) -> Option<Forecast> {
-        let limit = self.limit?;
+    fn upwards(&self) -> Option<Line> {
         let latest = &self.points[self.points.len().saturating_sub(POINTS / 2)..];
         let points: Vec<(f64, f64)> = latest.iter().map(|m| (m.t_s / m.n, m.bytes / m.n)).collect();
         let (before, after) = points.split_at(points.len() / 2);
         if before.len() < NEEDED || theil_sen(before)?.1 <= 0.0 || theil_sen(after)?.1 <= 0.0 {
             return None;
         }
-        let (slope, low, high) = theil_sen(&points)?;
-        if high > WIDEST * low {
+        let (bytes_per_s, low, high) = theil_sen(&points)?;
+        if low <= 0.0 || high > WIDEST * low {
             return None;
         }
         // The last point stands for the middle of its stretch.
         let (t_s, bytes) = *points.last()?;
-        let in_use = bytes + slope * (now_s - t_s);
-        let left = limit.bytes - in_use;
-        if low <= 0.0 || left <= 0.0 || left / slope > HORIZON_S {
+        Some(Line { bytes_per_s, low, high, t_s, bytes, since_window: latest[0].first_window })
+    }
+}
+
+impl Line {
+    fn at(&self, now_s: f64) -> f64 {
+        self.bytes + self.bytes_per_s * (now_s - self.t_s)
+    }
+
+    /// When it reaches a limit, where that is ahead and not too far.
+    fn reaches(&self, limit_bytes: f64, own_limit: bool, now_s: f64) -> Option<Forecast> {
+        let in_use = self.at(now_s);
+        let left = limit_bytes - in_use;
+        if left <= 0.0 || left / self.bytes_per_s > HORIZON_S {
             return None;
         }
         Some(Forecast {
             in_use_bytes: in_use as u64,
-            limit_bytes: limit.bytes as u64,
-            own_limit: limit.own,
-            bytes_per_s: slope,
-            seconds: left / slope,
-            seconds_low: left / high,
-            seconds_high: left / low,
-            since_window: latest[0].first_window,
+            limit_bytes: limit_bytes as u64,
+            own_limit,
+            bytes_per_s: self.bytes_per_s,
+            seconds: left / self.bytes_per_s,
+            seconds_low: left / self.high,
+            seconds_high: left / self.low,
+            since_window: self.since_window,
         })
     }
 }
@@ -140,7 +221,7 @@ fn theil_sen(points: &[(f64, f64)]) -> Option<(f64, f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::{Around, Event, Indicator, Node, Reading};
+    use crate::window::{Around, Event, Indicator, Node};
 
     const MEMORY: usize = Indicator::MemoryInUse as usize;
 
@@ -154,7 +235,7 @@ mod tests {
             span_ns: 1_000_000_000,
             stable: Vec::new(),
             canary: vec![Reading {
-                instance: "/c".into(),
+                instance: "/0".into(),
                 incarnation: 1,
                 values,
                 events: [Some(0); Event::COUNT],
@@ -218,8 +299,75 @@ mod tests {
             let mut w = window(i, 1e8 + 1e4 * i as f64, Some(1 << 40));
             w.canary[0].incarnation = 1 + i / 9_999;
             growth.observe(&w, MEMORY);
-            assert!(growth.points.len() < POINTS);
+            assert!(growth.instances[0].points.len() < POINTS);
         }
-        assert_eq!((growth.points.len(), growth.forecast()), (1, None));
+        assert_eq!((growth.instances[0].points.len(), growth.forecast()), (1, None));
+    }
+
+    /// Several instances, by what they have in use and their limits.
+    fn several(index: u64, instances: &[(f64, Option<u64>)]) -> Window {
+        let mut window = window(index, 0.0, None);
+        let one = window.canary.remove(0);
+        for (number, (bytes, limit)) in instances.iter().enumerate() {
+            let mut reading = one.clone();
+            reading.instance = format!("/{number}").into();
+            reading.values[MEMORY] = bytes + noise(1000 * number as u64 + index);
+            reading.around.memory_limit_bytes = *limit;
+            window.canary.push(reading);
+        }
+        window
+    }
+
+    #[test]
+    fn one_that_leaks_among_many_runs_into_its_own_limit() {
+        let (mut growth, limit) = (Growth::default(), Some(400_000_000));
+        for i in 0..600u64 {
+            let leaks = (100e6 + 0.2e6 * i as f64, limit);
+            // The tightest limit is that of one that does not grow.
+            growth.observe(&several(i, &[(50e6, Some(60_000_000)), leaks, (100e6, limit), (100e6, limit)]), MEMORY);
+        }
+        // 220 MB now; 180 MB are left, at 0.2 MB/s: of the four together it is a fourth of that.
+        let f = growth.forecast().expect("it grows");
+        assert!((f.seconds - 900.0).abs() < 30.0 && f.own_limit, "{f:?}");
+        assert_eq!(f.limit_bytes, 400_000_000);
+    }
+
+    #[test]
+    fn one_that_is_missing_in_some_windows_loses_nothing_and_nobody_else_does() {
+        let mut growth = Growth::default();
+        for i in 0..600u64 {
+            let mut window = several(i, &[(100e6 + 0.2e6 * i as f64, Some(400_000_000)), (100e6, None)]);
+            // The one that leaks is there in one window of three.
+            window.canary.remove(usize::from(i.is_multiple_of(3)));
+            growth.observe(&window, MEMORY);
+        }
+        let f = growth.forecast().expect("it grows");
+        assert!((f.seconds - 900.0).abs() < 40.0, "{f:?}");
+        for i in 600..800 {
+            growth.observe(&several(i, &[]), MEMORY);
+        }
+        assert_eq!(growth.forecast(), None, "it is gone");
+    }
+
+    #[test]
+    fn what_the_machine_has_left_is_told_as_that_and_shared_by_those_that_grow() {
+        let forecast = |growing: &[f64]| {
+            let mut growth = Growth::default();
+            for i in 0..600u64 {
+                let instances: Vec<(f64, Option<u64>)> =
+                    growing.iter().map(|per_s| (100e6 + per_s * i as f64, None)).collect();
+                let mut window = several(i, &instances);
+                window.node.memory_available_bytes = Some(400 << 20);
+                growth.observe(&window, MEMORY);
+            }
+            *growth.forecast().expect("they grow")
+        };
+        // 419 MB at 0.2 MB/s.
+        let alone = forecast(&[0.2e6, 0.0]);
+        assert!((alone.seconds - 2097.0).abs() < 70.0 && !alone.own_limit, "{alone:?}");
+        let said = alone.in_words();
+        assert!(said.starts_with("the memory that the machine has left for it, 400 MiB, is used up in 3"), "{said}");
+        let both = forecast(&[0.2e6, 0.2e6]);
+        assert!((both.seconds - 1049.0).abs() < 50.0, "{both:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! Facts that condemn a canary without statistics: a policy, outside alpha.
 
-use super::{parameters::Parameters, verdict::HardFact};
+use super::{instances, parameters::Parameters, verdict::HardFact};
 use crate::window::{Event, Reading, Window};
 
 /// Crashes of the canary that make a crash loop.
@@ -11,6 +11,8 @@ const CRASHES: usize = 2;
 pub struct Moment {
     pub t_ns: u64,
     pub index: u64,
+    /// Windows until then in which the canary had a reading.
+    canary_readings: u64,
 }
 
 /// The latest facts on both sides. Old ones expire.
@@ -21,11 +23,14 @@ pub struct HardFacts {
     /// The latest crashes of the canary, the newest last.
     canary_crashes: [Option<Moment>; CRASHES],
     stable_crash: Option<Moment>,
+    /// Windows in which the canary had a reading.
+    canary_readings: u64,
 }
 
 impl HardFacts {
     pub fn observe(&mut self, window: &Window) {
-        let now = Moment { t_ns: window.t_ns, index: window.index };
+        self.canary_readings += u64::from(window.canary.iter().any(instances::reports));
+        let now = Moment { t_ns: window.t_ns, index: window.index, canary_readings: self.canary_readings };
         for _ in 0..count(&window.canary, Event::Crashes).min(CRASHES as u64) {
             self.canary_crashes.rotate_left(1);
             self.canary_crashes[CRASHES - 1] = Some(now);
@@ -74,6 +79,11 @@ impl HardFacts {
         let troubles = [(self.canary_oom, self.stable_oom), (self.canary_crashes[CRASHES - 1], self.stable_crash)];
         let alone = |(canary, stable): (Option<Moment>, _)| canary.filter(|canary| !together(*canary, stable, p));
         troubles.into_iter().filter_map(alone).max_by_key(|m| m.t_ns)
+    }
+
+    /// Windows after that one in which the canary had a reading.
+    pub fn readings_since(&self, moment: Moment) -> u64 {
+        self.canary_readings - moment.canary_readings
     }
 
     fn oom(&self, t_ns: u64, p: &Parameters) -> Option<Moment> {

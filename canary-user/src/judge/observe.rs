@@ -9,7 +9,7 @@ use super::{
     forecast::Growth,
     hard::HardFacts,
     instances::{self, Changes, Instances, Part},
-    level::{Before, Level},
+    level::{Before, Level, Members, are_others},
     pace::{Differences, Frame, Pace, Phase, StableSide, Track},
     parameters::{IndicatorParameters, Parameters, Tolerance},
     promotion::{self, KeptControl, Resumed},
@@ -37,11 +37,15 @@ pub struct Judge {
     pub(super) counts: Counts,
     pub(super) hard: HardFacts,
     pub(super) levels: [Level; Indicator::COUNT],
+    /// Whose they are.
+    levels_of: Members,
     pub(super) seen: [Seen; Indicator::COUNT],
     pub(super) traffic: Traffic,
     pub(super) phase: Phase,
     pub(super) judged_windows: u64,
     last_window: Option<u64>,
+    /// What was said of it, for those who come with it once more.
+    last_verdict: Option<Verdict>,
     /// Index of the last window with a canary reading.
     pub(super) last_canary_window: u64,
     pub(super) decided: Option<Decided>,
@@ -94,11 +98,13 @@ impl Judge {
             counts: Counts::default(),
             hard: HardFacts::default(),
             levels: Default::default(),
+            levels_of: Members::new(),
             seen: Default::default(),
             traffic: Traffic::default(),
             phase: Phase::Baseline,
             judged_windows: 0,
             last_window: None,
+            last_verdict: None,
             last_canary_window: 0,
             decided: None,
             surroundings: Surroundings::default(),
@@ -117,14 +123,18 @@ impl Judge {
 
     /// Takes one window in and says what is known after it. Windows come in order of their index.
     ///
-    /// A window that does not come after the one before it, as a duplicate or one out of order, changes nothing.
+    /// A window that does not come after the one before it, as a duplicate or one out of order, changes nothing, and nothing is
+    /// said of it: the answer is the latest verdict.
     pub fn observe(&mut self, window: &Window) -> Verdict {
         if self.last_window.is_some_and(|last| window.index <= last) {
-            return self.verdict(window);
+            return self.last_verdict.clone().unwrap_or_else(|| self.verdict(window));
         }
         self.last_window = Some(window.index);
         let changes = self.instances.observe(window, &self.parameters);
         self.apply(&changes, window.index);
+        if changes.membership || self.levels_of.is_empty() {
+            self.level_members(window);
+        }
         self.phase = match (self.phase, self.instances.canary_warmup_left()) {
             (Phase::Judged, _) | (_, Some(0)) => Phase::Judged,
             (_, Some(_)) => Phase::WarmUp,
@@ -133,7 +143,8 @@ impl Judge {
         self.hard.observe(window);
         self.traffic.observe(window);
         if window.clean {
-            self.surroundings.observe(window);
+            let is_compared = !window.canary.is_empty() || self.promotion.is_under_way(&self.parameters);
+            self.surroundings.observe(window, is_compared, &self.parameters);
             self.growth.observe(window, Indicator::MemoryInUse as usize);
         }
         if window.canary.iter().any(instances::reports) {
@@ -147,11 +158,14 @@ impl Judge {
         if window.clean {
             self.compare(window);
         }
-        self.verdict(window)
+        let verdict = self.verdict(window);
+        self.last_verdict = Some(verdict.clone());
+        verdict
     }
 
     /// For another version in the canary's place: drops evidence and the decision, keeps what was learned about noise.
     pub fn reset_evidence(&mut self) {
+        self.last_verdict = None;
         self.instances.forget_canary();
         self.start_over();
     }
@@ -187,6 +201,17 @@ impl Judge {
         }
         if changes.canary_membership {
             self.stretches.soften(Role::Canary, &self.parameters);
+        }
+    }
+
+    /// Takes note of whom stable's levels are of. What others were like is not what these were like before.
+    fn level_members(&mut self, window: &Window) {
+        let active = |r: &&Reading| self.instances.stable_part(r, &self.parameters).0 == Part::Active;
+        let now: Members = window.stable.iter().filter(active).map(|r| (r.instance.clone(), r.incarnation)).collect();
+        if are_others(&self.levels_of, &now) {
+            self.levels.iter_mut().for_each(Level::forget);
+            self.before = [None; Indicator::COUNT];
+            self.levels_of = now;
         }
     }
 

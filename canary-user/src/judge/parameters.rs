@@ -72,7 +72,7 @@ impl Direction {
 /// What becomes of the verdict where an indicator that one side reports is missing. Never a reason to act.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Missing {
-    /// Neither healthy nor regressed.
+    /// Not healthy. The others can still condemn.
     #[default]
     Inconclusive,
     /// Insufficient data, whatever the others say.
@@ -177,6 +177,8 @@ pub struct Parameters {
     pub excursion_factor: f64,
     /// How much more an excursion counts where the noise is known to come in one-sided bursts.
     pub burst_factor: f64,
+    /// Share of the variance of long block means that is not counted as wander, as far as shorter blocks explain it.
+    pub wander_noise_share: f64,
     /// The same where all that is known comes from a single pair: less was seen.
     pub excursion_factor_pair: f64,
     /// Ratio of event rates, canary over stable, up to which nothing is wrong.
@@ -190,7 +192,8 @@ pub struct Parameters {
     pub hard_span_ns: u64,
     /// Share of the time that both sides wait for a CPU from which, held by other cgroups, a neighbour is the reason.
     pub neighbour_wait_share: f64,
-    /// Share of what the canary takes longer that its waits for others' CPUs have to make up to be the reason.
+    /// Share of what the canary takes longer that its waits for others' CPUs have to make up to be the reason, or those for its
+    /// limit, or its stalls on memory.
     pub wait_explains_share: f64,
     /// Share of the machine's CPUs from which others make it busy.
     pub others_cpu_share: f64,
@@ -198,7 +201,7 @@ pub struct Parameters {
     pub others_rise: f64,
     /// Share of the machine's memory below which it is short of it.
     pub memory_available_share: f64,
-    /// Share of its periods in which the CPU limit holds the canary back, from which it is the reason.
+    /// Share of its periods, beyond stable's, in which the CPU limit holds the canary back, from which it is the reason.
     pub throttled_share: f64,
     /// Load per instance, canary over stable, from which what grows with load is not compared.
     pub load_ratio: f64,
@@ -269,6 +272,7 @@ impl Default for Parameters {
             few_blocks_discount: 0.5,
             excursion_factor: 1.3,
             burst_factor: 3.0,
+            wander_noise_share: 0.6,
             excursion_factor_pair: 2.0,
             event_null_ratio: 1.1,
             event_gain_limit_ln: 2.5,

@@ -177,7 +177,8 @@ impl Control {
                 let (sign, n) = (p.indicators[indicator as usize].direction.sign(), track.windows as f64);
                 let mean = track.sum / n;
                 let noise = 1.0 / (track.terms.precision * n.sqrt());
-                let half_width = INTERVAL * noise.hypot(track.level_deviation);
+                // Not hypot, which is the C library's and rounds as that does.
+                let half_width = INTERVAL * (noise * noise + track.level_deviation * track.level_deviation).sqrt();
                 let ends = [mean - half_width, mean + half_width].map(|x| libm::expm1(sign * x));
                 Some(Promoted {
                     indicator,

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::window::{Event, Indicator, Reading, Window};
 
+/// Windows with a reading after which a canary that crashed is back: silence is no longer right after it.
+const BACK_AFTER: u64 = 5;
+
 impl Judge {
     pub(super) fn verdict(&mut self, window: &Window) -> Verdict {
         let p = &self.parameters;
@@ -69,6 +72,7 @@ impl Judge {
             promotion: promotion.as_ref(),
             reasons: &reasons,
             evidence_share: evidence_ln / self.parameters.threshold_ln(),
+            canary_cpus: self.surroundings.canary_cpus(),
             window,
             mount: &self.mount,
         });
@@ -151,8 +155,10 @@ impl Judge {
         // Silence alone may be a scale-down; silence after a crash or an OOM kill is not.
         let silent = self.phase == Phase::Judged && self.instances.canary_absent() >= p.silent_windows;
         let trouble = self.hard.latest_trouble(p).filter(|_| silent)?;
-        let followed = trouble.index + p.silent_windows >= self.last_canary_window;
-        followed.then_some((HardFact::Silent, trouble))
+        // Readings that are merged come seldom, so that few of them may be of a long time.
+        let is_back = self.hard.readings_since(trouble) > BACK_AFTER
+            || self.last_canary_window > trouble.index + p.silent_windows;
+        (!is_back).then_some((HardFact::Silent, trouble))
     }
 
     fn decide(
@@ -165,6 +171,8 @@ impl Judge {
         (evidence_ln, confirmed_ln): (f64, f64),
     ) -> Decided {
         let evidence = Evidence {
+            window: window.index,
+            epsilons: self.parameters.indicators.map(|set| set.epsilon),
             tracks: self.pace.indicators(),
             indicators,
             events,

@@ -22,8 +22,8 @@ pub enum Kind {
     Number,
     /// A whole number.
     Whole,
-    /// So many numbers.
-    List(usize),
+    /// So many shares of one whole: they sum to at most 1.
+    Shares(usize),
 }
 
 impl Setting {
@@ -32,10 +32,10 @@ impl Setting {
         let values = (self.get)(p);
         let number = |v: f64| match self.kind {
             Kind::Whole => toml::Value::Integer(v as i64),
-            Kind::Number | Kind::List(_) => toml::Value::Float(v),
+            Kind::Number | Kind::Shares(_) => toml::Value::Float(v),
         };
         match self.kind {
-            Kind::List(_) => toml::Value::Array(values.into_iter().map(number).collect()),
+            Kind::Shares(_) => toml::Value::Array(values.into_iter().map(number).collect()),
             Kind::Number | Kind::Whole => number(values[0]),
         }
     }
@@ -90,7 +90,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(smallest_bet_healthy, "smallest_bet_healthy", number 0.001 to 1.0, "the same for the bets on \"healthy\""),
     Setting {
         key: "bet_shares",
-        kind: Kind::List(BETS),
+        kind: Kind::Shares(BETS),
         meaning: "shares of the stake on the bets, the smallest bet first; they have to sum to at most 1, else `alpha` does not hold",
         least: 0.0,
         most: 1.0,
@@ -108,6 +108,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(excursion_factor, "excursion_factor", number 0.0 to 10.0, "factor on the worst excursion seen among the stable instances"),
     setting!(excursion_factor_pair, "excursion_factor_pair", number 0.0 to 10.0, "the same where all that is known comes from a single pair"),
     setting!(burst_factor, "burst_factor", number 0.0 to 10.0, "the same where the noise is seen to come in bursts of 8 windows or more"),
+    setting!(wander_noise_share, "wander_noise_share", number 0.0 to 1.0, "share of the variance of long block means that is not counted as wander, as far as blocks a quarter as long explain it and the noise does not come in bursts"),
     setting!(few_blocks_discount, "few_blocks_discount", number 0.0 to 2.0, "standard errors by which the variance of blocks is taken smaller where it is compared with that of other lengths"),
     setting!(tau0_pair, "tau0_pair", number 0.0 to 0.5, "with a single stable instance, `tau0` until the pair's own past is known"),
     setting!(spread_delta, "spread_delta", number 0.0 to 10.0, "allowed rise of sqrt(1 + u), u being the mean step from window to window over stable's usual step: 0.1 is steps larger by about a third"),
@@ -118,7 +119,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(p_weight, "p_weight", number 0.0 to 0.9, "weight of P(t) in the evidence; indicators and events share the rest"),
     setting!(event_null_ratio, "event_null_ratio", number 1.0 to 10.0, "ratio of event rates, canary over stable, up to which nothing is wrong"),
     setting!(event_gain_limit_ln, "event_gain_limit_ln", number 0.1 to 20.0, "the most by which the events of one window can raise the logarithm of their evidence"),
-    setting!(silent_windows, "silent_windows", whole 5.0 to 100_000.0, "windows without any reading after which the canary counts as silent; an instance is forgotten after twice as many"),
+    setting!(silent_windows, "silent_windows", whole 30.0 to 100_000.0, "windows without any reading after which the canary counts as silent; an instance is forgotten after twice as many"),
     Setting {
         key: "hard_span_s",
         kind: Kind::Number,
@@ -129,11 +130,11 @@ pub const SETTINGS: &[Setting] = &[
         set: |p, v| p.hard_span_ns = (v[0] * 1e9) as u64,
     },
     setting!(neighbour_wait_share, "neighbour_wait_share", number 0.05 to 1.0, "share of the time that both sides wait for a CPU from which, held by other cgroups, a neighbour is the reason"),
-    setting!(wait_explains_share, "wait_explains_share", number 0.05 to 1.0, "share of what the canary's turnaround takes longer that its waits for CPUs held by others have to make up to be the reason"),
+    setting!(wait_explains_share, "wait_explains_share", number 0.05 to 1.0, "share of what the canary's turnaround takes longer that its waits for CPUs held by others have to make up to be the reason, or those for its limit, or its stalls on memory"),
     setting!(others_cpu_share, "others_cpu_share", number 0.05 to 1.0, "share of the machine's CPUs from which others make it busy"),
     setting!(others_rise, "others_rise", number 0.0 to 1.0, "how far that has to be above the usual share, and likewise the share of waits"),
     setting!(memory_available_share, "memory_available_share", number 0.0 to 0.9, "share of the machine's memory below which it is short of it"),
-    setting!(throttled_share, "throttled_share", number 0.01 to 1.0, "share of its periods in which the CPU limit holds the canary back, from which it is the reason"),
+    setting!(throttled_share, "throttled_share", number 0.01 to 1.0, "share of its periods, beyond stable's, in which the CPU limit holds the canary back, from which it is the reason"),
     setting!(fixed_cost_share, "fixed_cost_share", number 0.0 to 1.0, "share of what a request costs stable that may be fixed costs divided by the load: with an R-th of the load, a canary may cost 1 + share x (R - 1) times as much"),
     setting!(load_ratio, "load_ratio", number 1.1 to 1000.0, "load per instance, canary over stable, from which what grows with load is not compared"),
     setting!(stable_worse_sd, "stable_worse_sd", number 1.0 to 100.0, "how far stable has to be above what it was before the onset to be worse itself, in standard deviations"),
@@ -169,6 +170,7 @@ const _: fn(Parameters) = |p| {
         start_weight: _,
         horizon_windows: _,
         burst_factor: _,
+        wander_noise_share: _,
         few_blocks_discount: _,
         tau0_pair: _,
         spread_delta: _,

@@ -3,7 +3,9 @@
 mod bad_input;
 mod causes;
 mod earlier;
+mod environment;
 mod events;
+mod exposure;
 mod load;
 mod noise;
 mod promotion;
@@ -154,7 +156,7 @@ fn more_cpu_is_found_named_and_dated() {
         });
         assert_eq!(verdict.outcome, Outcome::Regressed, "seed {seed}: {:?}", verdict.reasons);
         assert!((1000..1060).contains(&verdict.window), "found at {}", verdict.window);
-        assert!(verdict.onset.unwrap().abs_diff(1000) <= 5, "onset {:?}", verdict.onset);
+        assert!(verdict.onset.unwrap().abs_diff(1000) <= 10, "onset {:?}", verdict.onset);
         assert_eq!(verdict.causes[0].signal, "cpu_per_work");
         assert_eq!(verdict.causes[0].mechanism, "more work per request");
         let cpu = &verdict.indicators[Indicator::CpuPerWork as usize];

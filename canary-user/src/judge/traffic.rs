@@ -53,9 +53,13 @@ fn follow(usual: &mut f64, turnarounds: f64) {
     *usual += if *usual > 0.0 { NEWEST * (turnarounds - *usual) } else { turnarounds };
 }
 
+/// Whether an instance's turnarounds are counted. Resets come from the same hooks, and say by their absence that these are missing.
+pub fn is_counted(reading: &Reading) -> bool {
+    reading.turnarounds > 0 || reading.events[Event::ResetsOut as usize].is_some()
+}
+
 /// `None` where nobody is, or where somebody is not counted.
 fn turnarounds(readings: &[Reading]) -> Option<u64> {
-    // Resets come from the same hooks, and say by their absence that these are missing.
-    let counted = !readings.is_empty() && readings.iter().all(|r| r.events[Event::ResetsOut as usize].is_some());
+    let counted = !readings.is_empty() && readings.iter().all(is_counted);
     counted.then(|| readings.iter().map(|r| r.turnarounds).fold(0, u64::saturating_add))
 }

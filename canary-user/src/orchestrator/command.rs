@@ -21,10 +21,13 @@ use tokio::{
 };
 
 use super::{
-    BoxFuture, Error, Found, Orchestrator, Plan, State,
+    BoxFuture, Error, Found, Orchestrator, Plan, State, hold,
     pause::{LastLook, Paused},
 };
-use crate::{config::CommandConfig, guard::Decision};
+use crate::{
+    config::CommandConfig,
+    guard::{Action, Decision},
+};
 
 const NAME: &str = "command";
 /// EX_TEMPFAIL of sysexits.h: "the user is invited to try again later".
@@ -140,12 +143,19 @@ impl Orchestrator for Command {
         NAME
     }
 
+    fn cannot_hold(&self) -> Option<String> {
+        Some(hold::not_handed_over(NAME))
+    }
+
     fn heed_pauses(&self, paused: Paused) {
         self.last_look.heed(paused);
     }
 
-    fn describe<'a>(&'a self, _decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
+    fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
         Box::pin(async move {
+            if decision.action == Action::Hold {
+                return Err(Error::Refused(hold::not_handed_over(NAME)));
+            }
             executable(&self.config.run).map_err(Error::refused)?;
             let limit = humantime::format_duration(self.config.timeout);
             let steps = vec![format!(

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep};
 
 use self::container::{Api, Container};
 use super::{
-    BoxFuture, Error, Found, Orchestrator, Plan, State,
+    BoxFuture, Error, Found, Orchestrator, Plan, State, hold,
     pause::{LastLook, Paused, STABLE_STARTED},
 };
 use crate::{
@@ -94,7 +94,8 @@ impl Docker {
                     "Docker cannot end a quarantine by itself, should the guard die: use mode drain or rollback",
                 ));
             }
-            Action::Hold | Action::Promote => {
+            Action::Hold => return Err(Error::Refused(hold::no_rollout(NAME))),
+            Action::Promote => {
                 return Err(Error::refused(format!("Docker has nothing that means '{}'", decision.action)));
             }
         }

@@ -18,6 +18,10 @@ impl Orchestrator for DryRun {
         NAME
     }
 
+    fn cannot_hold(&self) -> Option<String> {
+        None
+    }
+
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
         let verb = match decision.action {
             Action::Hold => "hold",
@@ -73,7 +77,10 @@ fn way_back(decision: &Decision) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::targets::{Role, Target};
+    use crate::{
+        orchestrator::decided,
+        targets::{Role, Target},
+    };
 
     fn decision(action: Action) -> Decision {
         let canary = |cgroup: &str| Target {
@@ -84,18 +91,7 @@ mod tests {
             incarnation: 7,
             identity: None,
         };
-        Decision {
-            id: "shop-1".into(),
-            deployment: "shop".into(),
-            unix_ms: 0,
-            window: 0,
-            action,
-            reason: String::new(),
-            recommendation: None,
-            gates: Vec::new(),
-            canary: vec![canary("/shop/a"), canary("/shop/b")],
-            stable: Vec::new(),
-        }
+        decided::decision(action, vec![canary("/shop/a"), canary("/shop/b")], Vec::new())
     }
 
     #[tokio::test]

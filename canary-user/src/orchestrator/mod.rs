@@ -1,8 +1,11 @@
 //! Carries a decision out and proves that it took effect. One trait; dry run is a backend, and the default.
 
 pub mod command;
+#[cfg(test)]
+mod decided;
 pub mod docker;
 pub mod dry_run;
+mod hold;
 pub mod kubernetes;
 pub mod pause;
 pub mod process;
@@ -98,7 +101,8 @@ impl Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// What the decision wanted holds: the canary is stopped, takes no more work, or has its resources taken away.
+    /// What the decision wanted holds: the canary is stopped, takes no more work, has its resources taken away, or its rollout
+    /// stands still.
     InEffect,
     /// The canary runs as if nothing had been done.
     NotInEffect,
@@ -175,6 +179,12 @@ pub trait Orchestrator: Send + Sync {
         false
     }
 
+    /// Why it holds no rollout, whichever it is, and what to do instead; `None` = it can hold one. What it is asked to describe all
+    /// the same it refuses in these words.
+    fn cannot_hold(&self) -> Option<String> {
+        Some(hold::no_rollout(self.name()))
+    }
+
     /// Whether it has a place of its own for what happens to a decision.
     fn keeps_notes(&self) -> bool {
         false
@@ -206,7 +216,7 @@ pub trait Orchestrator: Send + Sync {
     /// [`Error::Refused`] where the action is not possible here, as far as that can be known beforehand.
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>>;
 
-    /// Carries the decision's action out as planned: quarantine, drain or rollback. Returns once it is in effect or has failed;
+    /// Carries the decision's action out as planned: hold, quarantine, drain or rollback. Returns once it is in effect or has failed;
     /// called at most once per decision.
     fn apply<'a>(&'a self, decision: &'a Decision, plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>>;
 

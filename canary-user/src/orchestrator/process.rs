@@ -17,12 +17,13 @@ use tokio::{
 };
 
 use self::cgroup::CgroupDir;
-use super::{BoxFuture, Error, Found, Orchestrator, Plan, State};
+use super::{BoxFuture, Error, Found, Orchestrator, Plan, State, hold};
 use crate::{
     guard::{Action, Decision},
     targets::Target,
 };
 
+const NAME: &str = "process";
 /// How often `cgroup.events` is read while waiting.
 const POLL: Duration = Duration::from_millis(20);
 /// How often a canary's processes are looked for to be sent SIGTERM. One that ignores it and goes on forking has new ones each time.
@@ -247,7 +248,8 @@ fn require_stopping(action: Action) -> anyhow::Result<()> {
             "the process backend cannot quarantine: it has no resources to take away; use mode drain or rollback, or an \
              orchestrator with limits (systemd, docker)"
         ),
-        Action::Hold | Action::Promote => bail!("the process backend has nothing to do for '{action}'"),
+        Action::Hold => bail!(hold::no_rollout(NAME)),
+        Action::Promote => bail!("the process backend has nothing to do for '{action}'"),
     }
 }
 
@@ -272,7 +274,7 @@ fn overlaps(a: &str, b: &str) -> bool {
 
 impl Orchestrator for Process {
     fn name(&self) -> &'static str {
-        "process"
+        NAME
     }
 
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {

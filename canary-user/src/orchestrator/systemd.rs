@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use self::{bus::Session, jobs::Verb, quarantine::Limits, step::Step};
 use super::{
-    BoxFuture, Error, Found, Orchestrator, Plan, State,
+    BoxFuture, Error, Found, Orchestrator, Plan, State, hold,
     pause::{LastLook, Paused, STABLE_STARTED},
 };
 use crate::{
@@ -76,9 +76,8 @@ impl Systemd {
         match decision.action {
             Action::Quarantine => self.quarantine_steps(session, decision).await,
             Action::Drain | Action::Rollback => self.stop_steps(session, decision).await,
-            Action::Hold | Action::Promote => {
-                Err(Error::refused(format!("systemd has nothing that means '{}'", decision.action)))
-            }
+            Action::Hold => Err(Error::Refused(hold::no_rollout(NAME))),
+            Action::Promote => Err(Error::refused(format!("systemd has nothing that means '{}'", decision.action))),
         }
     }
 

@@ -12,12 +12,12 @@ use serde::Deserialize;
 use tokio::time::sleep;
 
 use super::{
-    BoxFuture, Error, Found, Orchestrator, Plan, State,
+    BoxFuture, Error, Found, Orchestrator, Plan, State, hold,
     pause::{LastLook, Paused},
 };
 use crate::{
     config::WebhookConfig,
-    guard::Decision,
+    guard::{Action, Decision},
     http_client::{Answer, HttpClient},
 };
 
@@ -130,12 +130,19 @@ impl Orchestrator for Webhook {
         NAME
     }
 
+    fn cannot_hold(&self) -> Option<String> {
+        Some(hold::not_handed_over(NAME))
+    }
+
     fn heed_pauses(&self, paused: Paused) {
         self.last_look.heed(paused);
     }
 
     fn describe<'a>(&'a self, decision: &'a Decision) -> BoxFuture<'a, Result<Plan, Error>> {
         Box::pin(async move {
+            if decision.action == Action::Hold {
+                return Err(Error::Refused(hold::not_handed_over(NAME)));
+            }
             let signed = if self.key().map_err(Error::refused)?.is_some() { "signed" } else { "not signed" };
             let c = &self.config;
             let steps = vec![format!(

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Above, Throttling,
-    cgroupfs::{read, throttling},
+    cgroupfs::{read, throttling, throttling_between},
     kernel_file::KernelFile,
 };
 
@@ -133,17 +133,8 @@ impl Books {
         let text = read(self.cpu_stat.as_ref()).ok().flatten();
         let now = text.as_deref().and_then(throttling);
         let before = std::mem::replace(&mut self.before, now);
-        self.throttling = before.zip(now).and_then(|(before, now)| between(before, now));
+        self.throttling = before.zip(now).and_then(|(before, now)| throttling_between(before, now));
     }
-}
-
-/// `None` where a count went back: it is not known what came on top.
-fn between(before: Throttling, now: Throttling) -> Option<Throttling> {
-    Some(Throttling {
-        periods: now.periods.checked_sub(before.periods)?,
-        throttled_periods: now.throttled_periods.checked_sub(before.throttled_periods)?,
-        throttled_usec: now.throttled_usec.checked_sub(before.throttled_usec)?,
-    })
 }
 
 /// Of each limit the one that leaves less.

@@ -22,8 +22,8 @@ impl Reads {
     pub const ALL: Self = Self { all: true, cpu: true, populated: true, memory_pressure: true };
 }
 
-/// What one reading brings: differences from the reading before. `None` where the file or the controller is absent, or where
-/// it was not read.
+/// What one reading brings: differences from the reading before. `None` where the file or the controller is absent, where it was
+/// not read, or where a count went back: it began anew, and nobody knows what came in between.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
     /// Only where it was read in the tick before, too: else it would be of more than one tick.
@@ -99,7 +99,7 @@ impl CgroupFiles {
             reading.cpu_usec = since(&mut self.before.cpu_usec, field(&text, "usage_usec"));
             let now = throttling(&text);
             let before = std::mem::replace(&mut self.before.throttling, now);
-            reading.throttling = before.zip(now).map(|(before, now)| throttling_between(before, now));
+            reading.throttling = before.zip(now).and_then(|(before, now)| throttling_between(before, now));
         } else {
             (self.before.cpu_usec, self.before.throttling) = (None, None);
         }
@@ -125,7 +125,7 @@ impl CgroupFiles {
         if reads.all {
             let now = read(self.io_stat.as_ref())?.as_deref().map(block_io);
             let before = std::mem::replace(&mut self.before.block_io, now);
-            reading.block_io = before.zip(now).map(|(before, now)| block_io_between(before, now));
+            reading.block_io = before.zip(now).and_then(|(before, now)| block_io_between(before, now));
         }
         Ok(reading)
     }
@@ -136,9 +136,9 @@ pub fn read(file: Option<&KernelFile>) -> io::Result<Option<String>> {
     file.map_or(Ok(None), KernelFile::read)
 }
 
-/// Difference from the reading before, which the new one replaces.
+/// Difference from the reading before, which the new one replaces; `None` where it went back.
 pub fn since(before: &mut Option<u64>, now: Option<u64>) -> Option<u64> {
-    std::mem::replace(before, now).zip(now).map(|(before, now)| now.saturating_sub(before))
+    std::mem::replace(before, now).zip(now).and_then(|(before, now)| now.checked_sub(before))
 }
 
 /// Value of `name value` in a flat keyed file.
@@ -166,17 +166,17 @@ fn pressure_since(file: &KernelFile, before: &mut Option<(u64, u64)>) -> io::Res
     let text = file.read()?.unwrap_or_default();
     let now = total(&text, "some").map(|some| (some, total(&text, "full").unwrap_or(0)));
     let before = std::mem::replace(before, now);
-    Ok(before.zip(now).map(|(b, n)| (n.0.saturating_sub(b.0), n.1.saturating_sub(b.1))))
+    Ok(before.zip(now).and_then(|(b, n)| Some((n.0.checked_sub(b.0)?, n.1.checked_sub(b.1)?))))
 }
 
-/// Difference of two cumulative readings of block I/O.
-fn block_io_between(before: BlockIo, after: BlockIo) -> BlockIo {
-    BlockIo {
-        read_bytes: after.read_bytes.saturating_sub(before.read_bytes),
-        write_bytes: after.write_bytes.saturating_sub(before.write_bytes),
-        reads: after.reads.saturating_sub(before.reads),
-        writes: after.writes.saturating_sub(before.writes),
-    }
+/// Difference of two cumulative readings of block I/O. A device that is gone takes its counts along.
+fn block_io_between(before: BlockIo, after: BlockIo) -> Option<BlockIo> {
+    Some(BlockIo {
+        read_bytes: after.read_bytes.checked_sub(before.read_bytes)?,
+        write_bytes: after.write_bytes.checked_sub(before.write_bytes)?,
+        reads: after.reads.checked_sub(before.reads)?,
+        writes: after.writes.checked_sub(before.writes)?,
+    })
 }
 
 /// What `cpu.stat` says of a limit, since the cgroup was made.
@@ -188,12 +188,12 @@ pub fn throttling(text: &str) -> Option<Throttling> {
     })
 }
 
-fn throttling_between(before: Throttling, after: Throttling) -> Throttling {
-    Throttling {
-        periods: after.periods.saturating_sub(before.periods),
-        throttled_periods: after.throttled_periods.saturating_sub(before.throttled_periods),
-        throttled_usec: after.throttled_usec.saturating_sub(before.throttled_usec),
-    }
+pub fn throttling_between(before: Throttling, after: Throttling) -> Option<Throttling> {
+    Some(Throttling {
+        periods: after.periods.checked_sub(before.periods)?,
+        throttled_periods: after.throttled_periods.checked_sub(before.throttled_periods)?,
+        throttled_usec: after.throttled_usec.checked_sub(before.throttled_usec)?,
+    })
 }
 
 #[cfg(test)]
@@ -220,6 +220,31 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(files.read(Reads::ALL).expect("nothing to read"), Reading::default());
         }
+    }
+
+    #[test]
+    fn a_count_that_went_back_is_no_data_and_the_next_difference_is_from_there() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let write = |n: u64| {
+            let file = |name: &str, text: String| std::fs::write(dir.path().join(name), text).expect("written");
+            file("cpu.stat", format!("usage_usec {n}\nnr_periods {n}\nnr_throttled 0\nthrottled_usec 0\n"));
+            for name in ["cpu.pressure", "memory.pressure", "io.pressure"] {
+                file(name, format!("some avg10=0.00 total={n}\nfull avg10=0.00 total=0\n"));
+            }
+            file("io.stat", format!("8:0 rbytes={n} wbytes=0 rios=0 wios=0\n"));
+        };
+        write(500);
+        let mut files = CgroupFiles::open(dir.path(), true);
+        files.read(Reads::ALL).expect("there");
+        write(200);
+        let back = files.read(Reads::ALL).expect("there");
+        assert_eq!((back.cpu_usec, back.throttling, back.pressure, back.block_io), (None, None, None, None));
+        write(260);
+        let next = files.read(Reads::ALL).expect("there");
+        assert_eq!((next.cpu_usec, next.throttling.map(|t| t.periods)), (Some(60), Some(60)));
+        let pressure = next.pressure.expect("there");
+        assert_eq!((pressure.cpu_some_usec, pressure.memory_some_usec), (Some(60), 60));
+        assert_eq!(next.block_io.map(|io| io.read_bytes), Some(60));
     }
 
     #[test]

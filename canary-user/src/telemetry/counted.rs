@@ -59,6 +59,17 @@ pub fn starts(c: &Counters) -> Starts {
     Starts { forked: c.forks, executed: c.execs, restarts: c.main_restarts + c.remade }
 }
 
+/// What a tick has, with the ends and starts that were not told yet. `None` where a count went back: how much there was is not
+/// known. Ends and starts are told in the next tick then, for those that were counted are facts.
+pub fn told(mut counted: Counted, carried: &mut Counters) -> Option<Counted> {
+    carry(&std::mem::take(carried), &mut counted.counters);
+    if counted.went_back {
+        carry(&counted.counters, carried);
+        return None;
+    }
+    Some(counted)
+}
+
 /// Adds what one incarnation had of ends and starts to what its successor has.
 pub fn carry(from: &Counters, to: &mut Counters) {
     to.exits += from.exits;
@@ -112,5 +123,27 @@ pub fn connections(c: &Counters) -> Connections {
         open_ns: c.connect_ns,
         failed: c.connects_failed,
         refused: c.connects_refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Histogram;
+
+    #[test]
+    fn a_tick_in_which_a_count_went_back_is_missing_and_its_ends_are_told_in_the_next() {
+        let tick = |crashes: u64, went_back: bool| Counted {
+            counters: Counters { crashes, turnarounds: 5, ..Counters::default() },
+            runq_wait: Histogram::default(),
+            stall: Histogram::default(),
+            turnaround: Histogram::default(),
+            dependency: Histogram::default(),
+            went_back,
+        };
+        let mut carried = Counters { crashes: 1, ..Counters::default() };
+        assert!(told(tick(2, true), &mut carried).is_none());
+        let next = told(tick(4, false), &mut carried).expect("it went on");
+        assert_eq!((next.counters.crashes, next.counters.turnarounds, carried.crashes), (7, 5, 0));
     }
 }

@@ -36,6 +36,8 @@ pub struct Counted {
     pub stall: Histogram,
     pub turnaround: Histogram,
     pub dependency: Histogram,
+    /// Something was counted backwards: how much came on top is not known, and 0 here.
+    pub went_back: bool,
 }
 
 /// What a slot had at the last read.
@@ -174,18 +176,17 @@ impl KernelMaps {
 
     /// What was counted since the last read.
     pub fn read(&self, slot: u32, seen: &mut Seen) -> anyhow::Result<Counted> {
-        let mut words = self.counters.read(slot)?;
-        for (word, before) in words.iter_mut().zip(&mut seen.counters) {
-            // A count never shrinks; a CPU's write may be seen late.
-            *word = word.saturating_sub(std::mem::replace(before, *word));
-        }
+        let (words, went_back) = on_top(&mut seen.counters, &self.counters.read(slot)?);
         let counters = Counters::from_words(&words);
+        // Of what is not known the histograms are read all the same: the next ones are then of the next tick alone.
+        let events = |counted: u64| counted.max(u64::from(went_back));
         Ok(Counted {
-            runq_wait: seen.runq_wait.update(&self.runq_wait, slot, counters.runq_waits)?,
-            stall: seen.stall.update(&self.stall, slot, counters.reclaims)?,
-            turnaround: seen.turnaround.update(&self.turnaround, slot, counters.turnarounds)?,
-            dependency: seen.dependency.update(&self.dependency, slot, counters.dependency_turnarounds)?,
+            runq_wait: seen.runq_wait.update(&self.runq_wait, slot, events(counters.runq_waits))?,
+            stall: seen.stall.update(&self.stall, slot, events(counters.reclaims))?,
+            turnaround: seen.turnaround.update(&self.turnaround, slot, events(counters.turnarounds))?,
+            dependency: seen.dependency.update(&self.dependency, slot, events(counters.dependency_turnarounds))?,
             counters,
+            went_back,
         })
     }
 
@@ -210,6 +211,14 @@ impl KernelMaps {
         }
         exits
     }
+}
+
+/// What came on top of what was seen, which is `now` from here on, and whether a count went back, as it never should.
+fn on_top(seen: &mut [u64; Counters::WORDS], now: &[u64; Counters::WORDS]) -> ([u64; Counters::WORDS], bool) {
+    let went_back = seen.iter().zip(now).any(|(before, now)| now < before);
+    let words = std::array::from_fn(|i| now[i].saturating_sub(seen[i]));
+    *seen = *now;
+    (words, went_back)
 }
 
 /// Fields of an [`Exit`] in the order of its layout; `None` for a record of another size.
@@ -263,6 +272,20 @@ impl SeenHistogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_count_that_went_back_is_told_and_the_next_difference_is_from_there() {
+        let mut seen = [7; Counters::WORDS];
+        let mut now = [9; Counters::WORDS];
+        let (words, went_back) = on_top(&mut seen, &now);
+        assert_eq!((words, went_back), ([2; Counters::WORDS], false));
+        now[1] = 3;
+        let (words, went_back) = on_top(&mut seen, &now);
+        assert!(went_back && words == [0; Counters::WORDS], "{words:?}");
+        now[1] = 8;
+        let (words, went_back) = on_top(&mut seen, &now);
+        assert_eq!((words[0], words[1], went_back), (0, 5, false));
+    }
 
     #[test]
     fn an_exit_record_is_decoded_by_its_layout() {

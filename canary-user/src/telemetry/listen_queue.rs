@@ -70,10 +70,7 @@ impl ListenQueueFile {
         });
         let now = text.as_deref().and_then(parse);
         let before = std::mem::replace(&mut self.before, now);
-        before.zip(now).map(|(before, now)| ListenQueue {
-            overflows: now.overflows.saturating_sub(before.overflows),
-            drops: now.drops.saturating_sub(before.drops),
-        })
+        before.zip(now).and_then(|(before, now)| between(before, now))
     }
 
     fn decide(&mut self, dir: &Path, namespaces: &mut Namespaces, now_ns: u64) {
@@ -92,6 +89,14 @@ impl ListenQueueFile {
             (self.namespace, self.before) = (Some(namespace), None);
         }
     }
+}
+
+/// `None` where a count went back: it is another namespace's.
+fn between(before: ListenQueue, now: ListenQueue) -> Option<ListenQueue> {
+    Some(ListenQueue {
+        overflows: now.overflows.checked_sub(before.overflows)?,
+        drops: now.drops.checked_sub(before.drops)?,
+    })
 }
 
 /// The file has pairs of lines: names, then values, each with its group in front.
@@ -135,5 +140,12 @@ mod tests {
         let text = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 22 333\nIpExt: InOctets\nIpExt: 9\n";
         assert_eq!(parse(text), Some(ListenQueue { overflows: 22, drops: 333 }));
         assert_eq!(parse("TcpExt: A\nTcpExt: 1\n"), None);
+    }
+
+    #[test]
+    fn a_count_that_went_back_is_no_data() {
+        let counts = |overflows: u64, drops: u64| ListenQueue { overflows, drops };
+        assert_eq!(between(counts(3, 7), counts(5, 7)), Some(counts(2, 0)));
+        assert_eq!(between(counts(3, 7), counts(5, 6)), None);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 
-use super::{Sensor, Tick, recording};
+use super::{Sensor, Tick};
 use crate::targets::Target;
 
 /// How often new and vanished cgroups are looked for, at most; and how often what the kernel programs tell is taken up, for which
@@ -78,14 +78,13 @@ pub struct Live {
 }
 
 /// Starts ticking every `window`, first after one window. `targets` says what to follow and is asked again and again, within a
-/// window, too; `recording` gets every tick before the line does. A recording that cannot be written ends; the guard goes on.
+/// window, too.
 ///
 /// A consumer that is slower than the ticks loses none: the sensor waits, and the next tick covers the longer span.
 pub fn start(
     mut sensor: Sensor,
     window: Duration,
     mut targets: impl FnMut() -> Vec<Target> + Send + 'static,
-    mut recording: Option<recording::Writer>,
     ticks: mpsc::Sender<Tick>,
 ) -> anyhow::Result<Live> {
     let (stop, stopped) = sync_channel(1);
@@ -117,12 +116,6 @@ pub fn start(
                         cgroup = %target.cgroup, role = %target.role, pid = exit.pid, oom = exit.oom != 0,
                         "a process ended abnormally: {}", how(exit.exit_code)
                     );
-                }
-                if let Some(writer) = &mut recording
-                    && let Err(error) = writer.tick(&tick)
-                {
-                    tracing::error!("the recording ends here: {error:#}");
-                    recording = None;
                 }
                 if ticks.blocking_send(tick).is_err() {
                     return;

@@ -16,15 +16,15 @@ pub struct Lost {
 }
 
 impl Losses {
-    /// What came on top, of what was lost in all. Where that cannot be read nobody knows whether anything was: at least one, for
-    /// what is not known is not clean. How many it was is told by the next reading.
+    /// What came on top, of what was lost in all. Where that cannot be read, or went back, nobody knows whether anything was: at
+    /// least one, for what is not known is not clean. How many it was is told by the next reading.
     pub fn since(&mut self, total: anyhow::Result<Lost>) -> Lost {
         match total {
             Ok(total) => {
                 let before = std::mem::replace(&mut self.before, total);
                 Lost {
-                    events: total.events.saturating_sub(before.events),
-                    exits: total.exits.saturating_sub(before.exits),
+                    events: total.events.checked_sub(before.events).unwrap_or(1),
+                    exits: total.exits.checked_sub(before.exits).unwrap_or(1),
                 }
             }
             Err(error) => {
@@ -47,5 +47,10 @@ mod tests {
         assert_eq!(losses.since(Ok(lost(3, 2))), lost(3, 0));
         assert_eq!(losses.since(Err(anyhow::anyhow!("no memory"))), lost(1, 0));
         assert_eq!([lost(3, 7), lost(5, 7)].map(|total| losses.since(Ok(total))), [lost(0, 5), lost(2, 0)]);
+        assert_eq!(
+            [lost(4, 7), lost(4, 6)].map(|total| losses.since(Ok(total))),
+            [lost(1, 0), lost(0, 1)],
+            "it went back"
+        );
     }
 }

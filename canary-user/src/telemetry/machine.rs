@@ -36,7 +36,7 @@ struct Interface {
 }
 
 impl MachineReader {
-    /// `None` on the first call, and where procfs cannot be read.
+    /// `None` on the first call, where procfs cannot be read, and where the CPUs' times went back, as when one is taken away.
     pub fn read(&mut self) -> Option<Machine> {
         let stat = fs::read_to_string("/proc/stat").ok()?;
         let now = cpu_ticks(&stat)?;
@@ -46,9 +46,8 @@ impl MachineReader {
         let (network_rx_bytes, network_tx_bytes) = self.interfaces.bytes_since(&dev, has_device);
         let last = self.last.replace(now)?;
         let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-        let ticks = now.all.saturating_sub(last.all);
         Some(Machine {
-            cpu_busy: if ticks == 0 { 0.0 } else { now.busy.saturating_sub(last.busy) as f64 / ticks as f64 },
+            cpu_busy: busy_share(&last, &now)?,
             cpus: stat.lines().filter(|l| l.starts_with("cpu") && !l.starts_with("cpu ")).count() as u32,
             memory_total_bytes: kib(&meminfo, "MemTotal:")?,
             memory_available_bytes: kib(&meminfo, "MemAvailable:")?,
@@ -76,6 +75,12 @@ impl Interfaces {
             (rx + now.rx_bytes.saturating_sub(before.rx_bytes), tx + now.tx_bytes.saturating_sub(before.tx_bytes))
         })
     }
+}
+
+/// Share of the time of all CPUs from one reading to the next in which they were busy.
+fn busy_share(last: &Ticks, now: &Ticks) -> Option<f64> {
+    let (busy, all) = (now.busy.checked_sub(last.busy)?, now.all.checked_sub(last.all)?);
+    Some(if all == 0 { 0.0 } else { busy as f64 / all as f64 })
 }
 
 /// Busy and all ticks of the first line of /proc/stat. Guest time is part of user time already.
@@ -132,6 +137,14 @@ mod tests {
             (21, 9),
             "all but loopback, from when they were seen"
         );
+    }
+
+    #[test]
+    fn times_that_went_back_are_no_idle_machine() {
+        let at = |busy: u64, all: u64| Ticks { busy, all };
+        assert_eq!(busy_share(&at(100, 1000), &at(150, 1100)), Some(0.5));
+        assert_eq!(busy_share(&at(100, 1000), &at(90, 1100)), None);
+        assert_eq!(busy_share(&at(100, 1000), &at(150, 900)), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ const LOOKS: u32 = 10;
 /// v1 writes "no limit" as the largest number of whole pages.
 const NO_LIMIT_BYTES: u64 = 1 << 60;
 
-/// What one reading brings; `None` where there is no such file.
+/// What one reading brings; `None` where there is no such file, and for differences where a count went back.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
     pub memory: Option<Memory>,
@@ -133,11 +133,13 @@ impl MemoryFiles {
             })
         });
         let before = std::mem::replace(&mut self.events_before, now);
-        Ok(before.zip(now).map(|(before, now)| MemoryEvents {
-            high: now.high.saturating_sub(before.high),
-            max: now.max.saturating_sub(before.max),
-            oom: now.oom.saturating_sub(before.oom),
-            oom_kill: now.oom_kill.saturating_sub(before.oom_kill),
+        Ok(before.zip(now).and_then(|(before, now)| {
+            Some(MemoryEvents {
+                high: now.high.checked_sub(before.high)?,
+                max: now.max.checked_sub(before.max)?,
+                oom: now.oom.checked_sub(before.oom)?,
+                oom_kill: now.oom_kill.checked_sub(before.oom_kill)?,
+            })
         }))
     }
 
@@ -230,6 +232,26 @@ mod tests {
             Some(2),
             "since the last time that it was read"
         );
+    }
+
+    #[test]
+    fn a_count_that_went_back_is_no_data_and_the_next_difference_is_from_there() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let dir = dir.path();
+        let counted = |faults: u64, kills: u64| {
+            write(dir, "memory.current", "1000\n");
+            write(dir, "memory.stat", &format!("anon 600\nfile 300\npgmajfault {faults}\n"));
+            write(dir, "memory.events", &format!("low 0\nhigh 9\nmax 0\noom 0\noom_kill {kills}\n"));
+        };
+        counted(50, 3);
+        let mut files = MemoryFiles::open(dir, None, "/x", true);
+        files.read(true, true, true).expect("read");
+        counted(5, 1);
+        let back = files.read(true, true, true).expect("read");
+        assert_eq!((back.major_faults, back.events), (None, None));
+        counted(6, 2);
+        let next = files.read(true, true, true).expect("read");
+        assert_eq!((next.major_faults, next.events.map(|events| events.oom_kill)), (Some(1), Some(1)));
     }
 
     #[test]

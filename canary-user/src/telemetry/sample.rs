@@ -1,5 +1,7 @@
 //! What one tick counted: counts and histograms, never rates. Groups that could not be measured are `None`, never zero.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use canary_common::histogram;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -21,9 +23,27 @@ pub struct Tick {
     pub quality: Quality,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Machine>,
+    /// By deployment: what the verdict rests on besides what was counted. The sensor knows nothing of it: the guard says it to
+    /// a recording.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<Arc<str>, Limits>,
     /// What the guard itself cost until now; not of interest in a recording.
     #[serde(skip)]
     pub own: Option<OwnCost>,
+}
+
+/// What the limits of a quarantine that an earlier life of the guard began make of the verdict on a deployment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// They ended since the tick before: what the judge saw under them is dropped before this tick is judged.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ended: bool,
+    /// Id of the decision under whose limits the canary is: what condemned it then stands in for what the judge finds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<String>,
+    /// What condemned it, in the guard's own words: in the first tick under that decision's limits only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condemned: Option<serde_json::Value>,
 }
 
 /// What the kernel counted for one target in one tick.
@@ -433,6 +453,10 @@ fn is_zero(n: &u64) -> bool {
 
 fn is_no_step(n: &i64) -> bool {
     *n == 0
+}
+
+fn is_false(said: &bool) -> bool {
+    !*said
 }
 
 impl Quality {

@@ -305,6 +305,7 @@ impl Sensor {
                 wall_clock_step_ms: course.wall_clock_step_ms,
             },
             machine: self.machine.read(),
+            limits: Default::default(),
             own: Some(OwnCost::read(self.started_ns, hooks)),
         }
     }

@@ -58,13 +58,19 @@ impl Table {
         Ok(Table { indicators, moments })
     }
 
-    /// One hundredth of the usual reading of each column: differences far below it matter to nobody, and a ratio to
-    /// nothing has no meaning. 0 where all is 0 or missing.
-    pub fn epsilons(&self) -> Vec<f64> {
+    /// One hundredth of stable's usual reading of each column: differences far below it matter to nobody, and a ratio to
+    /// nothing has no meaning. 0 where all of these are 0 or missing.
+    ///
+    /// Of the windows before the canary's first `warmup_windows` are over, in which nothing is bet: a verdict rests on no
+    /// later window, and the canary has no say in how it is read.
+    pub fn epsilons(&self, warmup_windows: u64) -> Vec<f64> {
+        let reports = |row: &Row| row.values.iter().any(|v| v.is_finite());
+        let came = self.moments.iter().position(|moment| moment.canary.iter().any(reports));
+        let warmup = usize::try_from(warmup_windows).unwrap_or(usize::MAX);
+        let windows = came.map_or(self.moments.len(), |came| came.saturating_add(warmup).max(1));
         let of = |i: usize| {
-            let rows = self.moments.iter().flat_map(|m| m.stable.iter().chain(&m.canary));
-            let (sum, n) =
-                rows.map(|r| r.values[i]).filter(|v| v.is_finite()).fold((0.0, 0.0), |(sum, n), v| (sum + v, n + 1.0));
+            let readings = self.moments.iter().take(windows).flat_map(|moment| &moment.stable).map(|row| row.values[i]);
+            let (sum, n) = readings.filter(|v| v.is_finite()).fold((0.0, 0.0), |(sum, n), v| (sum + v, n + 1.0));
             if n > 0.0 && f64::is_finite(sum) { 0.01 * sum / n } else { 0.0 }
         };
         (0..self.indicators.len()).map(of).collect()
@@ -123,8 +129,22 @@ mod tests {
         assert_eq!(table.indicators.iter().map(|i| &**i).collect::<Vec<_>>(), ["latency_ms", "errors"]);
         assert_eq!((table.moments.len(), table.moments[0].stable.len(), table.moments[0].canary.len()), (2, 1, 1));
         assert!(table.moments[0].stable[0].values[1].is_nan() && table.moments[1].stable[0].values[0].is_nan());
-        let epsilons = table.epsilons();
-        assert!((epsilons[0] - 0.0175).abs() < 1e-12 && (epsilons[1] - 0.015).abs() < 1e-12, "{epsilons:?}");
+    }
+
+    /// What is added before the logarithm is chosen neither by the canary nor by anything after a verdict.
+    #[test]
+    fn what_is_added_rests_on_stable_before_the_canary_is_judged() {
+        let start = "t,role,target,x,y\n0,stable,a,1,\n1,stable,a,3,\n1,canary,c,1000,7\n2,stable,a,5,0\n";
+        let of =
+            |rest: &str, warmup_windows: u64| read(&format!("{start}{rest}")).expect("valid").epsilons(warmup_windows);
+        let near = |found: Vec<f64>, x: f64| assert!((found[0] - x).abs() < 1e-12 && found[1] == 0.0, "{found:?}");
+        near(of("", 2), 0.03);
+        near(of("3,stable,a,1e6,5\n3,canary,c,1e6,5\n", 2), 0.03);
+        near(of("3,stable,a,1e6,5\n3,canary,c,1e6,5\n", 1), 0.02);
+        near(of("", 0), 0.01);
+        // Where the canary is there from the start, stable's first window at least.
+        let both = read("t,role,target,x\n0,stable,a,2\n0,canary,c,9\n1,stable,a,8\n").expect("valid");
+        assert_eq!((both.epsilons(0), both.epsilons(60)), (vec![0.02], vec![0.05]));
     }
 
     #[test]

@@ -55,10 +55,7 @@ impl Tracked {
         live: &Live,
         (t_ns, reads, with_memory): (u64, Reads, bool),
     ) -> Sample {
-        let mut counted = maps.read(self.slot, &mut self.seen).ok();
-        if let Some(counted) = &mut counted {
-            counted::carry(&std::mem::take(&mut self.carried), &mut counted.counters);
-        }
+        let mut counted = maps.read(self.slot, &mut self.seen).ok().and_then(|c| counted::told(c, &mut self.carried));
         let processes = |c: &Counters| c.forks + c.execs + c.exits;
         let told = live.has(Signal::Lifecycle) && live.has(Signal::Starts);
         self.processes_changed |= !told || counted.as_ref().is_none_or(|c| processes(&c.counters) > 0);

@@ -62,7 +62,7 @@ struct VersionKey {
 }
 
 /// What a decision may ask for.
-const ACTIONS: [Action; 3] = [Action::Quarantine, Action::Drain, Action::Rollback];
+const ACTIONS: [Action; 4] = [Action::Hold, Action::Quarantine, Action::Drain, Action::Rollback];
 /// The stages in which an action ends.
 const ENDS: [Stage; 8] = [
     Stage::Blocked,
@@ -209,7 +209,10 @@ impl DeploymentState {
         self.count_stretches(&view.verdict.stretches);
         self.verdict.clone_from(&view.verdict);
         let latest = view.decision.as_ref();
-        self.withheld = view.verdict.outcome == Outcome::Regressed && latest.is_some_and(is_withheld);
+        // A hold that a person asked for says nothing of what the guard may do by itself.
+        let was_withheld = self.withheld;
+        let withholds = |d: &DecisionView| is_withheld(d) || was_withheld && d.decision.action == Action::Hold;
+        self.withheld = view.verdict.outcome == Outcome::Regressed && latest.is_some_and(withholds);
         self.in_effect = latest.is_some_and(is_in_effect);
         if let Some(decision) = latest {
             self.count(decision);
@@ -236,6 +239,7 @@ impl DeploymentState {
         if known.is_none() {
             *self.decisions.entry(view.decision.action.name()).or_default() += 1;
         }
+        // What becomes of a hold takes no canary away and brings none back, which is what is alerted on.
         if ENDS.contains(&view.stage) && view.decision.action != Action::Hold {
             *self.results.entry(view.stage.name()).or_default() += 1;
         }
@@ -255,11 +259,11 @@ fn is_withheld(view: &DecisionView) -> bool {
     view.stage == Stage::Blocked && (by_mode || view.detail.starts_with(dry_run::SAID))
 }
 
-/// Whether the canary was taken away, as both sides agree, and nobody has brought it back. A quarantine leaves it at work.
+/// Whether the canary was taken away, as both sides agree, and nobody has brought it back. A quarantine leaves it at work, and so
+/// does a hold.
 fn is_in_effect(view: &DecisionView) -> bool {
-    let takes_away = matches!(view.decision.action, Action::Drain | Action::Rollback);
     let holds = matches!(view.stage, Stage::Verified | Stage::Recovered | Stage::NotRecovered | Stage::Closed);
-    takes_away && holds
+    view.decision.action.takes_away() && holds
 }
 
 impl Collector for Metrics {

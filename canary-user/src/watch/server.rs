@@ -41,7 +41,7 @@ const INDEX: &str = "canary guard\n\n\
     /api/v1/events        what happens, as server-sent events\n\
     /api/v1/status, /api/v1/history (with the token): how things stand with every gate that blocks, and the past\n\
     /api/v1/pause, /api/v1/resume (POST, with the token): no action is begun meanwhile\n\
-    /api/v1/approve/ID, /api/v1/undo/ID, /api/v1/rollback/DEPLOYMENT (POST, with the token)\n\
+    /api/v1/approve/ID, /api/v1/undo/ID, /api/v1/rollback/DEPLOYMENT, /api/v1/hold/DEPLOYMENT (POST, with the token)\n\
     /api/v1/openapi.json  all of /api/v1 as an OpenAPI document\n\
     /gate/DEPLOYMENT      for Argo Rollouts' web metric: JSON with a result, successful, failed or inconclusive\n\
     /gate/DEPLOYMENT/HOOK for Flagger's webhooks (POST): confirm-rollout, rollout, confirm-traffic-increase,\n\

@@ -176,6 +176,7 @@ fn changed(verdict: &Verdict) -> Vec<String> {
 
 fn since(run: &Run<'_>, view: &DeploymentView) -> Option<String> {
     let onset = view.verdict.onset?;
+    // A hold is no answer to what got worse.
     let decided = run.decisions.iter().find(|d| d.decision.action != Action::Hold).map(|d| d.decision.window);
     let until = decided.unwrap_or(view.window.index);
     let ns = until.checked_sub(onset)? as f64 * view.window.span_ns as f64;
@@ -183,11 +184,11 @@ fn since(run: &Run<'_>, view: &DeploymentView) -> Option<String> {
     Some(format!("window {}, {} {until}", units::count(onset), units::duration_ns(ns)))
 }
 
-/// One line per decision that is not a hold, and one per stage that it went through.
+/// One line per decision, and one per stage that it went through.
 fn actions(run: &Run<'_>, told: &[String]) -> Vec<String> {
     let mut lines = Vec::new();
     let mut known: Option<(&str, u64)> = None;
-    for view in run.decisions.iter().filter(|d| d.decision.action != Action::Hold) {
+    for view in run.decisions {
         let decision = &view.decision;
         let first_ns = match known {
             Some((id, first_ns)) if id == decision.id => first_ns,

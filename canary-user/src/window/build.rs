@@ -275,13 +275,16 @@ fn reading(sample: &Sample, values: [f64; Indicator::COUNT]) -> Reading {
     }
 }
 
-/// What the machine does besides this deployment. The kernel's own book where there is one, else ours.
+/// CPU time of an instance: by the kernel's own book where there is one, else by ours.
+pub fn cpu_ns(sample: &Sample) -> Option<f64> {
+    let by_kernel = sample.kernel_cpu_usec.map(|usec| 1e3 * usec as f64);
+    by_kernel.or(sample.cpu.as_ref().map(|cpu| cpu.on_cpu_ns as f64))
+}
+
+/// What the machine does besides this deployment.
 fn node(tick: &Tick, samples: &[&Sample]) -> Node {
     let Some(machine) = tick.machine else { return Node::default() };
-    let own_ns: Option<f64> = samples
-        .iter()
-        .map(|s| s.kernel_cpu_usec.map(|usec| 1e3 * usec as f64).or(s.cpu.as_ref().map(|cpu| cpu.on_cpu_ns as f64)))
-        .sum();
+    let own_ns: Option<f64> = samples.iter().copied().map(cpu_ns).sum();
     let capacity_ns = f64::from(machine.cpus) * tick.span_ns as f64;
     let total = machine.memory_total_bytes as f64;
     Node {

@@ -8,7 +8,7 @@ use std::{
 use canary_user::{
     targets::{Identity, Role, Target},
     telemetry::{
-        Above, BlockIo, Connections, Cpu, Dependency, Histogram, Http, Lifecycle, ListenQueue, Machine, Memory,
+        Above, BlockIo, Connections, Cpu, Dependency, Histogram, Http, Lifecycle, Limits, ListenQueue, Machine, Memory,
         MemoryEvents, MemorySource, Network, Pressure, Quality, Reclaim, RoundTrip, Sample, Starts, Throttling, Tick,
         WaitedFor,
         recording::{Header, Reader, Writer},
@@ -131,6 +131,10 @@ fn full() -> Tick {
             network_rx_bytes: 1,
             network_tx_bytes: 1,
         }),
+        limits: BTreeMap::from([(
+            "DEPLOYMENT".into(),
+            Limits { ended: true, under: Some("shop-1-0001".into()), condemned: Some(1.into()) },
+        )]),
         // Not recorded.
         own: None,
     }

@@ -154,6 +154,7 @@ fn calibrating_compares_equals_and_finds_smaller_changes_in_longer_time() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let line: Value = serde_json::from_slice(&output.stdout).expect("one object");
     assert_eq!((&line["deployment"], &line["comparisons"], &line["condemned"]), (&"shop".into(), &3.into(), &0.into()));
+    assert_eq!(line["instances"], 3);
     assert!(line["false_alarms_high"].as_f64().expect("a number") > 0.5, "three comparisons prove little: {line}");
     let cpu = &line["indicators"][0];
     assert_eq!(cpu["indicator"], "cpu_per_work");

@@ -229,6 +229,28 @@ async fn canary_pods_of_two_versions() {
 }
 
 #[tokio::test]
+async fn a_rollout_that_is_paused_already_or_is_not_to_be_held() {
+    let hold = decision(Action::Hold, "checkout", "checkout");
+    for (change, why) in [
+        (json!({ "spec": { "paused": true } }), "Deployment shop/checkout is paused already"),
+        (
+            json!({ "metadata": { "annotations": { "canary-guard/pause": "incident 12" } } }),
+            "has the annotation canary-guard/pause (incident 12)",
+        ),
+        (json!({ "metadata": { "labels": { "argocd.argoproj.io/instance": "a" } } }), "from a repository by Argo CD"),
+    ] {
+        let cluster = Cluster::rolling("").await;
+        cluster.change("deployments", "checkout", |deployment| {
+            for (part, fields) in change.as_object().expect("parts") {
+                let there = deployment[part].as_object_mut().expect("a table");
+                there.extend(fields.as_object().expect("fields").clone());
+            }
+        });
+        refused(&cluster, &hold, why).await;
+    }
+}
+
+#[tokio::test]
 async fn a_quarantine_and_a_promotion() {
     let cluster = Cluster::two_deployments("").await;
     let of = |action| decision(action, "checkout", "checkout-canary");

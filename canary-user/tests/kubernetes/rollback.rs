@@ -106,6 +106,69 @@ async fn a_hold_pauses_and_its_undo_ends_that() {
 }
 
 #[tokio::test]
+async fn a_hold_leaves_every_pod_and_takes_as_long_as_it_takes_to_write() {
+    let cluster = Cluster::rolling("").await;
+    let (k, hold) = (&cluster.kubernetes, decision(Action::Hold, "checkout", "checkout"));
+    let plan = k.describe(&hold).await.expect("possible");
+    assert_eq!(
+        plan.steps,
+        [
+            "set spec.paused of Deployment shop/checkout to true, if its spec is still generation 5",
+            "tried out beforehand at the API server, which takes it (dryRun=All)"
+        ]
+    );
+    assert_eq!(plan.inverse.as_deref(), Some("spec.paused false again in Deployment shop/checkout"));
+    assert_eq!((plan.takes_away, plan.takes_at_most_ms), (None, Some(30_000)));
+    let pods = cluster.server.store().all("pods");
+    k.apply(&hold, &plan).await.expect("in effect at once");
+    assert_eq!(k.state(&hold).await.expect("asked").state, State::InEffect);
+    assert_eq!(cluster.server.store().all("pods"), pods);
+    assert_eq!(cluster.changes(), ["patch deployments checkout"]);
+}
+
+#[tokio::test]
+async fn a_rollout_of_argo_that_is_held_is_aborted_and_its_pause_ended() {
+    let cluster = Cluster::rollout().await;
+    let (k, hold) = (&cluster.kubernetes, decision(Action::Hold, "checkout", "checkout"));
+    let held = k.describe(&hold).await.expect("possible");
+    k.apply(&hold, &held).await.expect("in effect at once");
+    assert_eq!(cluster.get("rollouts", "checkout")["spec"]["paused"], true);
+    assert_eq!(k.state(&hold).await.expect("asked").state, State::InEffect);
+    // While it is paused, Argo would leave as many pods of the canary as there are.
+    let rollback = decision(Action::Rollback, "checkout", "checkout");
+    let plan = k.describe(&rollback).await.expect("possible");
+    assert!(plan.steps[0].starts_with("abort Rollout shop/checkout"), "{:?}", plan.steps);
+    assert!(plan.steps[1].starts_with("set spec.paused of Rollout shop/checkout to false"), "{:?}", plan.steps);
+    let back = plan.inverse.clone().expect("in words");
+    assert!(back.starts_with("spec.paused true again in Rollout shop/checkout; for people only"), "{back}");
+    cluster.meanwhile(|store| {
+        store.change("rollouts", NAMESPACE, "checkout", |r| {
+            r["status"]["canary"] = json!({ "weights": { "canary": { "weight": 0 } } });
+        });
+    });
+    k.apply(&rollback, &plan).await.expect("done");
+    let rollout = cluster.get("rollouts", "checkout");
+    assert_eq!((&rollout["status"]["abort"], &rollout["spec"]["paused"]), (&json!(true), &json!(false)));
+    assert_eq!(cluster.changes().last().map(String::as_str), Some("patch rollouts checkout"), "after the abort");
+    assert_eq!(k.state(&hold).await.expect("asked").state, State::NotInEffect);
+    // To take it back then finds nothing to do.
+    k.undo(&hold, &held).await.expect("undone");
+}
+
+#[tokio::test]
+async fn a_rollout_of_argo_that_is_held_keeps_its_pods_where_weights_take_the_requests() {
+    let cluster = Cluster::rollout().await;
+    cluster.change("rollouts", "checkout", |r| {
+        r["spec"]["paused"] = json!(true);
+        r["spec"]["strategy"]["canary"]["trafficRouting"] = json!({ "nginx": {} });
+    });
+    let rollback = decision(Action::Rollback, "checkout", "checkout");
+    let plan = cluster.kubernetes.describe(&rollback).await.expect("possible");
+    assert_eq!(plan.steps.len(), 2, "the abort, tried out: {:?}", plan.steps);
+    assert!(plan.background.is_some(), "its pods run on");
+}
+
+#[tokio::test]
 async fn pods_of_one_deployment_are_not_drained() {
     let cluster = Cluster::rolling("").await;
     let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout"));

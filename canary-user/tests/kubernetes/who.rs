@@ -63,3 +63,18 @@ async fn who_gives_it_weight_again_and_who_retries_its_rollout_is_named() {
     let rollback = decision(Action::Rollback, "checkout", "checkout");
     finds(&cluster, &rollback, "rolls bbb out, as kubectl-argo-rollouts wrote at 2026-11-27T10:00:00Z").await;
 }
+
+#[tokio::test]
+async fn who_lets_a_held_rollout_go_on_is_named() {
+    let cluster = Cluster::rollout().await;
+    let hold = decision(Action::Hold, "checkout", "checkout");
+    let plan = cluster.kubernetes.describe(&hold).await.expect("possible");
+    cluster.kubernetes.apply(&hold, &plan).await.expect("done");
+    cluster.change("rollouts", "checkout", |r| {
+        r["spec"]["paused"] = json!(false);
+        r["metadata"]["managedFields"] =
+            json!([wrote("kubectl-argo-rollouts", "2026-11-27T10:00:00Z", json!({ "f:spec": { "f:paused": {} } }))]);
+    });
+    let words = "spec.paused of Rollout shop/checkout is false, as kubectl-argo-rollouts wrote at 2026-11-27T10:00:00Z";
+    finds(&cluster, &hold, words).await;
+}

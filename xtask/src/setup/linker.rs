@@ -25,6 +25,8 @@ pub fn ensure(repository: &Path, compiler: &Compiler) -> Result<(PathBuf, bool)>
     let mut install = cargo::cargo();
     install.args(["install", "bpf-linker", "--version", VERSION, "--locked", "--force", "--no-default-features"]);
     install.arg("--features").arg(format!("llvm-{}", compiler.llvm_major)).env("LLVM_PREFIX", &prefix);
+    // Its release profile has all debug information, which takes time to make and to link.
+    install.env("CARGO_PROFILE_RELEASE_DEBUG", "0");
     if found.is_some() {
         install.arg("--root").arg(toolchain::own_linker_root(repository));
     }

@@ -1,8 +1,10 @@
 //! `cargo xtask test`: builds once, then runs each test executable itself, to say what is being tested and to count.
+//! One after the other, but for the end-to-end programs that may run beside another: those run two at a time (`lanes`).
 //!
 //! The last line is `N passed, N failed, N skipped`, whatever happens. A test that prints `SKIP <test>: <reason>` counts as
 //! skipped, not as passed. Something that does not build or cannot be set up counts as failed.
 
+pub mod lanes;
 pub mod libtest;
 
 use std::{
@@ -16,11 +18,17 @@ use clap::Args;
 
 use crate::{
     cargo::{self, Artifact},
+    progress::Step,
     setup, vm,
 };
 use libtest::{Counts, Run};
 
 const END_TO_END: &str = "canary-e2e";
+/// Each test has the kernel's hooks and cgroups to itself, as far as its own program goes.
+const ONE_BY_ONE: [&str; 1] = ["--test-threads=1"];
+
+/// Takes lines for a reader.
+type Say<'a> = &'a mut dyn FnMut(String);
 
 #[derive(Args)]
 pub struct Options {
@@ -54,17 +62,19 @@ fn all(filter: Option<&str>, setup_from: setup::From, total: &mut Counts) -> Res
     let (end_to_end, others): (Vec<_>, Vec<_>) =
         built.iter().cloned().partition(|artifact| artifact.package == END_TO_END && artifact.kind == "test");
     for artifact in others.iter().filter(|artifact| is_test(artifact)) {
-        total.add(executable(artifact, filter, &[])?);
+        total.add(executable(artifact, filter, &[], &mut print)?);
     }
     total.add(doc_tests(filter)?);
-    let is_root = rustix::process::geteuid().is_root();
-    for artifact in &end_to_end {
-        // Each has the kernel's hooks and cgroups to itself.
-        total.add(if is_root {
-            executable(artifact, filter, &["--test-threads=1"])?
-        } else {
-            skipped(artifact, filter, "needs root: it loads kernel programs and makes cgroups")?
-        });
+    if rustix::process::geteuid().is_root() {
+        let (beside, alone) = lanes::split(&end_to_end);
+        side_by_side(&beside, filter, total);
+        for artifact in alone {
+            total.add(executable(artifact, filter, &ONE_BY_ONE, &mut print)?);
+        }
+    } else {
+        for artifact in &end_to_end {
+            total.add(skipped(artifact, filter, "needs root: it loads kernel programs and makes cgroups")?);
+        }
     }
     // The same tests again, on kernels that this machine does not run. A filter asks for something else.
     if filter.is_none() {
@@ -73,31 +83,67 @@ fn all(filter: Option<&str>, setup_from: setup::From, total: &mut Counts) -> Res
     Ok(())
 }
 
+/// Some at a time, each told in one piece when it has ended. One that cannot be started is a failure of its own.
+fn side_by_side(programs: &[&Artifact], filter: Option<&str>, total: &mut Counts) {
+    let at_a_time = lanes::at_a_time();
+    let step = Step::start(format!("{} end-to-end programs, {at_a_time} at a time", programs.len()));
+    let mut ended = 0_usize;
+    lanes::side_by_side(
+        programs,
+        at_a_time,
+        |artifact| kept(artifact, filter),
+        |(lines, counts)| {
+            for line in lines {
+                println!("{line}");
+            }
+            total.add(counts);
+            ended += 1;
+            step.detail(&format!("{ended} have ended"));
+        },
+    );
+    step.done("");
+}
+
+/// Runs one and keeps what it says.
+fn kept(artifact: &Artifact, filter: Option<&str>) -> (Vec<String>, Counts) {
+    let mut lines = Vec::new();
+    let outcome = executable(artifact, filter, &ONE_BY_ONE, &mut |line| lines.push(line));
+    let counts = outcome.unwrap_or_else(|error| {
+        lines.push(format!("FAILED {error:#}"));
+        Counts { failed: 1, ..Counts::default() }
+    });
+    (lines, counts)
+}
+
+fn print(line: String) {
+    println!("{line}");
+}
+
 /// Test executables lie in `deps/`; the programs that integration tests start do not.
 fn is_test(artifact: &Artifact) -> bool {
     artifact.executable.parent().is_some_and(|directory| directory.ends_with("deps"))
 }
 
-fn executable(artifact: &Artifact, filter: Option<&str>, arguments: &[&str]) -> Result<Counts> {
+fn executable(artifact: &Artifact, filter: Option<&str>, arguments: &[&str], say: Say<'_>) -> Result<Counts> {
     let mut command = Command::new(&artifact.executable);
     // As `cargo test` does: from the package's directory.
     command.current_dir(&artifact.directory).env("CARGO_MANIFEST_DIR", &artifact.directory);
     // The tests that start our programs refuse old ones; these were built with the tests.
     command.env("CANARY_PROGRAMS_ARE_FRESH", "1");
     command.arg("--show-output").args(arguments).args(filter);
-    watch(&format!("{} {} {}", artifact.package, artifact.kind, artifact.target), &mut command)
+    watch(&format!("{} {} {}", artifact.package, artifact.kind, artifact.target), &mut command, say)
 }
 
 fn doc_tests(filter: Option<&str>) -> Result<Counts> {
     let mut command = cargo::cargo();
     command.args(["test", "--release", "--locked", "--workspace", "--doc", "--no-fail-fast", "--", "--show-output"]);
     command.args(filter);
-    watch("doc tests", &mut command)
+    watch("doc tests", &mut command, &mut print)
 }
 
 /// Runs to the end, passing on what a reader needs as it comes: failures, their output, and reasons for skipping.
-fn watch(name: &str, command: &mut Command) -> Result<Counts> {
-    println!("testing {name}");
+fn watch(name: &str, command: &mut Command, say: Say<'_>) -> Result<Counts> {
+    say(format!("testing {name}"));
     let began = Instant::now();
     let (reader, writer) = std::io::pipe().context("make a pipe")?;
     command.stdin(Stdio::null()).stderr(writer.try_clone().context("clone a pipe")?).stdout(writer);
@@ -108,15 +154,15 @@ fn watch(name: &str, command: &mut Command) -> Result<Counts> {
     for line in BufReader::new(reader).split(b'\n') {
         let line = line.with_context(|| format!("read the output of {name}"))?;
         for shown in run.line(&String::from_utf8_lossy(&line)) {
-            println!("{shown}");
+            say(shown);
         }
     }
     let status = child.wait().with_context(|| format!("wait for {name}"))?;
     let ended = run.end(status.success());
     for line in ended.unexplained {
-        println!("{line}");
+        say(line);
     }
-    println!("  {} in {} s", ended.counts, began.elapsed().as_secs());
+    say(format!("  {} in {} s", ended.counts, began.elapsed().as_secs()));
     Ok(ended.counts)
 }
 

@@ -10,7 +10,10 @@ mod kernel;
 mod qemu;
 mod table;
 
-use std::{fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -19,7 +22,7 @@ use crate::{
     cargo::{self, Artifact},
     progress::Step,
     setup,
-    test::libtest::Counts,
+    test::{lanes, libtest::Counts},
 };
 use guest::Report;
 
@@ -40,6 +43,7 @@ pub fn vm(options: &Options, setup_from: setup::From) -> Result<()> {
     setup::setup(setup_from)?;
     let built = build()?;
     let outcome = boot(&prepare(&options.kernels)?, &built, options.demo)?;
+    let outcome = outcome.into_iter().collect::<Result<Vec<_>>>()?;
     println!("{}", table::hooks(&outcome));
     println!("{}", table::tests(&outcome));
     let failed: Vec<&str> =
@@ -53,23 +57,32 @@ pub fn vm(options: &Options, setup_from: setup::From) -> Result<()> {
 /// For `cargo xtask test`: each kernel, counted. A machine that cannot have the guest skips it with the reason.
 pub fn as_test(built: &[Artifact]) -> Counts {
     let mut total = Counts::default();
+    let mut there = Vec::new();
     for version in KERNELS {
         println!("testing kernel {version} in qemu");
-        let counts = match prepare(&[version.to_owned()]) {
+        match prepare(&[version.to_owned()]) {
+            Ok(prepared) => there.push(prepared),
             Err(reason) => {
                 println!("SKIP kernel_{version}_in_qemu: {reason:#}");
-                Counts { skipped: 1, ..Counts::default() }
+                total.skipped += 1;
             }
-            Ok(prepared) => match boot(&prepared, built, false) {
-                Ok(reports) => reports.iter().map(Report::counts).fold(Counts::default(), Counts::and),
-                Err(error) => {
-                    println!("FAILED {error:#}");
-                    Counts { failed: 1, ..Counts::default() }
-                }
-            },
-        };
-        println!("  {counts}");
-        total.add(counts);
+        }
+    }
+    let mut there = there.into_iter();
+    let Some(mut prepared) = there.next() else { return total };
+    prepared.kernels.extend(there.flat_map(|another| another.kernels));
+    let outcome = boot(&prepared, built, false).unwrap_or_else(|error| vec![Err(error)]);
+    for guest in outcome {
+        match guest {
+            Ok(report) => {
+                println!("  {}: {}", report.kernel, report.counts());
+                total.add(report.counts());
+            }
+            Err(error) => {
+                println!("FAILED {error:#}");
+                total.failed += 1;
+            }
+        }
     }
     total
 }
@@ -94,38 +107,61 @@ fn prepare(kernels: &[String]) -> Result<Prepared> {
     })
 }
 
-fn boot(prepared: &Prepared, built: &[Artifact], demo: bool) -> Result<Vec<Report>> {
-    let emulated = prepared.qemu.accelerator == qemu::Accelerator::Emulation;
-    let steps = guest::steps(built, demo, emulated);
+/// What each guest said, in the order of the kernels; an error of its own where it did not come to its end.
+fn boot(prepared: &Prepared, built: &[Artifact], demo: bool) -> Result<Vec<Result<Report>>> {
+    let at_a_time = at_a_time(prepared.qemu.accelerator)?;
+    let steps = guest::steps(built, demo, prepared.qemu.accelerator == qemu::Accelerator::Emulation);
     let image = image::make(&prepared.busybox, &steps)?;
-    let mut reports = Vec::new();
-    for kernel in &prepared.kernels {
-        let step = Step::start(format!("kernel {} under {}", kernel.release, prepared.qemu.accelerator));
-        let mut report = Report::new(&kernel.release);
-        let log = kernel::directory().join(format!("{}.log", kernel.release));
-        let ended = prepared.qemu.run(kernel, &image, &log, |line| {
-            step.detail(line);
-            for shown in report.line(line) {
-                println!("{shown}");
-            }
-        });
-        ended.with_context(|| {
-            format!("the guest with kernel {}; it said in {}:\n{}", kernel.release, log.display(), last_lines(&log))
-        })?;
-        report.end();
-        if emulated {
-            for test in guest::EMULATION_SKIPS {
-                println!("SKIP {test}: {}", guest::EMULATION_REASON);
-                report.steps.insert(test.into(), Counts { skipped: 1, ..Counts::default() });
-            }
-        }
-        step.done(&report.counts().to_string());
-        reports.push(report);
-    }
-    Ok(reports)
+    let places: Vec<usize> = (0..prepared.kernels.len()).collect();
+    let mut ended = Vec::new();
+    lanes::side_by_side(
+        &places,
+        at_a_time,
+        |place| (*place, run(&prepared.qemu, &prepared.kernels[*place], &image)),
+        |guest| ended.push(guest),
+    );
+    ended.sort_by_key(|(place, _)| *place);
+    Ok(ended.into_iter().map(|(_, report)| report).collect())
 }
 
-fn last_lines(log: &std::path::Path) -> String {
+/// How many guests run at a time: one, and nothing beside it. Its two CPUs never sleep, so that under KVM it takes two of this machine's
+/// all the time, and it holds counts against the kernel's own book within a per cent. Emulated, both of them are one thread: who has
+/// seen on a machine that the tests bear another guest on the next CPU asks for more by `CANARY_GUESTS`.
+fn at_a_time(accelerator: qemu::Accelerator) -> Result<usize> {
+    match env::var("CANARY_GUESTS") {
+        Ok(number) if accelerator == qemu::Accelerator::Emulation => {
+            number.parse::<usize>().with_context(|| format!("CANARY_GUESTS={number} is no number"))
+        }
+        _ => Ok(1),
+    }
+}
+
+/// One guest, from its first line to its last.
+fn run(qemu: &qemu::Qemu, kernel: &kernel::Kernel, image: &Path) -> Result<Report> {
+    let step = Step::start(format!("kernel {} under {}", kernel.release, qemu.accelerator));
+    let mut report = Report::new(&kernel.release);
+    let log = kernel::directory().join(format!("{}.log", kernel.release));
+    let ended = qemu.run(kernel, image, &log, |line| {
+        step.detail(line);
+        for shown in report.line(line) {
+            println!("{shown}");
+        }
+    });
+    ended.with_context(|| {
+        format!("the guest with kernel {}; it said in {}:\n{}", kernel.release, log.display(), last_lines(&log))
+    })?;
+    report.end();
+    if qemu.accelerator == qemu::Accelerator::Emulation {
+        for test in guest::EMULATION_SKIPS {
+            println!("SKIP {test}: {}", guest::EMULATION_REASON);
+            report.steps.insert(test.into(), Counts { skipped: 1, ..Counts::default() });
+        }
+    }
+    step.done(&report.counts().to_string());
+    Ok(report)
+}
+
+fn last_lines(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();

@@ -1,7 +1,7 @@
 //! The life of an action: planned, approved, applying, applied, verified or failed or reverted, recovered or not, closed.
 //! Each stage is on disk before the next begins; the orchestrator is called once, and asked as often as needed.
 
-use super::{looks::Looks, *};
+use super::{held, looks::Looks, *};
 use crate::{
     guard::{GateResult, recovery},
     orchestrator::Background,
@@ -33,10 +33,12 @@ pub(super) enum Step {
     Applying,
     /// Both sides have to agree: our counts (in words once quiet), and the orchestrator, which is being asked.
     Verifying { verification: Verification, quiet: Option<String>, asking: bool, said: String },
-    /// A canary in quarantine goes on working: the orchestrator's word has to do.
+    /// A canary in quarantine, or whose rollout is held, goes on working: the orchestrator's word has to do.
     Confirming { deadline_t_ns: u64, asking: bool, said: String },
     /// Done; watched until this moment for someone who brings the canary back, and for whether it helped.
     Watching { verification: Verification, until_t_ns: u64, helped: Helped, looks: Looks },
+    /// The rollout stands still; watched until this moment for someone who lets it go on.
+    Holding { until_t_ns: u64, looks: Looks },
 }
 
 /// Whether it helped.
@@ -66,7 +68,7 @@ impl Helped {
 impl Step {
     /// Whether another canary may be acted on meanwhile.
     pub fn is_done(&self) -> bool {
-        matches!(self, Step::Watching { .. })
+        matches!(self, Step::Watching { .. } | Step::Holding { .. })
     }
 }
 
@@ -145,12 +147,14 @@ impl Line {
             self.show(decision, Stage::Blocked, format!("no action, for the call is not on disk: {why}"));
             return;
         }
-        self.guard.leave(&decision.canary);
+        if decision.action.is_done_once() {
+            self.guard.leave(&decision.canary);
+        }
         self.caller.apply(&decision, plan.clone(), self.longest_call(&plan));
         self.show(decision.clone(), Stage::Applying, calls);
         if decision.action == Action::Quarantine {
             // From here on it may be in effect, whatever comes of the call.
-            self.hold(decision.clone(), plan.clone(), self.now);
+            self.begin_temporary(decision.clone(), plan.clone(), self.now);
         }
         self.take_in_hand(decision, plan, Step::Applying, &mut desk.ledger);
     }
@@ -176,13 +180,17 @@ impl Line {
 
     /// An action that is only watched ends by another one that takes its place.
     fn end_watch(&mut self, by: &Decision, ledger: &mut Ledger) {
-        if let Some(InHand { decision: watched, step: Step::Watching { helped, .. }, .. }) = self.in_hand.take() {
-            let detail = format!("not watched any longer, for {} is in hand{}", by.id, helped.in_the_end());
-            tracing::info!(decision = %watched.id, "{detail}");
-            self.caller.note(&watched, Stage::Closed, &detail);
-            // The ledger has told the failure, which blocks every action.
-            let _ = ledger.stage(&watched.id, Stage::Closed, &detail, self.now);
-        }
+        let Some(InHand { decision: watched, step, .. }) = self.in_hand.take() else { return };
+        let helped = match step {
+            Step::Watching { helped, .. } => helped.in_the_end(),
+            Step::Holding { .. } => String::new(),
+            _ => return,
+        };
+        let detail = format!("not watched any longer, for {} is in hand{helped}", by.id);
+        tracing::info!(decision = %watched.id, "{detail}");
+        self.caller.note(&watched, Stage::Closed, &detail);
+        // The ledger has told the failure, which blocks every action.
+        let _ = ledger.stage(&watched.id, Stage::Closed, &detail, self.now);
     }
 
     /// A gate that let the decision through blocks it in the last look.
@@ -275,6 +283,13 @@ impl Line {
                     }
                 }
             }
+            Step::Holding { until_t_ns, looks } => {
+                if looks.is_due(tick.t_ns) {
+                    self.caller.ask(&action.decision);
+                }
+                let is_over = tick.t_ns >= *until_t_ns;
+                if is_over { Next::End(Stage::Closed, held::STOOD_STILL.into()) } else { Next::Go }
+            }
         };
         match next {
             Next::Go => self.in_hand = Some(action),
@@ -331,7 +346,8 @@ impl Line {
         let name = self.caller.orchestrator.name();
         match (answer.what, &mut action.step) {
             (What::Applied(Ok(said)), Step::Applying) => {
-                self.step(&action.decision, Stage::Applied, format!("{said}; the canary's counts are watched"), ledger);
+                let detail = format!("{said}; {}", held::proof(action.decision.action));
+                self.step(&action.decision, Stage::Applied, detail, ledger);
                 self.verify(action, ledger);
             }
             (What::Applied(Err(why)), Step::Applying) => {
@@ -357,6 +373,9 @@ impl Line {
                 if found.is_ok_and(|f| f.state == State::InEffect) {
                     let detail = said.clone();
                     self.step(&action.decision, Stage::Verified, detail, ledger);
+                    if action.decision.action == Action::Hold {
+                        self.watch_held(action);
+                    }
                 } else {
                     self.in_hand = Some(action);
                 }
@@ -371,6 +390,14 @@ impl Line {
                 let canary = targets::of_version(&action.decision.canary, canary.unwrap_or_default());
                 self.leave_to_somebody(&action.decision, canary, ledger);
                 let detail = format!("somebody wants the canary again: {}", calls::in_words(name, &found));
+                self.step(&action.decision, Stage::Reverted, detail, ledger);
+            }
+            (What::State(found), Step::Holding { looks, .. }) => {
+                if !looks.is_gone(&found, self.now) {
+                    self.in_hand = Some(action);
+                    return;
+                }
+                let detail = format!("somebody lets the rollout go on: {}", calls::in_words(name, &found));
                 self.step(&action.decision, Stage::Reverted, detail, ledger);
             }
             _ => self.in_hand = Some(action),
@@ -389,7 +416,9 @@ impl Line {
         let round = action.plan.background.as_ref().map_or(Duration::ZERO, Background::round);
         let deadline_t_ns = self.now.after(self.watched.config.grace + SETTLE + round).t_ns;
         action.step = match action.decision.action {
-            Action::Quarantine => Step::Confirming { deadline_t_ns, asking: false, said: "it was not asked".into() },
+            Action::Quarantine | Action::Hold => {
+                Step::Confirming { deadline_t_ns, asking: false, said: "it was not asked".into() }
+            }
             _ => {
                 let background = action.plan.background.clone();
                 let verification =
@@ -428,7 +457,7 @@ impl Step {
             // What is held for a time is asked for, too: one answer for each who asked.
             What::State(_) => match self {
                 Step::Verifying { asking, .. } | Step::Confirming { asking, .. } => *asking,
-                Step::Watching { looks, .. } => looks.is_asking(),
+                Step::Watching { looks, .. } | Step::Holding { looks, .. } => looks.is_asking(),
                 Step::Awaiting { .. } | Step::Applying => false,
             },
             What::Described(_) | What::Undone(_) => false,

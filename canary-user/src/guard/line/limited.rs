@@ -5,69 +5,48 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::judge::{Cause, Environment, HardFact, Recommendation};
+use crate::{guard::standing::Standing, judge::HardFact, telemetry::Limits};
 
 #[derive(Debug)]
 pub(super) struct Limited {
-    decision_id: String,
+    /// What it was condemned by.
+    standing: Standing,
     /// As its instances are now.
     canary: BTreeSet<Target>,
-    /// What it was condemned by.
-    evidence_ln: Option<f64>,
-    hard: Option<HardFact>,
-    causes: Vec<Cause>,
-    reasons: Vec<String>,
-    recommendations: Vec<Recommendation>,
     /// Whether it was the canary in the latest window.
     is_there: bool,
 }
 
-impl Limited {
-    fn new(decision: &Decision, condemned: Option<Verdict>) -> Self {
-        let limited = Self {
-            decision_id: decision.id.clone(),
-            canary: decision.canary.iter().cloned().collect(),
-            evidence_ln: None,
-            hard: None,
-            causes: Vec::new(),
-            reasons: vec![decision.reason.clone()],
-            recommendations: decision.recommendation.iter().cloned().collect(),
-            is_there: false,
-        };
-        match condemned {
-            Some(Verdict { evidence_ln, hard, causes, reasons, recommendations, .. }) => {
-                Self { evidence_ln: Some(evidence_ln), hard, causes, reasons, recommendations, ..limited }
-            }
-            None => limited,
-        }
-    }
+/// What a recording has to say of it, so that who judges it again tells the same.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// Of the latest tick.
+    latest: Limits,
+    /// Limits ended since then.
+    ended: bool,
+    /// The decisions whose condemnation was told.
+    told: BTreeSet<String>,
+}
 
+impl Limited {
     fn is_canary(&self, canary: &[Target], dies: bool) -> bool {
-        let dies = dies || matches!(self.hard, Some(HardFact::CrashLoop | HardFact::OomKill));
+        let dies = dies || matches!(self.standing.hard, Some(HardFact::CrashLoop | HardFact::OomKill));
         let has = |target: &Target| {
             self.canary.contains(target) || self.canary.iter().any(|before| before.came_back_as(target, dies))
         };
         canary.iter().all(has)
     }
+}
 
-    /// In place of what was found under its limits.
-    fn verdict(&self, found: Verdict) -> Verdict {
-        let why = format!(
-            "in quarantine since before the guard was started ({}): condemned then, and judged anew once its limits are gone",
-            self.decision_id
-        );
-        Verdict {
-            outcome: Outcome::Regressed,
-            evidence_ln: self.evidence_ln.unwrap_or(found.evidence_ln),
-            hard: self.hard,
-            // Its window was counted by that life.
-            onset: None,
-            causes: self.causes.clone(),
-            reasons: [why].into_iter().chain(self.reasons.iter().cloned()).collect(),
-            environment: Environment { holds: false, signs: found.environment.signs },
-            recommendations: self.recommendations.clone(),
-            ..found
-        }
+impl Marks {
+    /// The next tick was judged; `standing`: what was told in place of what was found.
+    fn judged(&mut self, standing: Option<&Standing>) {
+        let is_new = standing.is_some_and(|s| self.told.insert(s.decision_id.clone()));
+        self.latest = Limits {
+            ended: std::mem::take(&mut self.ended),
+            under: standing.map(|s| s.decision_id.clone()),
+            condemned: standing.filter(|_| is_new).map(|s| serde_json::to_value(s).expect("it has keys that are text")),
+        };
     }
 }
 
@@ -78,7 +57,8 @@ impl Line {
             tracing::warn!(decision = %decision.id, "it is not known any more what condemned the canary: {e:#}");
             None
         });
-        self.limited.push(Limited::new(decision, condemned));
+        let standing = Standing::new(decision, condemned);
+        self.limited.push(Limited { standing, canary: decision.canary.iter().cloned().collect(), is_there: false });
     }
 
     /// What is said of the canary in this window, where the judge has found this.
@@ -88,10 +68,17 @@ impl Line {
         if !canary.is_empty() {
             self.limited.iter_mut().for_each(|limited| limited.is_there = limited.is_canary(canary, dies));
         }
-        match self.limited.iter().rev().find(|limited| limited.is_there) {
-            Some(limited) if found.hard.is_none() => limited.verdict(found),
-            _ => found,
+        let standing = self.limited.iter().rev().find(|limited| limited.is_there).map(|limited| &limited.standing);
+        self.marks.judged(standing);
+        match standing {
+            Some(standing) => standing.in_place_of(found),
+            None => found,
         }
+    }
+
+    /// What a recording has to say of the latest tick; `None` = nothing.
+    pub fn limits(&self) -> Option<&Limits> {
+        Some(&self.marks.latest).filter(|limits| **limits != Limits::default())
     }
 
     /// Whether the canary is under limits of an earlier life.
@@ -110,9 +97,12 @@ impl Line {
 
     /// The limits of a decision are gone, and with them what the judge has seen under them.
     pub(super) fn limits_ended(&mut self, decision: &Decision) {
-        let Some(at) = self.limited.iter().position(|limited| limited.decision_id == decision.id) else { return };
+        let Some(at) = self.limited.iter().position(|limited| limited.standing.decision_id == decision.id) else {
+            return;
+        };
         if self.limited.remove(at).is_there {
             self.watched.judge.reset_evidence();
+            self.marks.ended = true;
         }
     }
 }

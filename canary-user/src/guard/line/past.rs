@@ -1,6 +1,7 @@
 //! What an earlier life of the guard left unfinished: taken up by asking, never by sending again.
 
 use super::{
+    held,
     life::{Helped, Step, WATCH},
     looks::Looks,
     *,
@@ -39,14 +40,20 @@ impl Line {
         let Some(last) = stages.last() else { return };
         let now = self.now;
         let called = stages.iter().find(|s| s.stage == Stage::Applying);
-        if let Some(called) = called {
+        if let Some(called) = called
+            && decision.action.is_done_once()
+        {
             self.guard.leave(&decision.canary);
             if decision.action == Action::Quarantine && !stages.iter().any(|s| s.stage == Stage::Undone) {
-                self.hold(decision.clone(), plan.clone(), at(called, now));
+                self.begin_temporary(decision.clone(), plan.clone(), at(called, now));
                 self.stay_condemned(&decision, ledger);
             }
         }
         match last.stage {
+            Stage::Verified if decision.action == Action::Hold => {
+                let until_t_ns = until(at(last, now), WATCH, now);
+                self.take_up_held(decision, plan, until_t_ns, ledger);
+            }
             Stage::Verified | Stage::Recovered | Stage::NotRecovered if decision.action != Action::Quarantine => {
                 self.guard.release(&decision.canary);
                 let verified = stages.iter().find(|s| s.stage == Stage::Verified).unwrap_or(last);
@@ -101,7 +108,8 @@ impl Line {
                 (Stage::Failed, format!("the guard stopped before it called, nothing was done; {said}"))
             }
             (_, Ok(State::InEffect | State::InProgress)) => {
-                (Stage::Applied, format!("found unfinished after a restart, {said}; the canary's counts are watched"))
+                let proof = held::proof(decision.action);
+                (Stage::Applied, format!("found unfinished after a restart, {said}; {proof}"))
             }
             (_, Ok(State::NotInEffect) | Err(_)) => {
                 (Stage::Failed, format!("found unfinished after a restart, {said}; not sent again"))

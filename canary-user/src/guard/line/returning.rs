@@ -31,6 +31,10 @@ impl Returning {
 impl Line {
     /// A person takes an action back, or has: until then, the canary that comes is theirs.
     pub(super) fn let_return(&mut self, decision: &Decision, until_t_ns: u64) {
+        // What was held was there all along, and is the guard's to judge as before.
+        if !decision.action.is_done_once() {
+            return;
+        }
         self.guard.leave(&decision.canary);
         match self.returning.iter_mut().find(|returning| returning.decision.id == decision.id) {
             Some(returning) => (returning.until_t_ns, returning.one_for_a_place) = (until_t_ns, false),
@@ -44,6 +48,9 @@ impl Line {
 
     /// Somebody brought these instances back: they are theirs, and so is what follows until then in other places.
     pub(super) fn let_follow(&mut self, decision: &Decision, came: Vec<Target>, until_t_ns: u64, ledger: &mut Ledger) {
+        if !decision.action.is_done_once() {
+            return;
+        }
         self.let_in(decision, &came, ledger);
         let known = came.into_iter().collect();
         let decision = decision.clone();

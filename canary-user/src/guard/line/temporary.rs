@@ -40,7 +40,7 @@ enum Doing {
 
 impl Line {
     /// A quarantine that was called for at a moment: it may be in effect, and has to end.
-    pub(super) fn hold(&mut self, decision: Decision, plan: Plan, called: Moment) {
+    pub(super) fn begin_temporary(&mut self, decision: Decision, plan: Plan, called: Moment) {
         let lasts = Duration::from_millis(plan.ends_after_ms.unwrap_or(0)) + MARGIN;
         self.guard.quarantine(&decision.canary);
         // A clock that was set in between does not make it last longer.
@@ -58,10 +58,13 @@ impl Line {
 
     /// Looks after what should have ended.
     pub(super) fn end_temporary(&mut self) {
-        let calling = self.in_hand.as_ref().filter(|a| matches!(a.step, Step::Applying)).map(|a| &a.decision.id);
-        for held in self.temporary.iter_mut().filter(|held| Some(&held.decision.id) != calling) {
+        let calling = self.in_hand.as_ref().filter(|a| matches!(a.step, Step::Applying)).map(|a| a.decision.id.clone());
+        for held in self.temporary.iter_mut().filter(|held| Some(&held.decision.id) != calling.as_ref()) {
             if held.doing == Doing::Waiting && self.now.t_ns >= held.look_t_ns {
                 held.doing = Doing::Looking;
+                // Its time is over: that it came into effect meanwhile is no news any more, and would be told after its end began.
+                let is_confirming = |a: &mut InHand| matches!(a.step, Step::Confirming { .. });
+                self.in_hand.take_if(|a| a.decision.id == held.decision.id && is_confirming(a));
                 self.caller.ask(&held.decision);
             }
         }

@@ -37,6 +37,8 @@ pub struct Fake {
     pub behaviour: Mutex<Behaviour>,
     pub state: Mutex<State>,
     pub applied: Mutex<Vec<Vec<Target>>>,
+    /// Of which rollouts it was asked to hold, which takes nothing away.
+    pub held: Mutex<Vec<Vec<Target>>>,
     pub while_paused: Mutex<u32>,
     /// Until which second a person has paused the guard.
     pub paused_until: Mutex<u64>,
@@ -91,6 +93,7 @@ impl Fake {
             behaviour: Mutex::new(Behaviour::Succeeds),
             state: Mutex::new(State::InEffect),
             applied: Mutex::default(),
+            held: Mutex::default(),
             while_paused: Mutex::default(),
             paused_until: Mutex::default(),
             unrecorded: Mutex::default(),
@@ -123,10 +126,12 @@ impl Fake {
 
 /// What the fake says that it would do.
 pub fn plan(d: &Decision) -> Plan {
-    let steps = d.canary.iter().map(|t| format!("stop {}, if it is still {}", t.cgroup, t.incarnation)).collect();
+    let does = if d.action == Action::Hold { "hold" } else { "stop" };
+    let steps = d.canary.iter().map(|t| format!("{does} {}, if it is still {}", t.cgroup, t.incarnation)).collect();
     let plan = Plan { orchestrator: "fake".into(), steps, inverse: Some("start".into()), ..Plan::default() };
     match d.action {
         Action::Quarantine => Plan { undo: Some("weights".into()), ends_after_ms: Some(QUARANTINE_MS), ..plan },
+        Action::Hold => Plan { inverse: Some("resume".into()), undo: Some("resume".into()), ..plan },
         _ => plan,
     }
 }
@@ -152,12 +157,14 @@ impl Orchestrator for Fake {
 
     fn apply<'a>(&'a self, decision: &'a Decision, planned: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            self.applied.lock().unwrap().push(decision.canary.clone());
+            let holds = decision.action == Action::Hold;
+            let acted_on = if holds { &self.held } else { &self.applied };
+            acted_on.lock().unwrap().push(decision.canary.clone());
             self.called.lock().unwrap().push(decision.id.clone());
             let (second, stable) = *self.latest.lock().unwrap();
             let paused = self.pause_file.exists() || second < *self.paused_until.lock().unwrap();
             *self.while_paused.lock().unwrap() += u32::from(paused);
-            *self.below_minimum.lock().unwrap() += u32::from(stable == 0);
+            *self.below_minimum.lock().unwrap() += u32::from(stable == 0 && !holds);
             *self.without_lead.lock().unwrap() += u32::from(!*self.leads.lock().unwrap());
             let found = *self.found_now.lock().unwrap();
             let replaced = found.is_some_and(|now| decision.canary.iter().any(|target| target.incarnation != now));
@@ -226,6 +233,10 @@ impl Orchestrator for Fake {
             self.in_effect.lock().unwrap().remove(&d.id);
             Ok(())
         })
+    }
+
+    fn cannot_hold(&self) -> Option<String> {
+        None
     }
 
     fn knows_runs(&self) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{busy, facts_after, hard, name, target, verdict};
 use crate::{
     guard::{
-        Approval, Facts, Mode,
+        Action, Approval, Facts, Mode,
         gates::{Case, GATES, action_of, evaluate},
     },
     judge::{HardFact, Outcome, Sign, SignKind, Verdict},
@@ -357,5 +357,30 @@ fn a_person_decides_instead_of_the_verdict_and_not_instead_of_what_protects_stab
         change(&mut f);
         let (blocked, passed, reason) = last(&v, &f, 0);
         assert!(blocked == gate && !passed, "{gate}: {blocked} {reason}");
+    }
+}
+
+#[test]
+fn what_looks_after_those_who_go_on_serving_holds_no_hold_back() {
+    let last_of = |change: fn(&mut Facts)| {
+        let (v, mut f) = open();
+        f.asked_by = Some("root".into());
+        (f.stable_reporting, f.blast_radius, f.acted_on) = (0, 0.1, Some("x-1".into()));
+        change(&mut f);
+        let gates = evaluate(Case { verdict: &v, regressed_windows: 0, facts: &f, action: Action::Hold });
+        gates.last().map(|gate| (gate.gate.clone(), gate.passed)).expect("at least one gate is asked")
+    };
+    assert_eq!(last_of(|_| ()), ("approval".to_owned(), true));
+    type Change = fn(&mut Facts);
+    let cases: [(&str, Change); 6] = [
+        ("pause", |f| f.paused = Some("by root".into())),
+        ("canary_window", |f| f.canary_populated = false),
+        ("owner", |f| f.described = Some(Err("refused".into()))),
+        ("rollback_possible", |f| f.described = Some(Ok(Plan { inverse: None, ..plan() }))),
+        ("budget", |f| f.journal_failure = Some("disk full".into())),
+        ("leadership", |f| f.leader = Err("another leads".into())),
+    ];
+    for (gate, change) in cases {
+        assert_eq!(last_of(change), (gate.to_owned(), false));
     }
 }

@@ -1,6 +1,6 @@
 //! The real loop with a real journal, an orchestrator that does its worst, clocks that jump, people who ask for things,
 //! a disk that fails, and a kill between any two steps. Whatever happens in whatever order:
-//! - the orchestrator is called at most once for a decision and for an instance of the canary,
+//! - the orchestrator is called at most once for a decision and for an instance of the canary (to hold its rollout besides),
 //! - never while paused or while another guard leads, never for a canary that was replaced since, never without the intent and its
 //!   inverse on disk, never where stable is below its minimum,
 //! - every quarantine ends (an orchestrator that says that one is gone is believed), and every life has an end on record,
@@ -48,6 +48,7 @@ enum Step {
     Resume,
     Approve,
     Rollback,
+    Hold,
     Undo,
     Replace,
     /// Between the plan and the call, before any tick shows it.
@@ -84,7 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => prop::sample::select(vec![
             None, None, Some(State::InEffect), Some(State::NotInEffect), Some(State::InProgress),
         ]).prop_map(Step::Finds),
-        4 => prop::sample::select(vec![Step::Approve, Step::Approve, Step::Rollback, Step::Undo]),
+        4 => prop::sample::select(vec![Step::Approve, Step::Approve, Step::Rollback, Step::Hold, Step::Undo]),
         3 => prop_oneof![
             any::<bool>().prop_map(Step::PauseFile),
             prop::option::of(1..60u64).prop_map(Step::Pause),
@@ -185,6 +186,10 @@ impl Play {
             Step::Undo => drop(self.ask(|rig| newest(rig).map(|id| Command::Undo { id })).await),
             Step::Rollback => {
                 let command = Command::Rollback { deployment: "checkout".into(), reason: String::new() };
+                self.ask(|_| Some(command)).await;
+            }
+            Step::Hold => {
+                let command = Command::Hold { deployment: "checkout".into(), reason: String::new() };
                 self.ask(|_| Some(command)).await;
             }
             Step::Replace => self.incarnation += 1,
@@ -354,6 +359,19 @@ fn a_quarantine_that_comes_into_effect_after_it_was_undone_ends() {
     check(&end).expect("every property holds of it");
 }
 
+/// Found in progress after a restart and for so long that its end began: then it is not told to be in effect any more.
+#[test]
+fn a_quarantine_whose_end_began_is_not_confirmed() {
+    let condemned = Step::Says(Outcome::Regressed, Some(HardFact::CrashLoop));
+    let slow = [Step::Finds(Some(State::InProgress)), Step::Ticks(1), Step::Kill, Step::Gap(61), Step::Ticks(4)];
+    let steps = [vec![Step::Ticks(1), condemned], slow.to_vec(), vec![Step::Finds(None), Step::Ticks(1)]].concat();
+    // Which of two answers comes first is chance.
+    for _ in 0..20 {
+        let end = run("quarantine", false, false, steps.clone());
+        check(&end).expect("every property holds of it");
+    }
+}
+
 /// What is said of one that was taken back is not said of the next.
 #[test]
 fn a_second_quarantine_ends_too() {
@@ -390,6 +408,10 @@ fn the_machine_does_act() {
         vec![regressed(), Step::Ticks(4), Step::Finds(Some(State::InEffect)), Step::Kill],
     );
     assert!(end.called.len() == 1 && end.lives[0].1.last() == Some(&Stage::Undone), "{end:?}");
+    let held = vec![Step::Ticks(2), Step::Hold, Step::Ticks(4), regressed(), Step::Ticks(4)];
+    let end = run("rollback", false, true, held);
+    assert!(end.called.len() == 2 && end.instances == [2], "held, and rolled back all the same: {end:?}");
+    check(&end).expect("every property holds of it");
     let end = run("drain", true, true, vec![regressed(), Step::Ticks(4), Step::Approve, Step::Ticks(2)]);
     assert!(end.called.len() == 1 && end.lives[0].1.contains(&Stage::Approved), "{end:?}");
 }

@@ -5,6 +5,7 @@ mod commands;
 mod ends;
 mod fake;
 mod gates;
+mod hold;
 mod left;
 mod life;
 mod machine;
@@ -79,6 +80,7 @@ pub fn tick(second: u64, samples: Vec<Sample>) -> Tick {
         samples,
         quality: Quality::default(),
         machine: None,
+        limits: Default::default(),
         own: None,
     }
 }

@@ -1,17 +1,18 @@
 //! A guard that is started again while a canary is in quarantine: what it knew of it holds until the end is verified.
 
 use super::{
-    busy,
+    SECOND_NS, busy,
     rig::{QUARANTINE_MS, Rig},
     target,
 };
 use crate::{
     control::Command,
+    daemon::Recorded,
     guard::{Action, Stage},
-    judge::{HardFact, Outcome, Verdict},
+    judge::{Earlier, HardFact, Outcome, Verdict},
     orchestrator::State,
     targets::{Identity, Role, Target},
-    telemetry::Sample,
+    telemetry::{Limits, Sample, Tick, recording::Reader},
     window::Indicator,
 };
 
@@ -195,4 +196,70 @@ async fn a_canary_that_stands_condemned_since_an_earlier_life_holds_no_other_dep
     }
     let checkout = last.expect("ticks").deployments["checkout"].verdict.outcome;
     assert_eq!((checkout, rig.applies()), (Outcome::Regressed, 2), "{:?}", rig.stages());
+}
+
+/// Three instances of stable, and a canary that takes three times their CPU.
+fn costly(second: u64) -> Vec<Sample> {
+    let instance = |i: u64, target: Target, factor: f64| {
+        let jitter = ((second * 7919 + i * 104_729) % 1009) as f64 / 1009.0 - 0.5;
+        let mut sample = busy(target);
+        let cpu = sample.cpu.as_mut().expect("it is measured");
+        cpu.on_cpu_ns = (SECOND_NS as f64 / 8.0 * factor * (1.0 + 0.1 * jitter)) as u64;
+        sample
+    };
+    let stable = (0..3).map(|i| {
+        let target = Target { cgroup: format!("/checkout/v1-{i}").into(), ..target(Role::Stable, 10 + i) };
+        instance(i, target, 1.0)
+    });
+    stable.chain([instance(3, canary(), 3.0)]).collect()
+}
+
+/// Each verdict on recorded ticks, to the last bit.
+fn judged(rig: &Rig, ticks: &[Tick]) -> Vec<String> {
+    let deployment = &rig.config.deployments[0];
+    let mut line = Recorded::new(deployment.name.clone(), deployment.judge.clone(), &Earlier::default());
+    ticks.iter().map(|tick| told(&line.push(tick).expect("all that it rests on is there"))).collect()
+}
+
+fn told(verdict: &Verdict) -> String {
+    serde_json::to_string(verdict).expect("a verdict is JSON")
+}
+
+/// What was recorded.
+fn recorded(rig: &Rig) -> Vec<Tick> {
+    let reader = Reader::open(rig.recording.as_ref().expect("it records")).expect("a recording");
+    reader.collect::<anyhow::Result<_>>().expect("each line is a tick")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recording_over_the_end_of_a_quarantine_is_judged_again_as_it_was_live() {
+    let (mut rig, _) = quarantined(POLICY, canary()).await;
+    rig.kill().await;
+    (rig.judges, rig.recording) = (true, Some(rig.path("run.jsonl")));
+    // Evidence comes together while the limits are there, which is about two minutes.
+    rig.config.deployments[0].judge.minimum_baseline = 150;
+    let mut live = Vec::new();
+    for _ in 0..160 {
+        let samples = costly(rig.second);
+        let snapshot = rig.tick(samples).await;
+        live.push(told(&snapshot.deployments["checkout"].verdict));
+    }
+    assert_eq!(last(&rig), Some(Stage::Undone), "the limits ended: {:?}", rig.stages());
+    let ticks = recorded(&rig);
+    let count =
+        |is: fn(&Limits) -> bool| ticks.iter().filter(|tick| tick.limits.get("checkout").is_some_and(is)).count();
+    let under = count(|limits| limits.under.is_some());
+    assert!(under > 60 && under < 160, "{under}");
+    assert_eq!((count(|limits| limits.condemned.is_some()), count(|limits| limits.ended)), (1, 1));
+    assert_eq!(judged(&rig, &ticks), live);
+    // A recording that does not say so goes on with what was seen under the limits.
+    let silent: Vec<Tick> = ticks.iter().map(|tick| Tick { limits: Default::default(), ..tick.clone() }).collect();
+    let without = judged(&rig, &silent);
+    assert_ne!(without[0], live[0]);
+    assert_ne!(without[159], live[159]);
+    // Its beginning was cut off, and with it what the rest is told by.
+    let deployment = &rig.config.deployments[0];
+    let mut line = Recorded::new(deployment.name.clone(), deployment.judge.clone(), &Earlier::default());
+    let error = format!("{:#}", line.push(&ticks[1]).expect_err("the condemnation is missing"));
+    assert!(error.ends_with(&format!("nothing before it says what condemned the canary in {}", id(&rig))), "{error}");
 }

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 pub use super::fake::{Behaviour, Fake, QUARANTINE_MS, plan};
-use super::{hard, tick, verdict, window};
+use super::{SECOND_NS, hard, tick, verdict, window};
 use crate::{
     config::Config,
     control::{self, Answer, Command, Control},
@@ -23,7 +23,7 @@ use crate::{
     judge::{Earlier, HardFact, KeptControl, Learned, Outcome, Resumed, Verdict},
     orchestrator::Orchestrator,
     targets::Role,
-    telemetry::{Sample, Tick},
+    telemetry::{Sample, Tick, recording::Writer},
     watch::{DecisionView, Snapshot},
     window::{Indicator, Window},
 };
@@ -91,6 +91,8 @@ pub struct Rig {
     pub resets: Arc<Mutex<u32>>,
     /// The real judge, on real windows of the ticks, in place of one that says what the test wants.
     pub judges: bool,
+    /// Where the next life records its ticks.
+    pub recording: Option<PathBuf>,
     /// What it has learned.
     pub learned: Arc<Mutex<Option<Learned>>>,
     running: Option<Running>,
@@ -136,6 +138,7 @@ impl Rig {
             because: Arc::new(Mutex::new(Indicator::CpuPerWork)),
             resets: Arc::default(),
             judges: false,
+            recording: None,
             learned: Arc::default(),
             running: None,
             second: 0,
@@ -145,7 +148,12 @@ impl Rig {
     }
 
     pub fn journal_path(&self) -> PathBuf {
-        self.dir.path().join("journal.db")
+        self.path("journal.db")
+    }
+
+    /// A file of this rig's own.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     pub fn journal(&self) -> Journal {
@@ -224,6 +232,7 @@ impl Rig {
             deployments: deployments.collect(),
             journal: self.journal(),
             snapshots: watch::channel(Arc::default()).0,
+            record: self.recording.as_ref().map(|path| daemon::record(Writer::create(path, SECOND_NS).unwrap())),
             on_entry: None,
             on_tick: Some(Box::new(move |s| drop(seen.send(s.clone())))),
             pause_file: self.dir.path().join("pause"),

@@ -96,7 +96,7 @@ pub struct LongRun {
     pub variance: f64,
     /// The same with room for bursts that are longer than those seen.
     pub excursions: f64,
-    /// Variance of block means at the longest usable length.
+    /// Variance of block means at the longest usable length, less a part of what shorter blocks explain of it.
     pub wander: f64,
 }
 
@@ -165,9 +165,11 @@ impl Scales {
     /// What the blocks say of the noise.
     pub fn long_run(&self, p: &Parameters) -> LongRun {
         let mut all = LongRun::default();
+        let mut most_bursts: f64 = 0.0;
+        let mut longest = None;
         for h in self.usable() {
-            let mean = f64::from(self.energy[h] / self.blocks[h]);
-            all.wander = mean * SHARES[h];
+            let mean = self.mean_energy(h);
+            longest = Some(h);
             // The excursions are never below the variance.
             if mean > all.variance {
                 // The largest of several estimates is too large by chance: those of few blocks count by what is sure of them.
@@ -186,11 +188,25 @@ impl Scales {
                 all.variance = all.variance.max(factor * usual);
                 // Normal noise has no more than the mean here. What has more comes in bursts, and longer ones may come.
                 let bursts = ((usual / mean - 1.5) / 0.5).clamp(0.0, 1.0);
+                most_bursts = most_bursts.max(bursts);
                 let factor = factor + bursts * (p.burst_factor - factor).max(0.0);
                 all.excursions = all.excursions.max(factor * usual);
             }
         }
+        if let Some(h) = longest {
+            // Noise that blocks a quarter as long have as well averages out, and the bets pay for it: the margin is for what does
+            // not. Both are estimates of few blocks, and bursts are rarer than blocks: then all of it stays.
+            let explained =
+                h.checked_sub(2).map_or(0.0, |shorter| (self.mean_energy(shorter) / self.mean_energy(h)).min(1.0));
+            all.wander =
+                self.mean_energy(h) * SHARES[h] * (1.0 - p.wander_noise_share * (1.0 - most_bursts) * explained);
+        }
         all
+    }
+
+    /// Mean of S^2/B over the blocks of one length.
+    fn mean_energy(&self, scale: usize) -> f64 {
+        f64::from(self.energy[scale] / self.blocks[scale])
     }
 
     /// Factor for a time that is noisier than usual, at least 1.

@@ -7,14 +7,13 @@ fn a_duplicate_or_a_window_out_of_order_changes_nothing() {
     let (mut judge, mut service) = (new_judge(), Service::new(40, 3, 0.3));
     let before = run(&mut judge, &mut service, 600, 300, |_, _| {});
     let mut again = service.next();
-    again.index = before.window;
     scale(&mut again, Indicator::CpuPerWork, 10.0);
+    again.t_ns = 0;
+    again.stable.clear();
     for index in [before.window, before.window - 100, 0] {
         again.index = index;
         for _ in 0..50 {
-            let after = judge.observe(&again);
-            assert_eq!((after.evidence_ln, after.outcome), (before.evidence_ln, before.outcome));
-            assert_eq!(after.judged_windows, before.judged_windows);
+            assert_eq!(judge.observe(&again), before);
         }
     }
 }
@@ -240,4 +239,59 @@ fn a_canary_that_is_silent_after_a_crash_that_stable_had_too_is_not_condemned() 
     assert_eq!(silent(0).hard, Some(HardFact::Silent));
     let both = silent(1);
     assert_eq!((both.outcome, both.hard), (Outcome::InsufficientData, None), "{:?}", both.reasons);
+}
+
+#[test]
+fn a_canary_that_came_back_after_a_crash_is_not_condemned_for_being_scaled_away_later() {
+    let silent_after = |windows: u64| {
+        let (mut judge, mut service) = (new_judge(), Service::new(52, 3, 0.3));
+        run(&mut judge, &mut service, 600, 200, |_, _| {});
+        run_on(&mut judge, &mut service, 100, |t, window| {
+            if t == 1 {
+                count(&mut window.canary, Event::Crashes, 1);
+            }
+            if t > 1 {
+                window.canary[0].incarnation = 2;
+            }
+            if t > 1 + windows {
+                window.canary.clear();
+            }
+        })
+    };
+    assert_eq!(silent_after(3).hard, Some(HardFact::Silent), "it began and did not come back");
+    let later = silent_after(25);
+    assert_eq!((later.outcome, later.hard), (Outcome::InsufficientData, None), "{:?}", later.reasons);
+}
+
+#[test]
+fn events_of_windows_in_which_data_was_lost_are_no_evidence_and_hard_facts_are_facts() {
+    let (mut judge, mut service) = (new_judge(), Service::new(54, 3, 0.3));
+    let before = run(&mut judge, &mut service, 600, 300, |_, _| {});
+    let lost = run_on(&mut judge, &mut service, 100, |_, window| {
+        window.clean = false;
+        rarely(window, u64::MAX);
+        count(&mut window.canary, Event::ResetsOut, 5);
+    });
+    assert_eq!((lost.outcome, lost.evidence_ln), (Outcome::InsufficientData, before.evidence_ln));
+    let resets = &lost.events[Event::ResetsOut as usize];
+    assert_eq!((resets.canary, resets.stable), (500, 0), "what was counted is told");
+    let killed = run_on(&mut judge, &mut service, 1, |_, window| {
+        window.clean = false;
+        count(&mut window.canary, Event::OomKills, 1);
+    });
+    assert_eq!((killed.outcome, killed.hard), (Outcome::Regressed, Some(HardFact::OomKill)));
+}
+
+#[test]
+fn the_least_silence_that_can_be_set_forgets_nobody_whose_readings_are_merged() {
+    let setting = settings::SETTINGS.iter().find(|s| s.key == "silent_windows").expect("it can be set");
+    let mut parameters = Parameters::default();
+    setting.apply(&mut parameters, &[setting.least]);
+    let (mut judge, mut service) = (Judge::new(parameters), Service::new(53, 3, 0.3));
+    for _ in 0..600 {
+        let mut window = service.next();
+        rarely(&mut window, 60);
+        judge.observe(&window);
+        assert_eq!(judge.known_stable(), 3, "window {}", window.index);
+    }
 }

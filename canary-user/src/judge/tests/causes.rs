@@ -72,6 +72,45 @@ fn what_is_too_noisy_to_tell_and_too_little_in_any_case_is_not_why() {
     too_noisy_to_tell(10.0, |cause| assert!(cause.mechanism.contains("something outside"), "{cause:?}"));
 }
 
+/// Waits of 5 us become 40: with the 20 us that are added to them they are 140 % more, and yet 35 us. That is enough of the 0.3 ms
+/// by which the turnaround takes longer.
+#[test]
+fn by_how_much_a_small_reading_rose_is_told_with_what_is_added_to_it() {
+    let (mut judge, mut service, mut random) = (new_judge(), Service::new(5, 3, 0.3), Random(77));
+    let mut verdicts = (0..1_400).map(|t| {
+        service.canary = usize::from(t >= 600);
+        let mut window = service.next();
+        for reading in window.stable.iter_mut().chain(&mut window.canary) {
+            reading.values[Indicator::RunQueueWait as usize] = 5_000.0 * (0.05 * random.normal()).exp();
+            reading.values[Indicator::TurnaroundMean as usize] = 3e6 * (0.01 * random.normal()).exp();
+        }
+        if t >= 900 {
+            scale(&mut window, Indicator::RunQueueWait, 8.0);
+            scale(&mut window, Indicator::TurnaroundMean, 1.1);
+        }
+        judge.observe(&window)
+    });
+    let verdict = verdicts.find(|verdict| verdict.outcome == Outcome::Regressed).expect("it is worse");
+    let turnaround = verdict.causes.iter().find(|cause| cause.signal == "turnaround_mean");
+    let mechanism = turnaround.map(|cause| cause.mechanism.as_str());
+    assert_eq!(mechanism, Some("slower while it waits for a CPU"), "{:?}", verdict.causes);
+}
+
+#[test]
+fn a_cause_says_for_how_many_windows_and_of_how_much_evidence() {
+    let verdict = run(&mut new_judge(), &mut Service::new(4, 3, 0.3), 600, 800, |t, w| {
+        if t >= 400 {
+            scale(w, Indicator::CpuPerWork, 1.5);
+        }
+    });
+    let (onset, text) = (verdict.onset.expect("it began"), &verdict.causes[0].text);
+    let since = format!(" since window {onset} ({} windows), evidence ", verdict.window - onset + 1);
+    assert!(text.contains(&since), "{since}: {text}");
+    let needed = text.split(" of the ").nth(1).and_then(|rest| rest.split(" that suffice alone, margin ").next());
+    // Seven indicators (the service depends on nobody and has no tail of waits) and seven kinds of event share three quarters.
+    assert_eq!(needed, Some(&*explain::number(14.0 / 0.75 / 0.001)), "{text}");
+}
+
 #[test]
 fn a_leak_is_told_from_a_step() {
     let leak = run(&mut new_judge(), &mut Service::new(6, 3, 0.3), 600, 1500, |t, w| {

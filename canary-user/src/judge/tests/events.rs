@@ -55,7 +55,7 @@ fn commands_name_the_mount_that_the_judge_was_told_of() {
                 count(&mut w.canary, Event::ResetsOut, 2);
             }
         });
-        let command = format!("xargs kill -TERM <'{mount}/canary-0/cgroup.procs'");
+        let command = format!("find '{mount}/canary-0' -name cgroup.procs -exec cat {{}} + | xargs -r kill -TERM");
         assert_eq!(verdict.recommendations[0].command, Some(command));
     }
 }
@@ -71,6 +71,28 @@ fn resets_by_the_canary_are_a_cause() {
     assert_eq!(verdict.causes[0].signal, "resets_out");
     assert_eq!(verdict.causes[0].mechanism, "connections broken off");
     assert!(verdict.onset.unwrap().abs_diff(700) <= 10, "{:?}", verdict.onset);
+}
+
+#[test]
+fn each_other_kind_of_event_is_a_cause_with_its_mechanism_and_advice() {
+    let cases = [
+        (Event::ErrorExits, "gives up with an error", Step::Drain),
+        (Event::Retransmits, "packets lost or answered late on the way", Step::MoveOffNode),
+        (Event::ServerErrors, "answers that it failed", Step::Drain),
+        (Event::ConnectFailures, "cannot reach what it depends on", Step::Drain),
+    ];
+    for (event, mechanism, step) in cases {
+        let verdict = run(&mut new_judge(), &mut Service::new(18, 3, 0.3), 400, 1200, |t, w| {
+            if t >= 300 && t.is_multiple_of(2) {
+                count(&mut w.canary, event, 2);
+            }
+        });
+        assert_eq!((verdict.outcome, verdict.hard), (Outcome::Regressed, None), "{event:?}: {:?}", verdict.reasons);
+        let cause = &verdict.causes[0];
+        assert_eq!((cause.signal.as_str(), cause.mechanism.as_str()), (event.name(), mechanism));
+        assert!(cause.text.contains(" that suffice alone"), "{}", cause.text);
+        assert_eq!(verdict.recommendations[1].step, step, "{event:?}");
+    }
 }
 
 #[test]

@@ -24,6 +24,18 @@ fn what_fixed_costs_make_of_little_load_condemns_nobody() {
 }
 
 #[test]
+fn little_load_explains_cpu_also_where_no_turnaround_is_measured() {
+    let verdict = run(&mut new_judge(), &mut Service::new(12, 3, 0.3), 600, 1200, |_, window| {
+        window.canary[0].turnarounds = 5;
+        scale(window, Indicator::CpuPerWork, 1.25);
+        scale(window, Indicator::TurnaroundMean, f64::NAN);
+        scale(window, Indicator::TurnaroundP95, f64::NAN);
+    });
+    assert_eq!(verdict.outcome, Outcome::Inconclusive, "{:?}", verdict.reasons);
+    assert!(verdict.environment.holds, "{:?}", verdict.environment);
+}
+
+#[test]
 fn what_fixed_costs_cannot_make_of_little_load_condemns() {
     // A fifth of the load makes at most 40 % of a tenth.
     let more_cpu = rollout(Parameters::default(), 20, 2.0, 1.0);

@@ -2,7 +2,10 @@
 
 use std::cell::RefCell;
 
-use super::{super::clumping::Clumping, *};
+use super::{
+    super::clumping::{self, Clumping},
+    *,
+};
 
 /// Up and down by turns: the mean of the logarithm is what it was.
 fn by_turns(t: u64, window: &mut Window) {
@@ -95,14 +98,14 @@ fn with_one_stable_instance_a_large_change_is_found_from_the_first_window_on() {
 #[test]
 fn events_that_clump_are_told_from_those_that_do_not() {
     let excess = |clumped: bool| {
-        let (mut random, mut clumping) = (Random(5), Clumping::default());
+        let (mut random, mut learned) = (Random(5), Clumping::default());
         for _ in 0..900 {
             // By the square of a normal deviate the rate itself varies: squared coefficient of variation 2.
             let rate = if clumped { random.normal().powi(2) } else { 1.0 };
             let events = random.poisson(4.0 * rate);
-            clumping.learn(events as f64, 1000.0);
+            learned.learn(events as f64, 1000.0, 1.0);
         }
-        clumping.excess_variance(0.5, 8.0)
+        clumping::excess_variance(learned.variation(), 0.5, 8.0)
     };
     let (clumped, not) = (excess(true), excess(false));
     // 2 p q n a = 2 x 1/4 x 8 x 2 = 8.

@@ -86,7 +86,7 @@ fn each_shape_is_told_with_its_start_end_and_size() {
                 assert!(it.start.index.abs_diff(from) <= start_within, "{kind:?}, seed {seed}: {it:?}");
                 assert!(it.end.is_some_and(|end| end.index.abs_diff(to - 1) <= 3), "{kind:?}, seed {seed}: {it:?}");
                 assert_eq!(it.start.t_ns, it.start.index * 1_000_000_000);
-                assert!((it.size.exp_m1() - size).abs() <= 0.15 * size.abs(), "{kind:?}, seed {seed}: {it:?}");
+                assert!((libm::expm1(it.size) - size).abs() <= 0.15 * size.abs(), "{kind:?}, seed {seed}: {it:?}");
                 assert!(it.found.index < to && !it.became_usual);
             };
             one(0.4, StretchShape::Step, &|t| between(t, from, to, 1.4f64.ln()), 4, to);

@@ -93,7 +93,7 @@ fn what_excuses_waiting_excuses_its_tail() {
         for _ in 0..10 {
             let mut window = service.next();
             change(&mut window);
-            surroundings.observe(&window);
+            surroundings.observe(&window, true, &Parameters::default());
         }
         let signs = surroundings.signs(&Parameters::default());
         let sign = signs.iter().find(|sign| sign.kind == kind);

@@ -1,7 +1,7 @@
 use std::{fs, path::PathBuf};
 
 use super::*;
-use crate::guard::Action;
+use crate::orchestrator::decided;
 
 /// A directory with programs of the test.
 struct Bed(tempfile::TempDir);
@@ -34,18 +34,7 @@ impl Bed {
 }
 
 fn decision() -> Decision {
-    Decision {
-        id: "shop-1795000000000-0001".into(),
-        deployment: "shop".into(),
-        unix_ms: 1_795_000_000_000,
-        window: 7,
-        action: Action::Drain,
-        reason: "CPU per turnaround +31 %".into(),
-        recommendation: None,
-        gates: Vec::new(),
-        canary: Vec::new(),
-        stable: Vec::new(),
-    }
+    decided::decision(Action::Drain, Vec::new(), Vec::new())
 }
 
 async fn apply(command: &Command) -> Result<(), Error> {
@@ -63,6 +52,18 @@ async fn the_program_gets_the_decision_and_its_word_is_the_exit_code() {
     assert_eq!(serde_json::from_str::<Decision>(&input).expect("the decision"), decision());
     assert_eq!(fs::read_to_string(bed.path("environment")).expect("it ran"), "shop-1795000000000-0001 shop drain\n");
     assert_eq!(command.state(&decision()).await.expect("a state").state, State::InEffect);
+}
+
+#[tokio::test]
+async fn a_program_that_takes_canaries_away_is_not_asked_to_hold_a_rollout() {
+    let bed = Bed::new();
+    let command = bed.command("touch $1/ran", None, 30_000);
+    let hold = Decision { action: Action::Hold, ..decision() };
+    let refused = command.describe(&hold).await.expect_err("refused");
+    assert!(matches!(&refused, Error::Refused(why) if Some(why) == command.cannot_hold().as_ref()), "{refused}");
+    let why = "what command hands a decision to takes canaries away, and is not asked to hold a rollout: ";
+    assert!(command.cannot_hold().is_some_and(|said| said.starts_with(why)));
+    assert!(!bed.path("ran").exists());
 }
 
 #[tokio::test]

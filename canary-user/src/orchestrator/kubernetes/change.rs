@@ -180,7 +180,7 @@ impl Change {
             Change::Abort { .. } => format!(
                 "for people only, it promotes the canary again: kubectl argo rollouts --namespace {namespace} retry rollout {name}"
             ),
-            Change::Pause { .. } => format!("spec.paused false again in {object}"),
+            Change::Pause { paused, .. } => format!("spec.paused {} again in {object}", !paused),
         }
     }
 }

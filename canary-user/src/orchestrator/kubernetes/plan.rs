@@ -51,7 +51,7 @@ impl Kubernetes {
         let stable = self.stable(api, decision).await?;
         not_paused(&stable)?;
         let changes = match (canary.kind, canary.is_same_workload(&stable)) {
-            (Kind::Rollout, true) => vec![abort(&canary, &stable)?],
+            (Kind::Rollout, true) => abort(&canary, &stable)?,
             (Kind::Deployment, true) if decision.action == Action::Rollback => vec![template_back(&canary, &stable)?],
             (Kind::Deployment, true) => {
                 return Err(Error::refused(format!(
@@ -164,9 +164,14 @@ fn run_on(canary: &Side, changes: &[Change]) -> bool {
     changes.iter().all(|change| match change {
         Change::Weight { .. } => true,
         // Argo takes the weight away at once, and the pods after `abortScaleDownDelaySeconds`, if ever.
-        Change::Abort { .. } => canary.workload.data.pointer("/spec/strategy/canary/trafficRouting").is_some(),
+        Change::Abort { .. } => has_traffic_routing(canary),
         _ => false,
     })
+}
+
+/// Whether Argo takes requests away by weights, and not by the number of pods.
+fn has_traffic_routing(canary: &Side) -> bool {
+    canary.workload.data.pointer("/spec/strategy/canary/trafficRouting").is_some()
 }
 
 async fn scale_to_0(api: &Api, canary: &Side) -> Result<Option<Change>, Error> {
@@ -228,7 +233,9 @@ fn template_back(canary: &Side, stable: &Side) -> Result<Change, Error> {
     })
 }
 
-fn abort(canary: &Side, stable: &Side) -> Result<Change, Error> {
+/// An abort, and the end of a pause that would keep the pods: Argo leaves their numbers as they are while `spec.paused` is set
+/// (`haltProgress` of argo-rollouts). In this order: what goes on again goes back to stable.
+fn abort(canary: &Side, stable: &Side) -> Result<Vec<Change>, Error> {
     let rollout = canary.object();
     if let Some(why) = owner::of_the_system(&rollout) {
         return Err(Error::Refused(why));
@@ -244,5 +251,9 @@ fn abort(canary: &Side, stable: &Side) -> Result<Change, Error> {
     if string(status, "/status/stableRS") != Some(stable_hash) || stable_hash == hash {
         return Err(Error::refused(format!("{rollout} does not call {stable_hash} its stable version")));
     }
-    Ok(Change::Abort { rollout })
+    let mut changes = vec![Change::Abort { rollout: rollout.clone() }];
+    if flag(status, "/spec/paused") && !has_traffic_routing(canary) {
+        changes.push(Change::Pause { workload: rollout, paused: false });
+    }
+    Ok(changes)
 }

@@ -61,7 +61,8 @@ impl Kubernetes {
         if decision.action == Action::Hold {
             let paused = flag(&workload.data, "/spec/paused");
             let state = if paused { State::InEffect } else { State::NotInEffect };
-            return say(state, format!("spec.paused of {object} is {paused}"));
+            let by = if paused { String::new() } else { writer(&workload, &[("f:spec", "f:paused")]) };
+            return say(state, format!("spec.paused of {object} is {paused}{by}"));
         }
         let away = match kind {
             Kind::Rollout => given_up(&object, &workload, template_hash(replica_set.labels())),

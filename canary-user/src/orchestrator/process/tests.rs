@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::*;
-use crate::targets::Role;
+use crate::{orchestrator::decided::decision, targets::Role};
 
 const GRACE: Duration = Duration::from_millis(400);
 
@@ -103,21 +103,6 @@ fn remove_tree(dir: &Path) {
         }
     }
     let _ = fs::remove_dir(dir);
-}
-
-fn decision(action: Action, canary: Vec<Target>, stable: Vec<Target>) -> Decision {
-    Decision {
-        id: "shop-1".into(),
-        deployment: "shop".into(),
-        unix_ms: 0,
-        window: 0,
-        action,
-        reason: String::new(),
-        recommendation: None,
-        gates: Vec::new(),
-        canary,
-        stable,
-    }
 }
 
 const SLEEPER: &str = "echo ready; exec sleep 600";
@@ -289,4 +274,7 @@ async fn overlapping_or_strange_cgroups_and_other_actions_are_refused() {
     assert!(error.to_string().contains("cannot quarantine"), "{error:#}");
     let refused = process.describe(&d).await.expect_err("refused");
     assert!(matches!(refused, Error::Refused(_)), "{refused}");
+    let hold = Decision { action: Action::Hold, ..d };
+    let refused = process.describe(&hold).await.expect_err("refused");
+    assert!(matches!(&refused, Error::Refused(why) if Some(why) == process.cannot_hold().as_ref()), "{refused}");
 }

@@ -18,7 +18,7 @@ use axum::{
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::guard::Action;
+use crate::orchestrator::decided;
 
 /// What the service does with the next order. Once it is told to, and well behaved after that.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,19 +102,10 @@ async fn started(moods: &[Mood], retries: u32) -> (Arc<Service>, Webhook, tempfi
     (service, Webhook::new(config).expect("a client"), dir)
 }
 
+/// Its id has to be escaped where it goes into an address or a header.
 fn decision() -> Decision {
-    Decision {
-        id: "shop-1795000000000-0001/ü".into(),
-        deployment: "shop".into(),
-        unix_ms: 1_795_000_000_000,
-        window: 7,
-        action: Action::Rollback,
-        reason: "CPU per turnaround +31 %".into(),
-        recommendation: None,
-        gates: Vec::new(),
-        canary: Vec::new(),
-        stable: Vec::new(),
-    }
+    let decision = decided::decision(Action::Rollback, Vec::new(), Vec::new());
+    Decision { id: format!("{}/ü", decision.id), ..decision }
 }
 
 async fn apply(webhook: &Webhook) -> Result<(), Error> {
@@ -123,6 +114,15 @@ async fn apply(webhook: &Webhook) -> Result<(), Error> {
 
 async fn finds(webhook: &Webhook) -> State {
     webhook.state(&decision()).await.expect("a state").state
+}
+
+#[tokio::test]
+async fn a_service_that_takes_canaries_away_is_not_asked_to_hold_a_rollout() {
+    let (service, webhook, _dir) = started(&[], 0).await;
+    let hold = Decision { action: Action::Hold, ..decision() };
+    let refused = webhook.describe(&hold).await.expect_err("refused");
+    assert!(matches!(&refused, Error::Refused(why) if Some(why) == webhook.cannot_hold().as_ref()), "{refused}");
+    assert!(service.orders.lock().expect("no panic").is_empty());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{View, class};
 use crate::{
-    guard::{Mode, Stage, gates},
+    guard::{Action, Mode, Stage, gates},
     judge::{HardFact, Outcome, Verdict},
     targets::Role,
     watch::{
@@ -49,7 +49,7 @@ pub fn is_gone(view: &View) -> bool {
         return false;
     }
     let taken = |stage| matches!(stage, Stage::Verified | Stage::Recovered | Stage::NotRecovered | Stage::Closed);
-    if deployment.decision.as_ref().is_some_and(|state| taken(state.stage)) {
+    if deployment.decision.as_ref().is_some_and(|state| state.decision.action.takes_away() && taken(state.stage)) {
         return true;
     }
     let away_ms = if verdict.hard == Some(HardFact::CrashLoop) { AWAY_IN_CRASH_LOOP_MS } else { AWAY_MS };
@@ -204,6 +204,9 @@ fn say(what: &str, why: impl Into<String>, commands: &[String]) -> Next {
 
 /// `None` where nothing was carried out, and where the canary that it was carried out on is gone and another runs.
 fn after(view: &View, state: &DecisionState) -> Option<Next> {
+    if state.decision.action == Action::Hold {
+        return after_hold(view, state);
+    }
     let (id, another_runs) = (&state.decision.id, running(view.deployment) != "No");
     let history = ["canary history --limit 1".to_owned()];
     Some(match state.stage {
@@ -233,6 +236,39 @@ fn after(view: &View, state: &DecisionState) -> Option<Next> {
         Stage::Verified | Stage::Recovered | Stage::Closed | Stage::Blocked | Stage::Declined | Stage::Undone => {
             return None;
         }
+    })
+}
+
+/// The rollout stands still, or was to: whether the canary is worse is another matter, and the guard decides about that all the same.
+fn after_hold(view: &View, state: &DecisionState) -> Option<Next> {
+    let (id, outcome) = (&state.decision.id, view.deployment.verdict.outcome);
+    Some(match state.stage {
+        Stage::Planned | Stage::Approved | Stage::Applying | Stage::Applied => {
+            say("Wait: the rollout is about to stand still", "", &[])
+        }
+        Stage::Undoing => say("Wait: the rollout is about to go on", "", &[]),
+        _ if outcome == Outcome::Regressed && !is_gone(view) => match view.deployment.mode {
+            Mode::Observe | Mode::Advise => say(
+                "Take the canary back",
+                "A hold leaves it at work, and the guard may do no more in this mode.",
+                &[format!("canary rollback {}", view.deployment.name)],
+            ),
+            _ => say(
+                "Wait: the guard decides by itself",
+                "A hold leaves the canary at work. What keeps the guard from acting, if anything does, is told by this:",
+                &["canary status".to_owned()],
+            ),
+        },
+        Stage::Failed => {
+            let history = ["canary history --limit 1".to_owned()];
+            say("Hold the rollout by hand", "The guard's action failed, and is not tried again.", &history)
+        }
+        Stage::Verified | Stage::Closed if outcome == Outcome::Healthy => say(
+            "Let the rollout go on",
+            "It is held, and the canary is as good as stable so far.",
+            &[format!("canary undo {id}")],
+        ),
+        _ => return None,
     })
 }
 

@@ -7,7 +7,7 @@ use super::{
     *,
 };
 use crate::{
-    guard::{GateResult, Stage},
+    guard::{Action, GateResult, Mode, Stage},
     orchestrator::Plan,
     watch::{
         Board, api, page,
@@ -162,6 +162,35 @@ fn whoever_acts_next_is_told_at_each_stage() {
     }
     let (what, command) = told(&seen(story::GONE + 8).at(Stage::NotRecovered));
     assert!(what.starts_with("Look elsewhere") && command == format!("canary undo {id}"), "{what}: {command}");
+}
+
+#[test]
+fn a_hold_takes_no_canary_away() {
+    let held = |index: u64, stage: Stage, mode: Mode| {
+        let mut seen = seen(story::DECIDED).at(stage);
+        seen.state.deployments[0].mode = mode;
+        seen.state.deployments[0].decision.as_mut().expect("decided").decision.action = Action::Hold;
+        // As the verdict was at another window.
+        seen.state.deployments[0].verdict = story::snapshot(index).deployments[DEPLOYMENT].verdict.clone();
+        seen
+    };
+    let told_of = |seen: Seen| {
+        let Next { what, commands, .. } = next(&seen.view());
+        (what, commands.join("; "))
+    };
+    let id = &seen(story::DECIDED).state.deployments[0].decision.as_ref().expect("decided").decision.id.clone();
+    let (what, command) = told_of(held(50, Stage::Verified, Mode::Rollback));
+    assert_eq!((&*what, command), ("Let the rollout go on", format!("canary undo {id}")));
+    let (what, command) = told_of(held(story::DECIDED, Stage::Verified, Mode::Observe));
+    assert_eq!((&*what, &*command), ("Take the canary back", "canary rollback checkout"));
+    let (what, command) = told_of(held(story::DECIDED, Stage::Closed, Mode::Rollback));
+    assert_eq!((&*what, &*command), ("Wait: the guard decides by itself", "canary status"));
+    assert_eq!(told_of(held(50, Stage::Applied, Mode::Rollback)).0, "Wait: the rollout is about to stand still");
+    assert_eq!(told_of(held(50, Stage::Reverted, Mode::Rollback)).0, "Go on with the rollout");
+    // It is away for a moment: a hold has not taken it away.
+    let mut away = seen(story::GONE).at(Stage::Verified);
+    away.state.deployments[0].decision.as_mut().expect("decided").decision.action = Action::Hold;
+    assert!(headline(&away.view()).starts_with("Yes, it is worse"), "{}", headline(&away.view()));
 }
 
 #[test]

@@ -219,7 +219,7 @@ pub const CATALOGUE: &[Definition] = &[
     row(Counter, "canary_decisions", "decisions", DeploymentBy("action", |d| counted(&d.decisions)),
         "Decisions that the guard came to."),
     row(Counter, "canary_actions", "actions", DeploymentBy("result", |d| counted(&d.results)),
-        "What became of actions: blocked by a gate, declined, verified, failed; after verified also recovered or not_recovered (the service), reverted by someone else, undone."),
+        "What became of actions: blocked by a gate, declined, verified, failed; after verified also recovered or not_recovered (the service), reverted by someone else, undone. Not of a hold, which takes nothing away."),
 
     row(Gauge, "canary_action_withheld", "0 or 1", Deployment(|d| Some(f64::from(u8::from(d.withheld)))),
         "1 while the canary is condemned and the mode, a policy or the dry run lets the guard only say what it would do, else 0."),

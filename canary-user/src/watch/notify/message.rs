@@ -96,6 +96,8 @@ impl Message {
                     Stage::Verified => (Occasion::Verified, Severity::Info),
                     Stage::Recovered => (Occasion::Recovered, Severity::Info),
                     Stage::NotRecovered => (Occasion::NotRecovered, Severity::Critical),
+                    // A rollout that was held goes on, and the guard with its watch over the canary.
+                    Stage::Reverted if life.decision.action == Action::Hold => (Occasion::Reverted, Severity::Warning),
                     Stage::Reverted => (Occasion::Reverted, Severity::Critical),
                     // The condemned canary is as it was: by a person's will, or because a quarantine is for a time.
                     Stage::Undone => (Occasion::Undone, Severity::Warning),
@@ -130,6 +132,9 @@ impl Message {
             News::Decision(life) => {
                 let last = life.stages.last()?;
                 let (Stage::Recovered | Stage::Closed) = last.stage else { return None };
+                if !life.decision.action.takes_away() {
+                    return None;
+                }
                 (&life.decision.deployment, last.unix_ms, &*last.detail, Some(life.decision.id.clone()))
             }
             News::Verdict(_) => return None,
@@ -231,7 +236,13 @@ fn in_words(life: &DecisionLife, stage: Stage, waits_until_ms: Option<u64>) -> (
             let then = format!(". Look elsewhere; `canary undo {id}` brings the canary back");
             (format!("{action} done, and it did not help"), then)
         }
-        (Stage::Undone, _) if action == Action::Quarantine => ("quarantine ended".to_owned(), String::new()),
+        (Stage::Verified, _) if action == Action::Hold => {
+            ("rollout held".to_owned(), format!(". `canary undo {id}` lets it go on"))
+        }
+        (Stage::Reverted, _) if action == Action::Hold => ("somebody lets the rollout go on".to_owned(), String::new()),
+        (Stage::Undone, _) if matches!(action, Action::Quarantine | Action::Hold) => {
+            (format!("{action} ended"), String::new())
+        }
         (stage, _) => (format!("{action} {}", stage.name()), String::new()),
     }
 }

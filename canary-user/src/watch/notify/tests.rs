@@ -167,6 +167,26 @@ fn the_end_of_a_quarantine_is_told_as_that() {
     assert!(message.text.ends_with("its time is over; systemd finds it not in effect"), "{}", message.text);
 }
 
+#[test]
+fn a_hold_is_told_as_that_and_ends_no_alert() {
+    let mut decision =
+        story::snapshot(story::DECIDED).deployments[DEPLOYMENT].decision.clone().expect("decided").decision;
+    decision.action = Action::Hold;
+    for (stage, title, severity) in [
+        (Stage::Verified, "rollout held", Severity::Info),
+        (Stage::Reverted, "somebody lets the rollout go on", Severity::Warning),
+        (Stage::Undone, "hold ended", Severity::Warning),
+    ] {
+        let stages = vec![StageEntry { stage, detail: "so it is".to_owned(), unix_ms: 1 }];
+        let life = DecisionLife { decision: decision.clone(), plan: Plan::default(), stages };
+        let message = Message::of(&News::Decision(Arc::new(life)), &Waits::new()).expect("an occasion");
+        assert_eq!((message.title, message.severity), (format!("checkout: {title}"), severity));
+    }
+    let stages = vec![StageEntry { stage: Stage::Closed, detail: "so it is".to_owned(), unix_ms: 1 }];
+    let life = DecisionLife { decision, plan: Plan::default(), stages };
+    assert!(Message::end_of_alert(&News::Decision(Arc::new(life))).is_none(), "the condemned canary serves on");
+}
+
 #[tokio::test]
 async fn an_alert_ends_with_the_verdict() {
     let (addr, inbox) = inbox(&[]).await;

@@ -144,6 +144,17 @@ async fn a_real_api_server_takes_the_abort_of_a_rollout() {
     let k = plane.guard("").await;
     define_rollouts(&plane, true).await;
     roll(&plane).await;
+    // To hold it takes the right to change it whole, which is not shipped.
+    let hold = plane.decision(Action::Hold, "checkout").await;
+    let refused = k.describe(&hold).await.expect_err("refused");
+    assert!(refused.to_string().contains("cannot patch resource \"rollouts\""), "{refused}");
+    let admin = plane.hands("admin", "");
+    let held = admin.describe(&hold).await.expect("possible");
+    admin.apply(&hold, &held).await.expect("in effect at once");
+    assert_eq!(plane.get("Rollout", "checkout").await.data["spec"]["paused"], true);
+    admin.undo(&hold, &held).await.expect("undone");
+    assert_eq!(admin.state(&hold).await.expect("asked").state, State::NotInEffect);
+
     let rollback = plane.decision(Action::Rollback, "checkout").await;
     let plan = apply(&k, &rollback).await;
     let rollout = plane.get("Rollout", "checkout").await;

@@ -1,0 +1,148 @@
+//! What around a canary explains its being worse, and what does not.
+
+use super::{super::environment::Surroundings, *};
+
+/// The sign of this kind after so many windows with a canary, as `change` makes them.
+fn sign(kind: SignKind, windows: u64, is_compared: bool, change: impl Fn(u64, &mut Window)) -> Option<Sign> {
+    let (mut surroundings, mut service, p) = (Surroundings::default(), Service::new(66, 3, 0.0), Parameters::default());
+    service.canary = 1;
+    for t in 0..windows {
+        let mut window = service.next();
+        change(t, &mut window);
+        surroundings.observe(&window, is_compared, &p);
+    }
+    surroundings.signs(&p).into_iter().find(|sign| sign.kind == kind)
+}
+
+/// Both sides wait for 10 ms in a window, and others have the CPU for a share of that.
+fn waits(window: &mut Window, share_of_others: f64) {
+    for reading in window.stable.iter_mut().chain(&mut window.canary) {
+        reading.around.wait_ns = Some(10_000_000);
+        reading.around.wait_for_others_ns = Some((1e7 * share_of_others) as u64);
+    }
+}
+
+#[test]
+fn a_limit_that_holds_stable_back_as_often_explains_nothing() {
+    let is_sign = |canary: f64, stable: Option<f64>| {
+        let found = sign(SignKind::Throttled, 10, true, |_, window| {
+            window.canary[0].around.throttled = Some(canary);
+            window.stable.iter_mut().for_each(|r| r.around.throttled = stable);
+        });
+        found.is_some()
+    };
+    assert!(is_sign(0.12, None) && is_sign(0.12, Some(0.0)) && is_sign(0.3, Some(0.15)));
+    assert!(!is_sign(0.15, Some(0.15)) && !is_sign(0.2, Some(0.12)) && !is_sign(0.05, None));
+}
+
+/// Stable's turnaround takes 3 ms, of which it waits 0.1 ms for a CPU.
+#[test]
+fn a_limit_explains_a_turnaround_as_far_as_the_canary_waits_for_it() {
+    let explains = |wait_ns: Option<u64>, longer: f64| {
+        let found = sign(SignKind::Throttled, 10, true, |_, window| {
+            waits(window, 0.0);
+            window.canary[0].around.throttled = Some(0.2);
+            window.canary[0].around.wait_ns = wait_ns;
+            scale(window, Indicator::TurnaroundMean, longer);
+        });
+        let explains = found.expect("it is held back").explains;
+        assert!(explains.contains(&Indicator::RunQueueWait) && explains.contains(&Indicator::RunQueueWaitP95));
+        explains.contains(&Indicator::TurnaroundMean)
+    };
+    assert!(explains(Some(100_000_000), 2.0), "1 ms of waits for each makes 3 ms, with those that queue behind it");
+    assert!(!explains(Some(11_000_000), 2.0), "it waits as stable does");
+    assert!(!explains(Some(30_000_000), 20.0), "a sleep of 57 ms is its own");
+    assert!(explains(None, 20.0), "it is not known, and may be all of it");
+}
+
+#[test]
+fn little_memory_explains_what_it_did_not_always_do() {
+    let pressure = |usual: f64, now: f64, stall: f64, longer: f64| {
+        sign(SignKind::MemoryPressure, 400, true, |t, window| {
+            window.node.memory_available = Some(if t < 380 { usual } else { now });
+            if t >= 380 {
+                scale(window, Indicator::MemoryStall, stall);
+                scale(window, Indicator::TurnaroundMean, longer);
+            }
+        })
+    };
+    let sign = pressure(0.5, 0.03, 20.0, 2.0).expect("it is short of it");
+    assert_eq!(sign.text, "the machine has only 3 % of its memory left, usually 50 %");
+    for indicator in [Indicator::MemoryStall, Indicator::TurnaroundMean, Indicator::TurnaroundP95] {
+        assert!(sign.explains.contains(&indicator), "{indicator:?}");
+    }
+    let sleeps = pressure(0.5, 0.03, 1.0, 3.0).expect("it is short of it");
+    assert_eq!(sleeps.explains, [Indicator::MemoryStall], "it does not stall for longer than stable");
+    assert_eq!(pressure(0.04, 0.03, 20.0, 2.0), None, "it never has more");
+}
+
+#[test]
+fn a_neighbour_that_stays_explains_as_much_as_when_it_came() {
+    for kind in [SignKind::Neighbour, SignKind::CpuPressure] {
+        let after = |is_compared: bool| {
+            sign(kind, 6_000, is_compared, |t, window| {
+                let share = if t < 600 { 0.1 } else { 0.8 };
+                waits(window, share);
+                window.node.cpu_others = Some(share);
+            })
+        };
+        let found = after(true).unwrap_or_else(|| panic!("{kind:?}"));
+        assert!(found.text.ends_with("usually 10 %"), "{}", found.text);
+        assert_eq!(after(false), None, "{kind:?}: where nothing is compared, what stays is usual");
+    }
+}
+
+#[test]
+fn what_was_there_from_the_start_is_usual_also_where_a_canary_is() {
+    let found = sign(SignKind::Neighbour, 100, true, |_, window| waits(window, 0.8));
+    assert_eq!(found, None);
+}
+
+#[test]
+fn a_canary_that_waits_more_beside_a_neighbour_is_not_condemned_in_its_second_hour() {
+    let verdict = run(&mut new_judge(), &mut Service::new(49, 3, 0.3), 600, 5_000, |t, window| {
+        let comes = t >= 300;
+        waits(window, if comes { 0.8 } else { 0.1 });
+        scale(window, Indicator::RunQueueWait, if comes { 2.0 } else { 1.0 });
+    });
+    assert_ne!(verdict.outcome, Outcome::Regressed, "window {}: {:?}", verdict.window, verdict.reasons);
+    let mut signs = verdict.environment.signs.iter();
+    assert!(signs.any(|sign| sign.kind == SignKind::Neighbour), "{:?}", verdict.environment);
+}
+
+#[test]
+fn a_limit_that_both_have_excuses_no_slower_version() {
+    let verdict = |stable: Option<f64>| {
+        run(&mut new_judge(), &mut Service::new(54, 3, 0.3), 600, 800, |t, window| {
+            waits(window, 0.0);
+            window.stable.iter_mut().for_each(|r| r.around.throttled = stable);
+            window.canary[0].around.throttled = Some(0.15);
+            scale(window, Indicator::TurnaroundMean, if t >= 300 { 2.5 } else { 1.0 });
+        })
+    };
+    for stable in [Some(0.15), None] {
+        // Where it is the canary's alone, its waits are still as short as stable's.
+        let verdict = verdict(stable);
+        assert_eq!(verdict.outcome, Outcome::Regressed, "{stable:?}: {:?}", verdict.reasons);
+        assert_eq!(verdict.causes[0].signal, "turnaround_mean");
+    }
+}
+
+/// Those that come take a fifth more CPU and sit out their warm-up; right before they take part the canary takes twice as much.
+#[test]
+fn other_instances_of_stable_are_no_stable_that_got_worse() {
+    let verdict = run(&mut new_judge(), &mut Service::new(53, 4, 0.3), 600, 900, |t, window| {
+        if t >= 400 {
+            for reading in &mut window.stable {
+                reading.incarnation = 2;
+                reading.values[Indicator::CpuPerWork as usize] *= 1.2;
+            }
+        }
+        if t >= 455 {
+            scale(window, Indicator::CpuPerWork, 2.0);
+        }
+    });
+    assert_eq!(verdict.outcome, Outcome::Regressed, "{:?}", verdict.reasons);
+    assert_eq!(verdict.causes[0].signal, "cpu_per_work");
+    assert!(verdict.window < 600 + 460 + 60, "found at {}", verdict.window);
+}

@@ -1,0 +1,137 @@
+//! What events are counted by, turnarounds or time, and what that makes of sides without work.
+
+use std::ops::Range;
+
+use super::*;
+
+/// A side of one instance, which had so many resets and turnarounds.
+fn side(name: &str, (resets, turnarounds): (u64, u64)) -> Vec<Reading> {
+    vec![Reading {
+        instance: Arc::from(name),
+        incarnation: 1,
+        values: [f64::NAN; Indicator::COUNT],
+        events: Event::ALL.map(|event| (event == Event::ResetsOut).then_some(resets)),
+        turnarounds,
+        seconds: 1.0,
+        around: Around::default(),
+    }]
+}
+
+/// Resets and turnarounds of canary and stable.
+type Sides = [(u64, u64); 2];
+
+fn window(index: u64, [canary, stable]: Sides) -> Window {
+    Window {
+        deployment: Arc::from("shop"),
+        index,
+        t_ns: index,
+        span_ns: 1,
+        stable: side("/stable", stable),
+        canary: side("/canary", canary),
+        clean: true,
+        node: Node::default(),
+    }
+}
+
+/// The window after which the evidence of resets suffices.
+fn found(
+    counts: &mut Counts,
+    p: &Parameters,
+    mut windows: Range<u64>,
+    mut each: impl FnMut(u64) -> Sides,
+) -> Option<u64> {
+    windows.find(|t| {
+        counts.observe(&window(*t, each(*t)), p);
+        counts.evidence_ln(Event::ResetsOut) >= p.threshold_ln()
+    })
+}
+
+/// So many turnarounds on average, of which a share is reset.
+fn seldom(random: &mut Random, turnarounds: f64, share: f64) -> (u64, u64) {
+    let turnarounds = random.poisson(turnarounds);
+    let resets = (0..turnarounds).filter(|_| random.uniform() < share).count();
+    (resets as u64, turnarounds)
+}
+
+#[test]
+fn where_a_larger_ratio_is_allowed_fewer_events_are_no_evidence() {
+    let p = Parameters { event_null_ratio: 3.0, ..Parameters::default() };
+    let judged = |seed: u64, ratio: f64| {
+        let (mut random, mut counts) = (Random(seed), Counts::default());
+        let condemned =
+            found(&mut counts, &p, 0..2000, |_| [(random.poisson(1.25 * ratio), 25), (random.poisson(3.75), 75)]);
+        (condemned, counts.evidence_ln(Event::ResetsOut))
+    };
+    for seed in 0..20 {
+        let (condemned, evidence_ln) = judged(seed, 1.0);
+        assert!(condemned.is_none() && evidence_ln < 0.0, "seed {seed}: {condemned:?}, {evidence_ln}");
+        assert!(judged(seed, 12.0).0.is_some(), "seed {seed}: four times what is allowed");
+    }
+}
+
+#[test]
+fn a_stable_without_work_is_no_evidence_against_the_canary() {
+    let (p, mut random, mut counts) = (Parameters::default(), Random(61), Counts::default());
+    let shared = found(&mut counts, &p, 0..300, |_| [(random.poisson(0.25), 25), (random.poisson(0.75), 75)]);
+    let evidence_ln = counts.evidence_ln(Event::ResetsOut);
+    // All of the work goes to the canary, which has one reset in a hundred turnarounds, as before.
+    let alone = found(&mut counts, &p, 300..900, |_| [(random.poisson(1.0), 100), (0, 0)]);
+    assert_eq!((shared, alone), (None, None));
+    let after = counts.evidence_ln(Event::ResetsOut);
+    assert!((after - evidence_ln).abs() < 1e-9, "{evidence_ln} became {after}");
+}
+
+#[test]
+fn where_there_is_little_work_events_are_counted_by_it() {
+    let p = Parameters::default();
+    // The canary has three times the work, and windows without any are usual.
+    let judged = |seed: u64, share: f64| {
+        let mut random = Random(seed);
+        found(&mut Counts::default(), &p, 0..3000, |_| [seldom(&mut random, 0.6, share), seldom(&mut random, 0.2, 0.1)])
+    };
+    let alarms = (0..100).filter(|seed| judged(*seed, 0.1).is_some()).count();
+    assert!(alarms <= 1, "{alarms} alarms");
+    let missed = (0..20).filter(|seed| judged(*seed, 0.5).is_none()).count();
+    assert_eq!(missed, 0, "five times as many resets a turnaround");
+}
+
+#[test]
+fn a_canary_that_breaks_off_all_and_answers_nothing_is_found() {
+    let (p, mut counts) = (Parameters::default(), Counts::default());
+    assert_eq!(found(&mut counts, &p, 0..300, |_| [(0, 25), (0, 75)]), None);
+    let condemned = found(&mut counts, &p, 300..600, |_| [(3, 0), (0, 75)]);
+    assert!(condemned.is_some_and(|t| t < 380), "{condemned:?}");
+    assert_eq!(counts.onset(Event::ResetsOut), Some(300));
+}
+
+#[test]
+fn what_is_never_asked_anything_is_judged_by_time() {
+    let (p, mut counts) = (Parameters::default(), Counts::default());
+    let condemned = found(&mut counts, &p, 0..100, |t| [(u64::from(t >= 50), 0), (0, 0)]);
+    assert!(condemned.is_some_and(|t| t < 75), "{condemned:?}");
+}
+
+#[test]
+fn the_onset_is_that_of_the_burst_and_not_of_an_event_long_before() {
+    for stable_resets in [0.0, 0.2] {
+        let (p, mut random, mut counts) = (Parameters::default(), Random(62), Counts::default());
+        let condemned = found(&mut counts, &p, 0..3200, |t| {
+            let resets = if t >= 3000 { 2 } else { u64::from(t == 100) };
+            [(resets, 25), (random.poisson(stable_resets), 75)]
+        });
+        assert!(condemned.is_some_and(|t| t >= 3000), "{stable_resets}: {condemned:?}");
+        let onset = counts.onset(Event::ResetsOut).expect("it is told");
+        assert!((3000..3005).contains(&onset), "{stable_resets}: {onset}");
+    }
+}
+
+#[test]
+fn an_event_of_stable_in_a_window_without_work_is_no_clump() {
+    let (p, mut counts) = (Parameters::default(), Counts::default());
+    for t in 0..600 {
+        let stable = if t % 100 == 99 { (1, 0) } else { (0, 500) };
+        counts.learn(&window(t, [(0, 0), stable]));
+    }
+    let condemned = found(&mut counts, &p, 600..700, |_| [(2, 500), (0, 500)]);
+    assert!(condemned.is_some_and(|t| t < 620), "{condemned:?}");
+}

@@ -1,0 +1,161 @@
+//! Which end-to-end programs may run beside another one, and jobs that run some at a time.
+
+use std::{
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use crate::cargo::Artifact;
+
+/// Programs that spend their time waiting, the longest first.
+///
+/// Each has cgroups, directories, sockets and ports of its own, under names that no other process has; what brings a systemd, a
+/// Docker or a Podman has it in namespaces of its own, with all that it writes. What decides in them is a fact (two crashes, a
+/// person's word, a job that is done), which is waited for however long it takes: another's load makes them late, not wrong.
+///
+/// All others have the machine to themselves, and so has a new one until somebody has looked:
+///
+/// - those that hold counts against the kernel's own book, or within a per cent: `agreement`, `clocks`, `connections`,
+///   `controllers`, `conversations`, `cpu`, `dependencies`, `hooks`, `http`, `incarnations`, `lifecycle`, `listen_queue`, `losses`,
+///   `many`, `memory`, `network`, `possible_cpus`, `quarantine_limits`, `renames`, `slots`, `starts`, `threaded`, `transfers`,
+///   `waits`;
+/// - `scenarios` and `systemd_load`, whose canary is told from its neighbours by its CPU time and its waits;
+/// - `prometheus`, which compares the medians of waits of two moments;
+/// - `package`, which compares all files of the machine before and after: those of this machine show through;
+/// - `image`, which links `target/release/canary` anew while others would be starting it, with both CPUs;
+/// - `journal` and `lost_signals`, which are over within a second.
+const SIDE_BY_SIDE: [&str; 25] = [
+    "demo",
+    "kills",
+    "docker",
+    "churn",
+    "replay",
+    "systemd_actions",
+    "no_data",
+    "kubernetes",
+    "handed_over_in_vain",
+    "docker_actions",
+    "unit",
+    "pages",
+    "systemd",
+    "page",
+    "restart",
+    "handed_over",
+    "api",
+    "control",
+    "drain",
+    "kernel_log",
+    "pause",
+    "sigterm",
+    "journald",
+    "privileges",
+    "top",
+];
+
+/// How many of them run at a time: two, or one where the machine has one CPU.
+pub fn at_a_time() -> usize {
+    thread::available_parallelism().map_or(1, |cpus| cpus.get().min(2))
+}
+
+/// Those that may run beside one another, in the order of the list, and the others as they come.
+pub fn split(all: &[Artifact]) -> (Vec<&Artifact>, Vec<&Artifact>) {
+    let place = |artifact: &Artifact| SIDE_BY_SIDE.iter().position(|name| *name == artifact.target);
+    let (mut beside, alone): (Vec<&Artifact>, Vec<&Artifact>) =
+        all.iter().partition(|artifact| place(artifact).is_some());
+    beside.sort_by_key(|artifact| place(artifact));
+    (beside, alone)
+}
+
+/// Does all jobs, so many at a time, begun in their order. `ended` is called here, with one after the other, as they end.
+pub fn side_by_side<J: Sync, R: Send>(
+    jobs: &[J],
+    at_a_time: usize,
+    run: impl Fn(&J) -> R + Sync,
+    mut ended: impl FnMut(R),
+) {
+    let next = &AtomicUsize::new(0);
+    let run = &run;
+    let (sender, results) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..at_a_time.max(1) {
+            let sender = sender.clone();
+            scope.spawn(move || {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if sender.send(run(job)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        // With the last worker the results end.
+        drop(sender);
+        for result in results {
+            ended(result);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+
+    use super::*;
+    use crate::cargo;
+
+    fn program(target: &str) -> Artifact {
+        Artifact {
+            package: "canary-e2e".into(),
+            target: target.into(),
+            kind: "test".into(),
+            executable: PathBuf::new(),
+            directory: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn every_program_of_the_list_exists_and_stands_there_once() {
+        let mut names = BTreeSet::new();
+        for name in SIDE_BY_SIDE {
+            let file = cargo::repository().join(format!("tests/tests/{name}.rs"));
+            assert!(file.is_file(), "there is no {}: take {name:?} off the list", file.display());
+            assert!(names.insert(name), "{name:?} stands there twice");
+        }
+    }
+
+    #[test]
+    fn what_is_not_on_the_list_runs_alone_and_the_longest_begins() {
+        let all = ["agreement", "api", "demo", "new", "kills"].map(program);
+        let (beside, alone) = split(&all);
+        let names = |programs: &[&Artifact]| programs.iter().map(|p| p.target.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&beside), ["demo", "kills", "api"]);
+        assert_eq!(names(&alone), ["agreement", "new"]);
+    }
+
+    #[test]
+    fn every_job_is_done_once_and_no_more_run_at_a_time_than_may() {
+        let jobs: Vec<usize> = (0..20).collect();
+        for at_a_time in [0, 1, 2] {
+            let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let mut told = Vec::new();
+            let run = |job: &usize| {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(1));
+                running.fetch_sub(1, Ordering::SeqCst);
+                *job
+            };
+            side_by_side(&jobs, at_a_time, run, |job| told.push(job));
+            told.sort_unstable();
+            assert_eq!(told, jobs);
+            assert!(most.into_inner() <= at_a_time.max(1));
+        }
+    }
+
+    #[test]
+    fn without_a_job_nothing_is_waited_for() {
+        let none: [u32; 0] = [];
+        side_by_side(&none, 2, |job| *job, |job| panic!("there is no job {job}"));
+    }
+}

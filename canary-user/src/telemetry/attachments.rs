@@ -17,9 +17,9 @@ use super::hooks::{self, Hook, Live, Refusal, Signal};
 #[derive(Default)]
 pub struct Attachments {
     links: Vec<(&'static str, Link)>,
-    /// Signals that are missing here although their programs are loaded, and why. What was in the way may be gone later.
-    refused: Vec<(Signal, String)>,
-    /// Programs that somebody else took off. They are not put there again: whoever did it wants them to be gone.
+    /// Hooks that are missing here although their programs are loaded. What was in the way may be gone later.
+    refused: Vec<Refusal>,
+    /// Hooks that somebody else took off. They are not put there again: whoever did it wants them to be gone.
     taken_off: Vec<Hook>,
 }
 
@@ -30,38 +30,50 @@ enum Link {
 }
 
 impl Attachments {
-    /// Attaches every live program of its kind that is not attached yet. Without the cgroup each of them is refused.
-    pub fn complete(&mut self, ebpf: &mut Ebpf, cgroup: &anyhow::Result<OwnedFd>, live: &Live) {
-        self.refused.clear();
-        for hook in hooks::of_cgroups().filter(|h| live.has(h.signal)) {
-            let is_done = |name: &str| name == hook.name;
-            if self.links.iter().any(|(name, _)| is_done(name)) || self.taken_off.iter().any(|h| is_done(h.name)) {
-                continue;
-            }
+    /// Live hooks that are neither attached to a cgroup above nor were tried here. A program runs for the sockets of all
+    /// descendants, and one at each level would count them as often.
+    fn lacking(&self, live: &Live, above: &[&str]) -> Vec<Hook> {
+        let is_attached = |hook: &Hook| above.contains(&hook.name) || self.names().any(|name| name == hook.name);
+        let is_missing = |hook: &Hook| {
+            self.refused.iter().any(|refusal| refusal.hook == hook.name)
+                || self.taken_off.iter().any(|taken| taken.name == hook.name)
+        };
+        let live = hooks::of_cgroups().filter(|hook| live.has(hook.signal));
+        live.filter(|hook| !is_attached(hook) && !is_missing(hook)).collect()
+    }
+
+    /// Whether there is anything to [`Self::complete`].
+    pub fn lacks_any(&self, live: &Live, above: &[&str]) -> bool {
+        !self.lacking(live, above).is_empty()
+    }
+
+    /// Attaches every live program that neither a cgroup above has nor this one. Where the cgroup cannot be opened, each of them is
+    /// refused.
+    pub fn complete(&mut self, ebpf: &mut Ebpf, cgroup: &anyhow::Result<OwnedFd>, live: &Live, above: &[&str]) {
+        for hook in self.lacking(live, above) {
             let attached = match cgroup {
                 Ok(cgroup) => attach(ebpf, hook.name, cgroup.as_fd()).map_err(|error| format!("{error:#}")),
                 Err(error) => Err(format!("{error:#}")),
             };
             match attached {
                 Ok(link) => self.links.push((hook.name, link)),
-                Err(why) => self.refused.push((hook.signal, format!("{}: {why}", hook.name))),
+                Err(reason) => self.refused.push(Refusal { hook: hook.name, signal: hook.signal, reason }),
             }
         }
     }
 
-    /// Whether nothing was tried: another target above may do it.
-    pub fn is_empty(&self) -> bool {
-        self.links.is_empty() && self.is_whole()
+    /// Leaves to a cgroup above what is attached there now.
+    pub fn leave_to(&mut self, ebpf: &mut Ebpf, above: &[&str]) {
+        let (theirs, own) = std::mem::take(&mut self.links).into_iter().partition(|(name, _)| above.contains(name));
+        self.links = own;
+        take_off(theirs, ebpf);
+        self.refused.retain(|refusal| !above.contains(&refusal.hook));
+        self.taken_off.retain(|hook| !above.contains(&hook.name));
     }
 
-    /// Whether nothing is missing.
-    pub fn is_whole(&self) -> bool {
-        self.refused.is_empty() && self.taken_off.is_empty()
-    }
-
-    /// Whether anything is attached.
-    pub fn is_attached(&self) -> bool {
-        !self.links.is_empty()
+    /// The hooks that are attached here.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.links.iter().map(|(name, _)| *name)
     }
 
     /// Whether something was refused.
@@ -69,14 +81,18 @@ impl Attachments {
         !self.refused.is_empty()
     }
 
+    /// What was refused lacks again.
+    pub fn try_again(&mut self) {
+        self.refused.clear();
+    }
+
     pub fn has(&self, signal: Signal) -> bool {
-        !self.refused.iter().any(|(refused, _)| *refused == signal)
-            && !self.taken_off.iter().any(|h| h.signal == signal)
+        !self.refused.iter().any(|r| r.signal == signal) && !self.taken_off.iter().any(|h| h.signal == signal)
     }
 
     /// What is missing here, each with the reason.
     pub fn missing(&self) -> impl Iterator<Item = String> {
-        let refused = self.refused.iter().map(|(_, why)| why.clone());
+        let refused = self.refused.iter().map(|refusal| format!("{}: {}", refusal.hook, refusal.reason));
         refused.chain(self.taken_off.iter().map(|hook| format!("{}: somebody took it off", hook.name)))
     }
 
@@ -90,17 +106,17 @@ impl Attachments {
         let (gone, kept) = std::mem::take(&mut self.links).into_iter().partition(|(name, _)| names.contains(name));
         self.links = kept;
         self.taken_off.extend(hooks::of_cgroups().filter(|hook| names.contains(&hook.name)));
-        detach(gone, ebpf);
+        take_off(gone, ebpf);
     }
 
     /// Takes everything off again; what was missing stays missing.
     pub fn detach(&mut self, ebpf: &mut Ebpf) {
-        detach(std::mem::take(&mut self.links), ebpf);
+        take_off(std::mem::take(&mut self.links), ebpf);
     }
 }
 
 /// The link of a removed cgroup is dead already; that is no failure.
-fn detach(links: Vec<(&'static str, Link)>, ebpf: &mut Ebpf) {
+fn take_off(links: Vec<(&'static str, Link)>, ebpf: &mut Ebpf) {
     for (name, link) in links {
         let done = match (ebpf.program_mut(name), link) {
             (Some(Program::CgroupSkb(program)), Link::Skb(link)) => program.detach(link),
@@ -165,12 +181,32 @@ mod tests {
         assert_eq!(["", "Skb", "Skb()"].map(descriptor), [None; 3]);
     }
 
+    fn hook(name: &str) -> Hook {
+        hooks::of_cgroups().find(|hook| hook.name == name).expect("there is one")
+    }
+
+    fn lacking(attachments: &Attachments, above: &[&str]) -> Vec<&'static str> {
+        attachments.lacking(&Live::default(), above).iter().map(|hook| hook.name).collect()
+    }
+
     #[test]
     fn what_was_taken_off_is_missing_and_not_tried_again() {
-        let egress = hooks::of_cgroups().find(|hook| hook.name == "egress").expect("there is one");
-        let attachments = Attachments { taken_off: vec![egress], ..Attachments::default() };
+        let attachments = Attachments { taken_off: vec![hook("egress")], ..Attachments::default() };
         assert!(!attachments.has(Signal::Network) && attachments.has(Signal::Connections));
-        assert!(!attachments.is_empty() && !attachments.is_short());
         assert_eq!(attachments.missing().collect::<Vec<_>>(), ["egress: somebody took it off"]);
+        assert!(!attachments.is_short());
+        assert_eq!(lacking(&attachments, &[]), ["ingress", "connections"]);
+    }
+
+    #[test]
+    fn what_was_refused_is_missing_until_it_is_tried_again() {
+        let egress = hook("egress");
+        let refusal = Refusal { hook: egress.name, signal: egress.signal, reason: "no room".to_owned() };
+        let mut attachments = Attachments { refused: vec![refusal], ..Attachments::default() };
+        assert!(!attachments.has(Signal::Network) && attachments.is_short());
+        assert_eq!(attachments.missing().collect::<Vec<_>>(), ["egress: no room"]);
+        assert_eq!(lacking(&attachments, &["ingress"]), ["connections"], "and not what a cgroup above has");
+        attachments.try_again();
+        assert_eq!(lacking(&attachments, &["ingress"]), ["egress", "connections"]);
     }
 }

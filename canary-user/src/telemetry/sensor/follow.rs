@@ -1,6 +1,11 @@
 //! Which targets are tracked, and what is attached to which of them.
 
-use std::{cmp::Reverse, collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use canary_common::{MAX_LEVELS, Settings};
 
@@ -88,7 +93,7 @@ impl Sensor {
         failed
     }
 
-    /// Attaches the socket programs to each target that no other one lies above: a program runs for the sockets of all
+    /// Attaches each of the socket programs to the targets that none above has it at: a program runs for the sockets of all
     /// descendants, and one at each level would count them as often.
     fn attach_topmost(&mut self) {
         let now_ns = monotonic_ns();
@@ -99,31 +104,23 @@ impl Sensor {
         // Ancestors come before their descendants.
         let mut targets: Vec<(Arc<str>, Target)> = self.tracked.keys().map(|t| (t.cgroup.clone(), t.clone())).collect();
         targets.sort();
-        let mut whole: BTreeSet<Arc<str>> = BTreeSet::new();
-        let mut covered = Vec::new();
+        let mut attached: BTreeMap<Arc<str>, Vec<&'static str>> = BTreeMap::new();
         for (path, target) in targets {
             let Some(tracked) = self.tracked.get_mut(&target) else { continue };
-            let mut above = Path::new(&*path).ancestors().skip(1).filter_map(Path::to_str);
-            if above.any(|path| whole.contains(path)) {
-                covered.push(target);
-                continue;
+            let ancestors = Path::new(&*path).ancestors().skip(1).filter_map(Path::to_str);
+            let above: Vec<&'static str> = ancestors.filter_map(|path| attached.get(path)).flatten().copied().collect();
+            tracked.attachments.leave_to(&mut self.ebpf, &above);
+            if again {
+                tracked.attachments.try_again();
             }
-            if tracked.attachments.is_empty() || (again && tracked.attachments.is_short()) {
+            if tracked.attachments.lacks_any(&self.live, &above) {
                 let dir = self.root.open(&path);
                 // One that has just been removed refuses nothing.
-                if dir.is_err() && self.root.id(&path) != Some(target.incarnation) {
-                    continue;
+                if dir.is_ok() || self.root.id(&path) == Some(target.incarnation) {
+                    tracked.attachments.complete(&mut self.ebpf, &dir, &self.live, &above);
                 }
-                tracked.attachments.complete(&mut self.ebpf, &dir, &self.live);
             }
-            if tracked.attachments.is_whole() {
-                whole.insert(path);
-            }
-        }
-        for target in covered {
-            if let Some(tracked) = self.tracked.get_mut(&target) {
-                std::mem::take(&mut tracked.attachments).detach(&mut self.ebpf);
-            }
+            attached.insert(path, tracked.attachments.names().collect());
         }
         self.missing = self.all_missing();
     }
@@ -139,13 +136,8 @@ impl Sensor {
     /// Asks one target in turn whether its programs are still attached: anybody may take them off, and what is not counted any
     /// more is missing, not zero.
     pub(super) fn look_after_attachments(&mut self) {
-        let attached = self.tracked.values().filter(|tracked| tracked.attachments.is_attached()).count();
-        if attached == 0 {
-            return;
-        }
-        let turn = self.ticks as usize % attached;
-        let mut all = self.tracked.iter_mut().filter(|(_, tracked)| tracked.attachments.is_attached());
-        let Some((target, tracked)) = all.nth(turn) else { return };
+        let turn = self.ticks as usize % self.tracked.len().max(1);
+        let Some((target, tracked)) = self.tracked.iter_mut().nth(turn) else { return };
         let detached = tracked.attachments.find_detached();
         // In this order: those of a cgroup that was removed are dead, too.
         if detached.is_empty() || self.root.id(&target.cgroup) != Some(target.incarnation) {

@@ -115,18 +115,20 @@ pub const fn map_bytes(cpus: usize) -> usize {
 pub struct Lost {
     /// Switches on a CPU with a number for which there was no room when the programs were loaded.
     pub unknown_cpu: u64,
-    /// Rare facts that did not fit into the ring buffer.
+    /// Abnormal exits that did not fit into the ring buffer: they are counted, and their codes are told to nobody.
     pub facts: u64,
     /// Packets of a tracked cgroup whose socket state could not be had.
     pub socket_state: u64,
     /// Cgroups made in the place of a target that could not be put into its slot: what ran in them until the daemon looked is in
     /// no count.
     pub remade: u64,
+    /// Victims of the OOM killer that could not be noted: they count as what their end looks like.
+    pub victims: u64,
 }
 
 impl Lost {
     pub fn sum(&self) -> u64 {
-        self.unknown_cpu + self.facts + self.socket_state + self.remade
+        self.unknown_cpu + self.facts + self.socket_state + self.remade + self.victims
     }
 }
 

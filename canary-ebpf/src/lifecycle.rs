@@ -134,7 +134,7 @@ pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
         && let Some(lost) = LOST.get_ptr_mut(0)
     {
         // SAFETY: a live per-CPU element.
-        unsafe { (*lost).facts += 1 };
+        unsafe { (*lost).victims += 1 };
     }
     0
 }

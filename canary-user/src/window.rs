@@ -154,8 +154,9 @@ pub struct Reading {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Around {
-    /// Share of the periods of its CPU limit in which it was held back, 0 to 1.
+    /// Share of the periods of its CPU limit in which it was held back, 0 to 1; of its own or one above it, the larger.
     pub throttled: Option<f64>,
+    /// Its own or one above it, the smaller.
     pub memory_limit_bytes: Option<u64>,
     /// Time that its tasks waited for a CPU in this tick.
     pub wait_ns: Option<u64>,
@@ -185,7 +186,7 @@ pub struct Window {
     pub span_ns: u64,
     pub stable: Vec<Reading>,
     pub canary: Vec<Reading>,
-    /// Whether the sensor lost nothing in this tick. Indicators of a window that is not clean are not bet on.
+    /// Whether the sensor lost nothing in this tick, and the machine did not sleep. Indicators of a window that is not clean are not bet on.
     pub clean: bool,
     #[serde(default)]
     pub node: Node,

@@ -90,6 +90,22 @@ fn attach(cgroup: impl AsFd, program: &OwnedFd, direction: Attach, flags: u32) -
     Ok(())
 }
 
+/// Takes every program off a cgroup that this process has attached there, as `bpftool link detach` does: how many there were.
+pub fn take_off(cgroup_id: u64) -> Result<usize> {
+    let mut taken = 0;
+    for entry in fs::read_dir("/proc/self/fdinfo")?.flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        let id = text.lines().find_map(|line| line.strip_prefix("cgroup_id:")?.trim().parse::<u64>().ok());
+        let fd = entry.file_name().to_str().and_then(|fd| fd.parse::<u32>().ok());
+        if let Some(fd) = fd.filter(|_| id == Some(cgroup_id)) {
+            // link_fd.
+            call(34, &mut [fd])?;
+            taken += 1;
+        }
+    }
+    Ok(taken)
+}
+
 fn load_pass() -> Result<OwnedFd> {
     load_returning(CGROUP_SKB, 1)
 }

@@ -104,6 +104,7 @@ fn sleep_of_the_machine_is_told_and_is_in_no_span() -> anyhow::Result<()> {
     println!("{test}: slept {slept_ns} ns, told {told_ns} ns");
     assert!((told_ns - slept_ns).abs() < 100_000_000, "slept {slept_ns} ns, told {told_ns} ns");
     assert!(i128::from(tick.span_ns) < slept_ns + 60_000_000_000, "{tick:?}");
+    assert!(!tick.quality.is_clean(), "it is not judged: {:?}", tick.quality);
     assert_eq!(sensor.tick().quality.suspended_ns, 0, "told once");
     Ok(())
 }

@@ -11,7 +11,7 @@ use canary_e2e::{Sandbox, kernel_available, v1::V1Memory, wait_until};
 use canary_user::{
     judge::{HardFact, Judge, Outcome, Parameters, SignKind, Verdict},
     targets::Role,
-    telemetry::{MemorySource, Options, Sample, Sensor},
+    telemetry::{MemorySource, Options, Sample, Sensor, Tick},
     window::Windower,
 };
 
@@ -182,6 +182,38 @@ fn throttling_at_cpu_max_agrees_with_the_limit() -> anyhow::Result<()> {
     // A fifth of a CPU; the kernel hands out and takes back in slices, so the first and last periods may differ.
     let most_ns = (periods + 2) * 25_000_000;
     assert!(on_cpu_ns > 0 && on_cpu_ns < most_ns, "{on_cpu_ns} ns on CPU in {periods} periods of 20 ms");
+    Ok(())
+}
+
+/// The limits are those of a slice. The canary in it has no controller of its own.
+#[test]
+fn limits_of_a_cgroup_above_are_the_canarys_too() -> anyhow::Result<()> {
+    const MEMORY_BYTES: u64 = 1 << 30;
+    let test = "limits_of_a_cgroup_above_are_the_canarys_too";
+    let Some((sandbox, slice)) = limited(test, "cpu", "cpu.max", "20000 100000")? else { return Ok(()) };
+    if !handed_over(&sandbox, "memory")? {
+        println!("SKIP {test}: cgroup v2 has no memory controller here");
+        return Ok(());
+    }
+    fs::write(sandbox.root.dir(&slice).join("memory.max"), MEMORY_BYTES.to_string())?;
+    let path = sandbox.cgroup("one/canary")?;
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
+    let mut busy = sandbox.run(&path, "while :; do :; done")?;
+    let held = |sample: &Sample| sample.above.and_then(|above| above.throttling).map_or(0, |t| t.throttled_periods);
+    let samples = ticks(&mut sensor, |samples| samples.iter().map(held).sum::<u64>() >= 10);
+    busy.kill()?;
+    busy.wait()?;
+    let mut windower = Windower::new("test".into());
+    let (mut most, mut ticks) = (0.0_f64, 0);
+    for sample in samples? {
+        assert_eq!(sample.throttling, None, "it has no limit of its own");
+        let window = windower.push(&Tick { span_ns: sample.span_ns, samples: vec![sample], ..Tick::default() });
+        let around = window.canary[0].around;
+        assert_eq!(around.memory_limit_bytes, Some(MEMORY_BYTES));
+        (most, ticks) = (around.throttled.map_or(most, |share| most.max(share)), ticks + 1);
+    }
+    assert!(most > 0.5, "held back in at most {most} of the periods of {ticks} ticks: a fifth of a CPU is allowed");
     Ok(())
 }
 

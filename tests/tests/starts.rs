@@ -104,6 +104,25 @@ fn a_cgroup_that_is_made_again_is_a_restart() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Between the last tick and the end it worked as before. The guard finds it gone before the next tick.
+#[test]
+fn what_an_instance_did_last_is_told_when_it_is_gone() -> anyhow::Result<()> {
+    if !kernel_available("what_an_instance_did_last_is_told_when_it_is_gone") {
+        return Ok(());
+    }
+    let mut watched = Watched::new()?;
+    watched.run("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; exit 3")?;
+    std::fs::remove_dir(watched.sandbox.root.dir(&watched.path))?;
+    watched.sensor.follow(&[]);
+    let sample = watched.sample();
+    assert_eq!((sample.populated, sample.lifecycle.expect("live").exits_error), (Some(false), 1));
+    let on_cpu_ns = sample.cpu.as_ref().expect("live").on_cpu_ns;
+    assert!(on_cpu_ns > 1_000_000, "{on_cpu_ns} ns for a hundred thousand turns: {sample:#?}");
+    assert!(sample.network.is_some() && sample.reclaim.is_some(), "{sample:#?}");
+    assert!(watched.sensor.tick().samples.is_empty(), "told once");
+    Ok(())
+}
+
 /// What starts and ends between two looks is counted, and what only prepares the service is no restart.
 #[test]
 fn a_service_that_crashes_at_each_start_is_counted_though_nobody_looked() -> anyhow::Result<()> {

@@ -180,7 +180,7 @@ fn block_io_between(before: BlockIo, after: BlockIo) -> Option<BlockIo> {
 }
 
 /// What `cpu.stat` says of a limit, since the cgroup was made.
-fn throttling(text: &str) -> Option<Throttling> {
+pub fn throttling(text: &str) -> Option<Throttling> {
     Some(Throttling {
         periods: field(text, "nr_periods")?,
         throttled_periods: field(text, "nr_throttled")?,
@@ -188,7 +188,7 @@ fn throttling(text: &str) -> Option<Throttling> {
     })
 }
 
-fn throttling_between(before: Throttling, after: Throttling) -> Option<Throttling> {
+pub fn throttling_between(before: Throttling, after: Throttling) -> Option<Throttling> {
     Some(Throttling {
         periods: after.periods.checked_sub(before.periods)?,
         throttled_periods: after.throttled_periods.checked_sub(before.throttled_periods)?,

@@ -1,10 +1,12 @@
-//! What the kernel programs counted, by groups of a sample.
+//! What the kernel programs counted, by groups of a sample. Histograms go into the group that they belong to.
 
 use canary_common::Counters;
 
-use super::{Connections, Cpu, Dependency, Http, Lifecycle, Network, RoundTrip, WaitedFor, kernel_maps::Counted};
+use super::{
+    Connections, Cpu, Dependency, Http, Lifecycle, Network, Reclaim, RoundTrip, Starts, WaitedFor, kernel_maps::Counted,
+};
 
-pub fn cpu(c: &Counted) -> Cpu {
+pub fn cpu(c: &mut Counted) -> Cpu {
     let waited_for = WaitedFor {
         own_ns: c.counters.wait_own_ns,
         other_role_ns: c.counters.wait_other_role_ns,
@@ -18,12 +20,16 @@ pub fn cpu(c: &Counted) -> Cpu {
         runq_waits: c.counters.runq_waits,
         switches_voluntary: c.counters.switches_voluntary,
         switches_involuntary: c.counters.switches_involuntary,
-        runq_wait: c.runq_wait.clone(),
+        runq_wait: std::mem::take(&mut c.runq_wait),
         waited_for: Some(waited_for),
     }
 }
 
-pub fn network(c: &Counted) -> Network {
+pub fn reclaim(c: &mut Counted) -> Reclaim {
+    Reclaim { stall_ns: c.counters.reclaim_ns, stalls: c.counters.reclaims, stall: Some(std::mem::take(&mut c.stall)) }
+}
+
+pub fn network(c: &mut Counted) -> Network {
     Network {
         rx_bytes: c.counters.rx_bytes,
         rx_packets: c.counters.rx_packets,
@@ -35,7 +41,7 @@ pub fn network(c: &Counted) -> Network {
         turnaround_ns: c.counters.turnaround_ns,
         resets_in: c.counters.resets_in,
         resets_out: c.counters.resets_out,
-        turnaround: c.turnaround.clone(),
+        turnaround: std::mem::take(&mut c.turnaround),
     }
 }
 
@@ -47,6 +53,10 @@ pub fn lifecycle(c: &Counters) -> Lifecycle {
         exits_killed: c.exits_killed,
         core_dumps: Some(c.core_dumps),
     }
+}
+
+pub fn starts(c: &Counters) -> Starts {
+    Starts { forked: c.forks, executed: c.execs, restarts: c.main_restarts + c.remade }
 }
 
 /// What a tick has, with the ends and starts that were not told yet. `None` where a count went back: how much there was is not
@@ -87,13 +97,13 @@ pub fn http(c: &Counters) -> Option<Http> {
     (http != Http::default()).then_some(http)
 }
 
-pub fn dependency(c: &Counted) -> Dependency {
+pub fn dependency(c: &mut Counted) -> Dependency {
     Dependency {
         turnarounds: c.counters.dependency_turnarounds,
         turnaround_ns: c.counters.dependency_turnaround_ns,
         rx_payload_bytes: c.counters.dependency_rx_payload_bytes,
         tx_payload_bytes: c.counters.dependency_tx_payload_bytes,
-        turnaround: c.dependency.clone(),
+        turnaround: std::mem::take(&mut c.dependency),
     }
 }
 

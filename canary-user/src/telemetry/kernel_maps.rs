@@ -4,11 +4,10 @@ use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
-    util::nr_cpus,
 };
 use canary_common::{Buckets, CgroupPath, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_SLOTS, Main, Remade, Settings};
 
-use super::{Histogram, counter_memory::CounterMemory};
+use super::{Histogram, counter_memory::CounterMemory, losses};
 
 /// Handles of all maps that the daemon touches.
 pub struct KernelMaps {
@@ -60,15 +59,6 @@ struct SeenHistogram {
     active: bool,
 }
 
-/// CPUs that this machine can have.
-///
-/// # Errors
-/// Where sysfs cannot be read.
-pub fn possible_cpus() -> anyhow::Result<u32> {
-    let cpus = nr_cpus().map_err(|(what, e)| anyhow::anyhow!("{what}: {e}"))?;
-    Ok(u32::try_from(cpus)?)
-}
-
 /// Makes the maps that have an element for each CPU as large as this machine needs them.
 pub fn size(loader: &mut EbpfLoader, cpus: u32) {
     loader.map_max_entries("COUNTERS", MAX_SLOTS as u32 * cpus).map_max_entries("STRETCHES", cpus);
@@ -99,6 +89,11 @@ impl KernelMaps {
     /// How many slots there are.
     pub fn slots(&self) -> u32 {
         self.groups.len()
+    }
+
+    /// See [`CounterMemory::are_online`].
+    pub fn are_online(&mut self, cpus: &[u32]) {
+        self.counters.are_online(cpus);
     }
 
     /// What a slot has now: its next owner is told what comes on top. `group` is twice the number of its deployment, plus
@@ -195,10 +190,11 @@ impl KernelMaps {
         })
     }
 
-    /// Events lost since the programs were loaded.
-    pub fn lost(&self) -> anyhow::Result<u64> {
+    /// What was lost since the programs were loaded.
+    pub fn lost(&self) -> anyhow::Result<losses::Lost> {
         let lost = self.lost.get(&0, 0).context("read the lost-events map")?;
-        Ok(lost.iter().map(Lost::sum).sum())
+        let (all, exits) = lost.iter().fold((0, 0), |(all, exits), cpu| (all + cpu.sum(), exits + cpu.facts));
+        Ok(losses::Lost { events: all - exits, exits })
     }
 
     /// Cgroups made and removed since the programs were loaded.

@@ -24,6 +24,8 @@ pub struct ListenQueueFile {
     /// Whether it stays open.
     held: bool,
     file: Option<KernelFile>,
+    /// The namespace that the file tells of, by its inode: an open file goes on telling of it, whoever is in it.
+    namespace: Option<u64>,
     before: Option<ListenQueue>,
     decided_ns: Option<u64>,
 }
@@ -81,9 +83,10 @@ impl ListenQueueFile {
         self.decided_ns = Some(now_ns);
         let alone = pids.iter().all(|pid| own.contains(pid) || of(*pid) != Some(namespace));
         if !alone {
-            (self.file, self.before) = (None, None);
-        } else if self.file.is_none() {
+            (self.file, self.namespace, self.before) = (None, None, None);
+        } else if self.file.is_none() || self.namespace != Some(namespace) {
             self.file = KernelFile::open(Path::new(&format!("/proc/{pid}/net")), "netstat", self.held);
+            (self.namespace, self.before) = (Some(namespace), None);
         }
     }
 }
@@ -110,6 +113,27 @@ fn parse(text: &str) -> Option<ListenQueue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_that_the_processes_left_is_read_no_more() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let pid = std::process::id();
+        fs::write(dir.path().join("cgroup.procs"), format!("{pid}\n")).expect("written");
+        fs::write(dir.path().join("netstat"), "TcpExt: ListenOverflows ListenDrops\nTcpExt: 7 7\n").expect("written");
+        let here = of(pid).expect("the namespace of this process");
+        // As if nobody else were in it.
+        let mut namespaces = Namespaces { looked_ns: Some(0), pids: BTreeMap::from([(here, vec![pid])]) };
+        let mut queue = ListenQueueFile {
+            file: KernelFile::open(dir.path(), "netstat", true),
+            namespace: Some(here + 1),
+            before: Some(ListenQueue { overflows: 7, drops: 7 }),
+            ..ListenQueueFile::new(true)
+        };
+        assert_eq!(queue.read(dir.path(), &mut namespaces, 1), None, "what was counted there is of others by now");
+        assert_eq!(queue.namespace, Some(here));
+        let ours = KernelFile::open(Path::new("/proc/self/net"), "netstat", true).expect("this kernel has TCP");
+        assert_eq!(queue.before, ours.read().expect("there").as_deref().and_then(parse), "of this namespace");
+    }
 
     #[test]
     fn reads_the_values_by_their_names() {

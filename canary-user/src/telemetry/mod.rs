@@ -1,5 +1,6 @@
 //! The sensor: loads and attaches the kernel programs, reads what they counted once per tick. The only user of aya.
 
+mod above;
 mod attachments;
 mod btf;
 pub mod capabilities;

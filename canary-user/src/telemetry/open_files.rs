@@ -5,8 +5,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files that a target cannot do without: a link for each of three attached programs, and `cgroup.events`, which is watched.
 const LEAST: u64 = 4;
-/// What is read in every tick is opened once and stays open, where there is room: up to nine files of the cgroup and its
-/// memory, one of its network namespace, and some to spare.
+/// What is read in every tick is opened once and stays open, where there is room: up to ten files of the cgroup and its memory,
+/// one of its network namespace, and one of a cgroup above it.
 const HELD: u64 = 12;
 /// For maps, programs, connections, looking at cgroups.
 const OTHERS: u64 = 1024;

@@ -25,6 +25,29 @@ pub struct HookCost {
     pub run_ns: u64,
 }
 
+/// While nothing new is counted, the programs are asked again after this only.
+const ASK_AGAIN_NS: u64 = 60_000_000_000;
+
+/// What the kernel programs cost, asked for as long as the kernel counts it. Asking each of them takes longer than reading some tens
+/// of targets, and mostly it does not.
+#[derive(Debug, Default)]
+pub struct HookCosts {
+    last: Vec<HookCost>,
+    asked_in_vain_ns: Option<u64>,
+}
+
+impl HookCosts {
+    pub fn read(&mut self, now_ns: u64, ask: impl FnOnce() -> Vec<HookCost>) -> Vec<HookCost> {
+        let rests = self.asked_in_vain_ns.is_some_and(|at| now_ns.saturating_sub(at) < ASK_AGAIN_NS);
+        if !rests {
+            let costs = ask();
+            self.asked_in_vain_ns = (costs == self.last).then_some(now_ns);
+            self.last = costs;
+        }
+        self.last.clone()
+    }
+}
+
 impl OwnCost {
     /// Reads the process; `started_ns` on CLOCK_MONOTONIC.
     pub fn read(started_ns: u64, hooks: Vec<HookCost>) -> Self {
@@ -59,4 +82,27 @@ fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_asked_seldom_while_nothing_is_counted() {
+        let mut costs = HookCosts::default();
+        let mut asked = 0;
+        let mut read = |second: u64, runs: u64| {
+            let hooks = costs.read(second * 1_000_000_000, || {
+                asked += 1;
+                (runs > 0).then(|| HookCost { hook: "egress".to_owned(), runs, run_ns: runs }).into_iter().collect()
+            });
+            (asked, hooks.first().map(|hook| hook.runs))
+        };
+        assert_eq!([1, 2, 60].map(|second| read(second, 0)), [(1, None); 3]);
+        assert_eq!(read(61, 0), (2, None), "a minute later");
+        assert_eq!(read(121, 5), (3, Some(5)), "the kernel counts by now");
+        assert_eq!(read(122, 9), (4, Some(9)));
+        assert_eq!([123, 124].map(|second| read(second, 9)), [(5, Some(9)); 2], "and no more");
+    }
 }

@@ -72,7 +72,7 @@ pub struct Sample {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Lifecycle>,
     /// How often each exit code other than 0 was seen, as `wait` encodes it: status times 256, or the signal, plus 128
-    /// where it dumped core. Ascending.
+    /// where it dumped core. Ascending. Short of those that the quality counts as `lost_exits`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_codes: Option<Vec<(u32, u64)>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +84,9 @@ pub struct Sample {
     pub pressure: Option<Pressure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttling: Option<Throttling>,
+    /// `None` where no cgroup above has a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above: Option<Above>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
     /// Page faults that had to wait for a disk. On machines with many targets not read in every tick: then the next one
@@ -127,6 +130,7 @@ impl Sample {
             oom_kills: None,
             pressure: None,
             throttling: None,
+            above: None,
             memory: None,
             major_faults: None,
             memory_events: None,
@@ -298,13 +302,32 @@ pub struct Throttling {
     pub throttled_usec: u64,
 }
 
+impl Throttling {
+    /// Share of the periods in which tasks were held back; `None` where none passed.
+    pub fn share(&self) -> Option<f64> {
+        (self.periods > 0).then(|| self.throttled_periods as f64 / self.periods as f64)
+    }
+}
+
+/// The limits of the cgroups above the target's, of a slice or a pod: they hold for all that is below.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Above {
+    /// Of the one whose CPU limit held back in the largest share of its periods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttling: Option<Throttling>,
+    /// The smallest memory limit (a level, not a difference).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+}
+
 /// Memory in use at the end of the tick (a level, not a difference).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     pub in_use_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
-    /// By how much it grew in the tick.
+    /// By how much it grew since it was last read: in the tick, or on machines with many targets, where it is not read in every tick,
+    /// since that one. Missing in between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_bytes: Option<i64>,
     /// Of processes: heaps and stacks.
@@ -409,10 +432,13 @@ pub struct Quality {
     /// Events that the kernel programs could not count in this tick.
     #[serde(default)]
     pub lost_events: u64,
+    /// Abnormal ends of processes that were counted in this tick and are in no `exit_codes`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_exits: u64,
     /// Targets that match the configuration but have no slot.
     #[serde(default)]
     pub targets_without_slot: u64,
-    /// Time that the machine slept in this tick. It is part of no count, and of no span.
+    /// Time that the machine slept in this tick. It is part of no span; such a tick is not judged.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub suspended_ns: u64,
     /// By how much somebody set the wall clock in this tick. Nothing is computed by that clock.
@@ -434,9 +460,10 @@ fn is_false(said: &bool) -> bool {
 }
 
 impl Quality {
-    /// Whether nothing was lost of what is counted: only then is a window bet on.
+    /// Whether nothing was lost of what is counted, and the machine was awake: only then is a window bet on. What spans a sleep, as
+    /// a turnaround whose answer came after it, says nothing of the version.
     pub fn is_clean(&self) -> bool {
-        self.lost_events == 0
+        self.lost_events == 0 && self.suspended_ns == 0
     }
 
     /// Whether every target is counted, too. Those that are not say nothing against the others, but an action
@@ -454,7 +481,7 @@ pub struct Machine {
     pub cpus: u32,
     pub memory_total_bytes: u64,
     pub memory_available_bytes: u64,
-    /// Bytes over all interfaces but loopback.
+    /// Bytes over the network cards; where there is none, over all interfaces but loopback.
     pub network_rx_bytes: u64,
     pub network_tx_bytes: u64,
 }

@@ -1,14 +1,14 @@
 //! One sensor: the loaded programs, the targets that have a slot, and a tick that reads them all.
 
+mod follow;
 mod slots;
 
 pub use slots::Occupancy;
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -18,14 +18,16 @@ use aya::{
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _},
     util::online_cpus,
 };
-use canary_common::{Exit, MAX_LEVELS, Settings};
+use canary_common::{Exit, Settings};
 
 use super::{
     HookCost, OwnCost, Quality, Sample, Tick,
-    attachments::{self, Attachments},
+    above::Ancestors,
+    attachments,
     cgroupfs::Reads,
     changes::{Populations, Stalls},
     clocks::{Clocks, monotonic_ns},
+    counter_memory::possible_cpus,
     hooks::{self, Live, Refusal, Signal},
     kernel::Layout,
     kernel_maps::{self, KernelMaps},
@@ -35,6 +37,7 @@ use super::{
     main_process::MainProcesses,
     memory_files,
     open_files::Room,
+    own::HookCosts,
     returning::Returning,
     tracked::Tracked,
 };
@@ -73,6 +76,10 @@ pub struct Sensor {
     /// Deployments by the number that the kernel programs know them by.
     deployments: Vec<Arc<str>>,
     without_slot: u64,
+    /// What is not live, in words: as of the last change of what is attached.
+    missing: Vec<String>,
+    /// When what was refused was last tried.
+    attached_ns: u64,
     generation: u32,
     losses: Losses,
     /// Cgroups that would not be noticed at once if they were made again, for which that was told.
@@ -80,12 +87,16 @@ pub struct Sensor {
     machine: MachineReader,
     main: MainProcesses,
     namespaces: Namespaces,
+    ancestors: Ancestors,
     populations: Populations,
     stalls: Stalls,
     /// Where cgroup v1's memory controller is mounted.
     v1_memory: Option<PathBuf>,
-    /// Abnormal exits that nobody asked for yet.
+    /// Abnormal exits of this tick.
+    heard: Vec<Exit>,
+    /// Those up to the last tick that nobody asked for yet.
     exits: Vec<(Target, Exit)>,
+    costs: HookCosts,
     /// As they were at the last tick.
     clocks: Clocks,
     started_ns: u64,
@@ -114,7 +125,7 @@ impl Sensor {
             }
         };
         let log_level: u8 = if options.kernel_debug { aya_log::Level::Debug as u8 } else { 0 };
-        let cpus = kernel_maps::possible_cpus()?;
+        let cpus = possible_cpus()?;
         let mut loader = EbpfLoader::new();
         kernel_maps::size(&mut loader, cpus);
         let mut ebpf = loader
@@ -165,20 +176,26 @@ impl Sensor {
             free_slots,
             deployments: Vec::new(),
             without_slot: 0,
+            missing: Vec::new(),
+            attached_ns: 0,
             generation: 1,
             losses: Losses::default(),
             unplaced: BTreeSet::new(),
             machine: MachineReader::default(),
             main: MainProcesses::default(),
             namespaces: Namespaces::default(),
+            ancestors: Ancestors::new(room.held),
             populations: Populations::new(),
             stalls: Stalls::open(),
             v1_memory: memory_files::v1_root(),
             ticks: 0,
+            heard: Vec::new(),
             exits: Vec::new(),
+            costs: HookCosts::default(),
             clocks: Clocks::now(),
             started_ns: monotonic_ns(),
         };
+        sensor.missing = sensor.all_missing();
         sensor.flush();
         sensor.machine.read();
         drop(btf);
@@ -197,144 +214,28 @@ impl Sensor {
         attachments::try_each(&mut self.ebpf, cgroup, &self.live)
     }
 
-    /// Tracks exactly `targets` from now on. Those that cannot be tracked are counted and told in the log; the others
-    /// are not disturbed. For those that are only expected a slot is kept.
-    pub fn follow(&mut self, targets: &[Target]) {
-        self.returning.hear(self.maps.remade());
-        let (expected, targets): (Vec<&Target>, Vec<&Target>) = targets.iter().partition(|t| t.is_expected());
-        let wanted: BTreeSet<&Target> = targets.iter().copied().collect();
-        let vanished: Vec<Target> = self.tracked.keys().filter(|t| !wanted.contains(t)).cloned().collect();
-        let mut appeared: Vec<&Target> = targets.into_iter().filter(|t| !self.tracked.contains_key(t)).collect();
-        // Where slots run out: without the few canaries there is no verdict, without some of stable there is.
-        appeared.sort_by_key(|t| Reverse(t.role));
-        if !vanished.is_empty() {
-            for target in vanished {
-                self.forget(target);
-            }
-            self.attach_topmost();
-            // Before their slots are given to others: until then a CPU may go by what it knew of them.
-            self.publish_or_tell();
-        }
-        if !appeared.is_empty() {
-            // What runs in them now began before they were targets.
-            self.flush();
-        }
-        let mut changed = false;
-        let mut failed = Vec::new();
-        for target in appeared {
-            match self.track(target) {
-                Ok(()) => changed = true,
-                // It vanished after it was listed.
-                Err(_) if self.root.id(&target.cgroup).is_none() => {}
-                Err(error) => failed.push(format!("{}: {error:#}", target.cgroup)),
-            }
-        }
-        self.tell_failed(&failed);
-        for target in &expected {
-            match self.expect(target) {
-                Ok(is_new) => changed |= is_new,
-                Err(error) => self.tell_unplaced(target, &error),
-            }
-        }
-        let tracked = &self.tracked;
-        let is_there =
-            |cgroup: &Arc<str>| expected.iter().copied().chain(tracked.keys()).any(|target| target.cgroup == *cgroup);
-        self.unplaced.retain(is_there);
-        if changed {
-            self.attach_topmost();
-            self.publish_or_tell();
-        }
-        self.let_go();
-    }
-
-    /// Attaches the socket programs to each target that no other one lies above: a program runs for the sockets of all
-    /// descendants, and one at each level would count them as often.
-    fn attach_topmost(&mut self) {
-        // Ancestors come before their descendants.
-        let mut targets: Vec<(Arc<str>, Target)> = self.tracked.keys().map(|t| (t.cgroup.clone(), t.clone())).collect();
-        targets.sort();
-        let mut whole: BTreeSet<Arc<str>> = BTreeSet::new();
-        let mut covered = Vec::new();
-        for (path, target) in targets {
-            let Some(tracked) = self.tracked.get_mut(&target) else { continue };
-            let mut above = Path::new(&*path).ancestors().skip(1).filter_map(Path::to_str);
-            if above.any(|path| whole.contains(path)) {
-                covered.push(target);
-                continue;
-            }
-            if tracked.attachments.is_empty() {
-                match self.root.open(&path) {
-                    Ok(dir) => tracked.attachments = Attachments::attach(&mut self.ebpf, &dir, &self.live),
-                    Err(error) => {
-                        tracing::debug!("{path}: {error:#}");
-                        continue;
-                    }
-                }
-            }
-            if tracked.attachments.refused.is_empty() {
-                whole.insert(path);
-            }
-        }
-        for target in covered {
-            if let Some(tracked) = self.tracked.get_mut(&target) {
-                std::mem::take(&mut tracked.attachments).detach(&mut self.ebpf);
-            }
-        }
-    }
-
-    fn publish_or_tell(&mut self) {
-        if let Err(error) = self.publish() {
-            tracing::error!("the kernel programs do not know the new targets: {error:#}");
-        }
-    }
-
-    /// They are tried again and again, but told only when their number changes.
-    fn tell_failed(&mut self, failed: &[String]) {
-        let before = std::mem::replace(&mut self.without_slot, failed.len() as u64);
-        match failed.first().filter(|_| before != self.without_slot) {
-            Some(first) => tracing::warn!("{} instances are not counted; {first}", failed.len()),
-            None if before > 0 && failed.is_empty() => tracing::warn!("all instances are counted again"),
-            None => {}
-        }
-    }
-
-    fn next_generation(&self) -> u32 {
-        self.generation.wrapping_add(1).max(1)
-    }
-
-    /// Tells the kernel programs at which levels targets live, and that cached look-ups are stale.
-    fn publish(&mut self) -> anyhow::Result<()> {
-        let targets = self.tracked.keys().chain(self.returning.targets());
-        let mut levels: Vec<u32> = targets.map(|t| self.root.level(&t.cgroup)).collect();
-        levels.sort_unstable_by(|a, b| b.cmp(a));
-        levels.dedup();
-        if levels.len() > MAX_LEVELS {
-            tracing::warn!(
-                "targets live at {} depths; descendants are followed at the deepest {MAX_LEVELS}",
-                levels.len()
-            );
-            levels.truncate(MAX_LEVELS);
-        }
-        self.generation = self.next_generation();
-        let mut settings =
-            Settings { level_count: levels.len() as u32, generation: self.generation, ..Settings::default() };
-        settings.levels[..levels.len()].copy_from_slice(&levels);
-        self.maps.set(settings)
-    }
-
     /// Charges what runs right now on each CPU, by running a program there.
     fn flush(&mut self) {
+        let online = online_cpus().unwrap_or_default();
+        self.maps.are_online(&online);
         let Some(program) = self.ebpf.program_mut("flush") else { return };
         let Ok(program): Result<&mut RawTracePoint, _> = program.try_into() else { return };
-        for cpu in online_cpus().unwrap_or_default() {
+        for cpu in online {
             if let Err(error) = program.test_run(RawTracePointRunOptions { cpu: Some(cpu), ..Default::default() }) {
                 tracing::debug!("flush CPU {cpu}: {error}");
             }
         }
     }
 
+    /// Takes up what the kernel programs tell by itself, for which they have little room. The next tick has it.
+    pub fn hear(&mut self) {
+        self.heard.extend(self.maps.exits());
+        self.returning.hear(self.maps.remade());
+    }
+
     /// Reads everything that was counted since the last tick.
     pub fn tick(&mut self) -> Tick {
+        self.look_after_attachments();
         self.flush();
         if let Some(logger) = &mut self.logger {
             logger.flush();
@@ -348,8 +249,8 @@ impl Sensor {
         let (turns, every) = if targets > MANY { (targets.div_ceil(FILES_PER_TICK), MEMORY_EVERY) } else { (1, 1) };
         self.ticks += 1;
         let turn = self.ticks as usize % turns;
-        let exits = self.maps.exits();
-        self.returning.hear(self.maps.remade());
+        self.hear();
+        let exits = std::mem::take(&mut self.heard);
         let taken_over = self.returning.taken_over();
         let mut samples: Vec<Sample> = Vec::with_capacity(self.tracked.len());
         let mut slots = BTreeMap::new();
@@ -377,6 +278,7 @@ impl Sensor {
             samples.push(sample);
         }
         for (target, tracked) in self.returning.waiting_mut() {
+            tracked.untold &= !taken_over.contains(&tracked.slot);
             let told = exits.iter().any(|exit| exit.slot == tracked.slot);
             if let Some(sample) = tracked.sample_of_an_end(target, &self.maps, &self.live, t_ns, told) {
                 slots.insert(tracked.slot, samples.len());
@@ -387,41 +289,25 @@ impl Sensor {
         self.adopt_main_processes();
         let before = std::mem::replace(&mut self.clocks, clocks);
         let course = clocks.since(&before);
-        let lost_events = self.losses.since(self.maps.lost());
+        let lost = self.losses.since(self.maps.lost());
+        let hooks = self.costs.read(t_ns, || hook_costs(&self.ebpf));
         Tick {
             t_ns,
             unix_ms: clocks.unix_ms(),
             span_ns: t_ns.saturating_sub(before.monotonic_ns),
             samples,
             quality: Quality {
-                hooks_missing: self.missing(),
-                lost_events,
+                hooks_missing: self.missing.clone(),
+                lost_events: lost.events,
+                lost_exits: lost.exits,
                 targets_without_slot: self.without_slot,
                 suspended_ns: course.suspended_ns,
                 wall_clock_step_ms: course.wall_clock_step_ms,
             },
             machine: self.machine.read(),
             limits: Default::default(),
-            own: Some(OwnCost::read(self.started_ns, self.hook_costs())),
+            own: Some(OwnCost::read(self.started_ns, hooks)),
         }
-    }
-
-    /// What each kernel program cost since it was loaded; nothing unless the kernel counts it.
-    fn hook_costs(&self) -> Vec<HookCost> {
-        let cost = |(hook, program): (&str, &aya::programs::Program)| {
-            let info = program.info().ok()?;
-            let (runs, run_ns) = (info.run_count(), info.run_time().as_nanos() as u64);
-            (runs > 0).then(|| HookCost { hook: hook.to_owned(), runs, run_ns })
-        };
-        self.ebpf.programs().filter_map(cost).collect()
-    }
-
-    fn missing(&self) -> Vec<String> {
-        let refused = self.live.refused.iter().map(|r| r.to_string());
-        let per_target = self.tracked.iter().flat_map(|(target, tracked)| {
-            tracked.attachments.refused.iter().map(|(_, why)| format!("{why} on {}", target.cgroup))
-        });
-        refused.chain(per_target).collect()
     }
 
     /// How often a cgroup was made or removed anywhere; `None` where that is not known.
@@ -461,4 +347,14 @@ impl Sensor {
             }
         }
     }
+}
+
+/// What each kernel program cost since it was loaded; nothing unless the kernel counts it.
+fn hook_costs(ebpf: &Ebpf) -> Vec<HookCost> {
+    let cost = |(hook, program): (&str, &aya::programs::Program)| {
+        let info = program.info().ok()?;
+        let (runs, run_ns) = (info.run_count(), info.run_time().as_nanos() as u64);
+        (runs > 0).then(|| HookCost { hook: hook.to_owned(), runs, run_ns })
+    };
+    ebpf.programs().filter_map(cost).collect()
 }

@@ -48,7 +48,7 @@ pub struct Deployment {
     pub paused: Option<String>,
     /// Index of the window, from 0.
     pub window: u64,
-    /// Whether the sensor lost nothing in it.
+    /// Whether the sensor lost nothing in it, and the machine did not sleep.
     pub clean: bool,
     /// Stable first.
     pub versions: Vec<Version>,

@@ -161,6 +161,9 @@ pub(super) fn caution(quality: &Quality) -> Option<String> {
             n => format!("{n} kernel events were lost in this window: it is not judged"),
         });
     }
+    if quality.suspended_ns > 0 {
+        return Some("the machine slept in this window: it is not judged".to_owned());
+    }
     if quality.targets_without_slot > 0 {
         return Some(match quality.targets_without_slot {
             1 => "1 instance is not counted: all slots are taken".to_owned(),

@@ -208,7 +208,8 @@ fn quality(evidence: &Evidence) -> Markup {
 fn data(evidence: &Evidence) -> Vec<String> {
     let unclean = evidence.windows.iter().filter(|w| !w.clean).count();
     let kept = units::count(evidence.windows.len() as u64);
-    let mut lines = vec![format!("{unclean} of {kept} kept windows lost something and were not judged.")];
+    let mut lines =
+        vec![format!("{unclean} of {kept} kept windows were not judged: they lost something, or the machine slept.")];
     lines.extend(blocks::not_measured(&evidence.deployment.verdict).into_iter().map(|m| format!("Not compared: {m}.")));
     lines.extend(evidence.quality.hooks_missing.iter().map(|hook| format!("Not live: {hook}.")));
     if let Some(machine) = &evidence.machine {

@@ -8,7 +8,7 @@ use std::{
 use super::{Around, Event, Indicator, Node, Reading, Window};
 use crate::{
     targets::{Role, Target},
-    telemetry::{Histogram, Sample, Tick},
+    telemetry::{Histogram, Sample, Throttling, Tick},
 };
 
 /// Turnarounds that each side must have before anything is divided by them: a mean of fewer is mostly noise.
@@ -247,6 +247,10 @@ fn turnarounds(sample: &Sample) -> u64 {
 
 fn reading(sample: &Sample, values: [f64; Indicator::COUNT]) -> Reading {
     let waited_for = sample.cpu.as_ref().and_then(|c| c.waited_for);
+    // Whoever sets a limit, it is the smallest that the instance meets.
+    let above = sample.above.unwrap_or_default();
+    let throttling = [sample.throttling, above.throttling];
+    let memory_limits = [sample.memory.and_then(|memory| memory.limit_bytes), above.memory_limit_bytes];
     Reading {
         instance: sample.target.cgroup.clone(),
         incarnation: sample.target.incarnation,
@@ -263,11 +267,8 @@ fn reading(sample: &Sample, values: [f64; Indicator::COUNT]) -> Reading {
         turnarounds: turnarounds(sample),
         seconds: sample.span_ns as f64 / 1e9,
         around: Around {
-            throttled: sample
-                .throttling
-                .filter(|t| t.periods > 0)
-                .map(|t| t.throttled_periods as f64 / t.periods as f64),
-            memory_limit_bytes: sample.memory.and_then(|m| m.limit_bytes),
+            throttled: throttling.iter().flatten().filter_map(Throttling::share).reduce(f64::max),
+            memory_limit_bytes: memory_limits.into_iter().flatten().min(),
             wait_ns: waited_for.map(|w| w.sum_ns()),
             wait_for_others_ns: waited_for.map(|w| w.other_cgroup_ns.saturating_add(w.kernel_ns)),
         },

@@ -1,5 +1,5 @@
 use super::*;
-use crate::telemetry::{Cpu, Memory, MemorySource, Network, Pressure, Quality};
+use crate::telemetry::{Above, Cpu, Memory, MemorySource, Network, Pressure, Quality};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -195,6 +195,33 @@ fn a_tick_that_lost_events_gives_no_indicators_and_no_sums() {
     assert!(!window.clean && window.stable[0].values.iter().all(|v| v.is_nan()));
     let window = windower.push(&tick(vec![sample(Role::Stable, 20)]));
     assert!(value(&window.stable[0], Indicator::CpuPerWork).is_nan(), "the sums from before the loss are gone");
+}
+
+#[test]
+fn a_limit_above_an_instance_is_its_own_where_it_is_the_tighter_one() {
+    let throttled = |periods| Some(Throttling { periods: 10, throttled_periods: periods, throttled_usec: 1 });
+    let above = |periods, memory_limit_bytes| Above { throttling: throttled(periods), memory_limit_bytes };
+    let limited = |throttling, limit_bytes: Option<u64>, above| {
+        let sample = sample(Role::Canary, 50);
+        let memory = sample.memory.map(|memory| Memory { limit_bytes, ..memory });
+        let window = Windower::new("shop".into()).push(&tick(vec![Sample { throttling, memory, above, ..sample }]));
+        (window.canary[0].around.throttled, window.canary[0].around.memory_limit_bytes)
+    };
+    assert_eq!(limited(None, None, None), (None, None));
+    assert_eq!(limited(None, None, Some(above(6, Some(4096)))), (Some(0.6), Some(4096)));
+    assert_eq!(limited(throttled(2), Some(1024), Some(above(6, Some(4096)))), (Some(0.6), Some(1024)));
+    assert_eq!(limited(throttled(7), Some(8192), Some(above(6, Some(4096)))), (Some(0.7), Some(4096)));
+    assert_eq!(limited(throttled(7), Some(8192), Some(Above::default())), (Some(0.7), Some(8192)));
+}
+
+#[test]
+fn a_tick_in_which_the_machine_slept_gives_no_indicators() {
+    let mut windower = Windower::new("shop".into());
+    let mut slept = tick(vec![sample(Role::Stable, 1000)]);
+    slept.quality = Quality { suspended_ns: 3_600 * SECOND_NS, ..Quality::default() };
+    let window = windower.push(&slept);
+    assert!(!window.clean && window.stable[0].values.iter().all(|v| v.is_nan()));
+    assert!(windower.push(&tick(vec![sample(Role::Stable, 1000)])).clean, "the next one is");
 }
 
 #[test]

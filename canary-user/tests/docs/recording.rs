@@ -8,7 +8,7 @@ use std::{
 use canary_user::{
     targets::{Identity, Role, Target},
     telemetry::{
-        BlockIo, Connections, Cpu, Dependency, Histogram, Http, Lifecycle, Limits, ListenQueue, Machine, Memory,
+        Above, BlockIo, Connections, Cpu, Dependency, Histogram, Http, Lifecycle, Limits, ListenQueue, Machine, Memory,
         MemoryEvents, MemorySource, Network, Pressure, Quality, Reclaim, RoundTrip, Sample, Starts, Throttling, Tick,
         WaitedFor,
         recording::{Header, Reader, Writer},
@@ -96,6 +96,10 @@ fn full() -> Tick {
                 io_full_usec: Some(1),
             }),
             throttling: Some(Throttling { periods: 1, throttled_periods: 1, throttled_usec: 1 }),
+            above: Some(Above {
+                throttling: Some(Throttling { periods: 1, throttled_periods: 1, throttled_usec: 1 }),
+                memory_limit_bytes: Some(1),
+            }),
             memory: Some(Memory {
                 in_use_bytes: 1,
                 limit_bytes: Some(1),
@@ -114,6 +118,7 @@ fn full() -> Tick {
         quality: Quality {
             hooks_missing: vec!["a".into()],
             lost_events: 1,
+            lost_exits: 1,
             targets_without_slot: 1,
             suspended_ns: 1,
             wall_clock_step_ms: 1,

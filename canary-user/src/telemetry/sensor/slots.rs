@@ -65,7 +65,7 @@ impl Sensor {
         let mut tracked = kept.inspect_err(|_| {
             self.free_slots.insert(slot);
         })?;
-        tracked.gone = true;
+        (tracked.gone, tracked.above) = (true, None);
         self.returning.wait_for(target.clone(), tracked, monotonic_ns());
         Ok(true)
     }
@@ -113,8 +113,9 @@ impl Sensor {
 
     /// A target whose cgroup was made again goes on in its slot. What ended until now is told with its first sample; what else
     /// the one before it had is not its own.
-    fn take_up(&mut self, target: &Target, before: Tracked) -> anyhow::Result<Tracked> {
+    fn take_up(&mut self, target: &Target, mut before: Tracked) -> anyhow::Result<Tracked> {
         let slot = before.slot;
+        before.hand_over(&self.maps);
         let taken_up = self.maps.track(target.incarnation, slot).and_then(|()| {
             // The kernel programs have counted it as started again, unless they could not see it.
             if self.returning.heard_of(target.incarnation) { Ok(0) } else { self.maps.forget_main(slot).map(|()| 1) }
@@ -126,8 +127,9 @@ impl Sensor {
         Ok(tracked)
     }
 
-    fn open(&self, slot: u32, target: &Target, seen: Seen) -> Tracked {
+    fn open(&mut self, slot: u32, target: &Target, seen: Seen) -> Tracked {
         let dir = self.root.dir(&target.cgroup);
+        let above = self.ancestors.of(self.root.path(), &target.cgroup);
         let held = slot < self.room.held;
         let mut files = CgroupFiles::open(&dir, held);
         let mut memory_files = MemoryFiles::open(&dir, self.v1_memory.as_deref(), &target.cgroup, held);
@@ -146,11 +148,13 @@ impl Sensor {
             memory: None,
             processes_changed: true,
             memory_files,
+            above,
             listen_queue: ListenQueueFile::new(held),
             attachments: Attachments::default(),
             main_unknown: true,
             populated: true,
             gone: false,
+            untold: false,
         }
     }
 
@@ -167,12 +171,12 @@ impl Sensor {
         if let Err(error) = self.maps.untrack(target.incarnation) {
             tracing::debug!("{}: {error:#}", target.cgroup);
         }
-        std::mem::take(&mut tracked.attachments).detach(&mut self.ebpf);
+        tracked.attachments.detach(&mut self.ebpf);
         if self.root.id(&target.cgroup) == Some(target.incarnation) {
             // It runs on, and is a target no more.
             self.free(&target, tracked.slot);
         } else {
-            tracked.end(&self.maps);
+            tracked.end();
             self.returning.wait_for(target, tracked, monotonic_ns());
         }
     }

@@ -172,6 +172,7 @@ fn sample(story: &Story, role: Role, instance: u64, window: u64) -> Option<Sampl
             throttled_periods: throttled,
             throttled_usec: 50_000 * throttled,
         }),
+        above: None,
         memory: Some(Memory {
             in_use_bytes: (150.0 * MIB * does.memory * near(6, 0.02)) as u64,
             limit_bytes: Some(512 << 20),

@@ -151,7 +151,7 @@ impl Sensor {
         };
         let mut maps = KernelMaps::take(&mut ebpf, cpus)?;
         maps.set(Settings { generation: 1, ..Settings::default() })?;
-        let live = hooks::attach(&mut ebpf, btf.as_ref(), &options.disabled_hooks);
+        let live = hooks::attach(&mut ebpf, btf.as_ref(), &options.disabled_hooks, &layout.unreadable);
         let free_slots = (0..room.targets.min(maps.slots())).collect();
         let mut sensor = Self {
             root,

@@ -26,6 +26,10 @@ const SYN_SENT: u32 = 2;
 #[unsafe(no_mangle)]
 static SKB_TCP_SEGMENTS: Global<u64> = Global::new(0);
 
+/// 1 where `tcp_retransmit_skb` has a third argument, the error (6.17 and later): there it tells of attempts, too, that failed.
+#[unsafe(no_mangle)]
+static RETRANSMIT_HAS_ERROR: Global<u8> = Global::new(0);
+
 #[derive(Clone, Copy, PartialEq)]
 pub enum Direction {
     In,
@@ -166,9 +170,13 @@ unsafe fn parse(skb: *mut __sk_buff) -> Packet {
     }
 }
 
-/// Called once per packet that is sent again, which may be several segments.
+/// Called once per packet that is sent again, which may be several segments; by later kernels also where it could not be sent,
+/// because the one before is still in a queue of this host, or there is no memory or no route: that is no retransmit.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
+    if RETRANSMIT_HAS_ERROR.load() != 0 && ctx.arg::<u64>(2) as i32 != 0 {
+        return 0;
+    }
     let sk: *mut c_void = ctx.arg(0);
     let skb: *const c_void = ctx.arg(1);
     // SAFETY: trusted pointers from the tracepoint; the storage is only looked up.

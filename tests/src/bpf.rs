@@ -67,6 +67,11 @@ pub fn occupy(cgroup: impl AsFd, direction: Attach) -> Result<()> {
     attach(cgroup, &load_pass()?, direction, 0)
 }
 
+/// Drops every packet, until the cgroup is removed.
+pub fn lose_all(cgroup: impl AsFd, direction: Attach) -> Result<()> {
+    attach(cgroup, &load_returning(CGROUP_SKB, 0)?, direction, 2)
+}
+
 /// Drops one of 16 packets, whichever it is, until the cgroup is removed: a line that loses packets.
 pub fn lose_some(cgroup: impl AsFd, direction: Attach) -> Result<()> {
     // call bpf_get_prandom_u32; r0 &= 15; if r0 == 0 goto the last but one; r0 = 1; exit; r0 = 0; exit

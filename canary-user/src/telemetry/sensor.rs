@@ -138,6 +138,7 @@ impl Sensor {
             .override_global("CGROUP_ROOT_HIERARCHY_ID", &layout.cgroup_root_hierarchy_id, true)
             .override_global("SWITCH_HAS_STATE", &layout.switch_has_state, true)
             .override_global("VICTIM_IS_TASK", &layout.victim_is_task, true)
+            .override_global("RETRANSMIT_HAS_ERROR", &layout.retransmit_has_error, true)
             .override_global("SKB_TCP_SEGMENTS", &layout.skb_tcp_segments, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .load(OBJECT)

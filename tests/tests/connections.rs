@@ -182,6 +182,27 @@ fn attempts_to_send_again_that_fail_are_no_retransmits() -> anyhow::Result<()> {
     })
 }
 
+/// The kernel keeps one wish for state changes on each socket, for all programs of its cgroup.
+#[test]
+fn what_somebody_else_asked_to_be_told_of_a_connection_is_told() -> anyhow::Result<()> {
+    if !kernel_available("what_somebody_else_asked_to_be_told_of_a_connection_is_told") {
+        return Ok(());
+    }
+    with_loopback(MTU, || {
+        let mut pair = Pair::new()?;
+        let changes = bpf::StateChanges::of(pair.sandbox.root.open(&pair.client.cgroup)?)?;
+        let listener = pair.listen()?;
+        for _ in 0..5 {
+            let client = pair.connect(listener.local_addr()?)??;
+            let (_accepted, _) = listener.accept()?;
+            client.shutdown(Shutdown::Write)?;
+        }
+        assert_eq!(changes.ended()?, 5, "the ends of connections that were established");
+        assert_eq!(connections(&pair.samples().0).opened, 5);
+        Ok(())
+    })
+}
+
 /// A conversation over a line that loses packets has as many turnarounds as requests all the same.
 #[test]
 fn what_is_sent_again_is_neither_a_request_nor_a_response() -> anyhow::Result<()> {

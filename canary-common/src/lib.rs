@@ -26,6 +26,9 @@ pub const CGROUP_CACHE: usize = 1024;
 /// Ancestor levels at which the kernel programs look for a target above an unknown cgroup.
 pub const MAX_LEVELS: usize = 8;
 
+/// Entries of the table of the OOM killer's victims; a power of two.
+pub const MAX_VICTIMS: usize = 4096;
+
 /// Slot value that means "this cgroup belongs to no target".
 pub const UNTRACKED: u32 = u32::MAX;
 
@@ -73,6 +76,36 @@ impl Main {
     pub const LOOKED_FOR: u32 = 2;
 }
 
+/// A process that the OOM killer chose and that may not have exited yet: the last one with these low bits of its number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Victim {
+    pub marked_ns: u64,
+    /// 0 where there is none.
+    pub tgid: u32,
+    pub reserved: u32,
+}
+
+impl Victim {
+    /// So long after it was chosen, a process is not taken for a victim any more. Some never exit under the number that they were
+    /// chosen by (where the first thread has ended before), and the kernel gives the number to another process then.
+    pub const FOR_NS: u64 = 60_000_000_000;
+    /// How all of them end.
+    const SIGKILL: u32 = 9;
+
+    /// Whether it may yet exit.
+    #[inline(always)]
+    pub fn is_awaited(&self, now_ns: u64) -> bool {
+        self.tgid != 0 && now_ns.saturating_sub(self.marked_ns) < Self::FOR_NS
+    }
+
+    /// Whether a process that ends by this signal is the one that was chosen.
+    #[inline(always)]
+    pub fn has_ended(&self, tgid: u32, signal: u32, now_ns: u64) -> bool {
+        self.tgid == tgid && signal == Self::SIGKILL && self.is_awaited(now_ns)
+    }
+}
+
 /// Parts of a histogram that CPUs count into, by the low bits of their number; a power of two. One for each CPU would take
 /// gigabytes on a large machine.
 pub const BANKS: usize = 4;
@@ -115,7 +148,7 @@ pub const fn map_bytes(cpus: usize) -> usize {
 pub struct Lost {
     /// Switches on a CPU with a number for which there was no room when the programs were loaded.
     pub unknown_cpu: u64,
-    /// Rare facts that did not fit into the ring buffer.
+    /// Rare facts that did not fit into the ring buffer, and victims of the OOM killer that are not known as such any more.
     pub facts: u64,
     /// Packets of a tracked cgroup whose socket state could not be had.
     pub socket_state: u64,
@@ -171,4 +204,26 @@ mod pod {
     unsafe impl aya::Pod for super::Settings {}
     // SAFETY: two u64 and four u32, no padding.
     unsafe impl aya::Pod for super::Exit {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number that was given to another process, or a victim that was ending by itself, is no OOM kill.
+    #[test]
+    fn a_victim_is_who_is_killed_soon_after_it_was_chosen() {
+        const SECOND_NS: u64 = 1_000_000_000;
+        let victim = Victim { marked_ns: 100 * SECOND_NS, tgid: 7, reserved: 0 };
+        assert!(victim.has_ended(7, 9, 100 * SECOND_NS) && victim.has_ended(7, 9, 159 * SECOND_NS));
+        assert!(!victim.has_ended(7, 9, 160 * SECOND_NS), "another one by now");
+        assert!(
+            !victim.has_ended(8, 9, 101 * SECOND_NS) && !victim.has_ended(7 + MAX_VICTIMS as u32, 9, 101 * SECOND_NS)
+        );
+        for signal in [0, 6, 11, 15] {
+            assert!(!victim.has_ended(7, signal, 101 * SECOND_NS), "the OOM killer sends SIGKILL");
+        }
+        assert!(victim.is_awaited(101 * SECOND_NS) && !victim.is_awaited(160 * SECOND_NS));
+        assert!(!Victim::default().is_awaited(0), "nobody was chosen");
+    }
 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use canary_common::{
     BANKS, Buckets, CGROUP_CACHE, Cached, CgroupPath, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_CGROUPS, MAX_SLOTS,
-    Main, Remade, Settings, histogram,
+    MAX_VICTIMS, Main, Remade, Settings, Victim, histogram,
 };
 
 use crate::{cpu::Stretch, socket::Sockets};
@@ -89,9 +89,10 @@ pub static SOCKETS: Sockets = Sockets::new();
 #[btf_map]
 pub static EARLY: LruHashMap<u64, u64, 1024> = LruHashMap::new();
 
-/// Thread group ids that the OOM killer chose and that have not exited yet.
+/// Processes that the OOM killer chose, by the low bits of their number. No hash that drops its oldest entries: it deals them out
+/// to CPUs by the hundred, and on a machine with many drops one that was made a moment ago.
 #[btf_map]
-pub static VICTIMS: HashMap<u32, u64, 1024> = HashMap::new();
+pub static VICTIMS: Array<Victim, MAX_VICTIMS> = Array::new();
 
 /// The main process of each slot. The daemon writes what it finds when it begins to watch; the exit and exec hooks follow
 /// from there.

@@ -130,6 +130,8 @@ impl Sensor {
             .override_global("TASK_RUN_DELAY", &layout.task_run_delay, true)
             .override_global("TASK_FLAGS", &layout.task_flags, true)
             .override_global("TASK_CPU", &layout.task_cpu, true)
+            .override_global("TASK_SIGNAL", &layout.task_signal, true)
+            .override_global("SIGNAL_EXEC_TASK", &layout.signal_exec_task, true)
             .override_global("TASK_CGROUPS", &layout.task_cgroups, true)
             .override_global("CSS_SET_DFL_CGRP", &layout.css_set_dfl_cgrp, true)
             .override_global("CGROUP_KN", &layout.cgroup_kn, true)

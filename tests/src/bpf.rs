@@ -68,6 +68,13 @@ pub fn occupy(cgroup: impl AsFd, direction: Attach) -> Result<()> {
     attach(cgroup, &load_pass()?, direction, 0)
 }
 
+/// Lets every packet through, and lets cgroups below have programs of their own in its place. In this one no other may join it,
+/// until the cgroup is removed.
+pub fn occupy_alone(cgroup: impl AsFd, direction: Attach) -> Result<()> {
+    // 1 is BPF_F_ALLOW_OVERRIDE.
+    attach(cgroup, &load_pass()?, direction, 1)
+}
+
 /// Drops every packet, until the cgroup is removed.
 pub fn lose_all(cgroup: impl AsFd, direction: Attach) -> Result<()> {
     attach(cgroup, &load_returning(CGROUP_SKB, 0)?, direction, 2)

@@ -21,8 +21,7 @@ use aya::{
 use canary_common::{Exit, MAX_LEVELS, Settings};
 
 use super::{
-    HookCost, OwnCost, Quality, Sample, Tick,
-    attachments::{self, Attachments},
+    HookCost, OwnCost, Quality, Sample, Tick, attachments,
     cgroupfs::Reads,
     changes::{Populations, Stalls},
     clocks::{Clocks, monotonic_ns},
@@ -250,38 +249,25 @@ impl Sensor {
         self.let_go();
     }
 
-    /// Attaches the socket programs to each target that no other one lies above: a program runs for the sockets of all
+    /// Attaches each of the socket programs to the targets that none above has it at: a program runs for the sockets of all
     /// descendants, and one at each level would count them as often.
     fn attach_topmost(&mut self) {
         // Ancestors come before their descendants.
         let mut targets: Vec<(Arc<str>, Target)> = self.tracked.keys().map(|t| (t.cgroup.clone(), t.clone())).collect();
         targets.sort();
-        let mut whole: BTreeSet<Arc<str>> = BTreeSet::new();
-        let mut covered = Vec::new();
+        let mut attached: BTreeMap<Arc<str>, Vec<&'static str>> = BTreeMap::new();
         for (path, target) in targets {
             let Some(tracked) = self.tracked.get_mut(&target) else { continue };
-            let mut above = Path::new(&*path).ancestors().skip(1).filter_map(Path::to_str);
-            if above.any(|path| whole.contains(path)) {
-                covered.push(target);
-                continue;
-            }
-            if tracked.attachments.is_empty() {
+            let ancestors = Path::new(&*path).ancestors().skip(1).filter_map(Path::to_str);
+            let above: Vec<&'static str> = ancestors.filter_map(|path| attached.get(path)).flatten().copied().collect();
+            tracked.attachments.leave_to(&mut self.ebpf, &above);
+            if tracked.attachments.lacks_any(&self.live, &above) {
                 match self.root.open(&path) {
-                    Ok(dir) => tracked.attachments = Attachments::attach(&mut self.ebpf, &dir, &self.live),
-                    Err(error) => {
-                        tracing::debug!("{path}: {error:#}");
-                        continue;
-                    }
+                    Ok(dir) => tracked.attachments.complete(&mut self.ebpf, &dir, &self.live, &above),
+                    Err(error) => tracing::debug!("{path}: {error:#}"),
                 }
             }
-            if tracked.attachments.refused.is_empty() {
-                whole.insert(path);
-            }
-        }
-        for target in covered {
-            if let Some(tracked) = self.tracked.get_mut(&target) {
-                std::mem::take(&mut tracked.attachments).detach(&mut self.ebpf);
-            }
+            attached.insert(path, tracked.attachments.names().collect());
         }
     }
 
@@ -421,7 +407,7 @@ impl Sensor {
     fn missing(&self) -> Vec<String> {
         let refused = self.live.refused.iter().map(|r| r.to_string());
         let per_target = self.tracked.iter().flat_map(|(target, tracked)| {
-            tracked.attachments.refused.iter().map(|(_, why)| format!("{why} on {}", target.cgroup))
+            tracked.attachments.refused.iter().map(|r| format!("{}: {} on {}", r.hook, r.reason, target.cgroup))
         });
         refused.chain(per_target).collect()
     }

@@ -25,6 +25,10 @@ const AF_INET6: u32 = 10;
 /// `bpf_sock::state`.
 const LISTEN: u32 = 10;
 
+/// For so long a listening socket's payload waits for the connection's own socket to answer it. What is older was of a connection
+/// that was never answered; another one may have the same addresses and ports by now.
+const EARLY_NS: u64 = 60_000_000_000;
+
 /// Whether this is a listening socket: it sees the payload that comes with the last packet of a handshake (the client
 /// delayed its ACK, the listener defers accepting, or two CPUs took the ACK and the request at once) or with the first
 /// (TCP Fast Open), before the connection's own socket exists.
@@ -221,7 +225,9 @@ unsafe fn begin(skb: *mut __sk_buff, sk: *mut bpf_sock, socket: *mut Socket, dir
             && let Some(at_ns) = EARLY.get(connection).copied()
         {
             let _ = EARLY.remove(connection);
-            (*socket).outgoing.asked_ns = at_ns;
+            if bpf_ktime_get_ns().saturating_sub(at_ns) < EARLY_NS {
+                (*socket).outgoing.asked_ns = at_ns;
+            }
         }
     }
 }

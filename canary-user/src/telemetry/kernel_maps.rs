@@ -173,8 +173,13 @@ impl KernelMaps {
         remade
     }
 
+    /// The levels first, and the generation when they are there: who knows the new one must not have looked at old levels.
     pub fn set(&mut self, settings: Settings) -> anyhow::Result<()> {
-        self.settings.set(0, settings, 0).context("write the settings map")
+        let generation = self.settings.get(&0, 0).context("read the settings map")?.generation;
+        for settings in [Settings { generation, ..settings }, settings] {
+            self.settings.set(0, settings, 0).context("write the settings map")?;
+        }
+        Ok(())
     }
 
     /// What was counted since the last read.

@@ -3,8 +3,8 @@
 //! Goes in: nothing. Comes out: plain `repr(C)` types, the same bytes on both sides, and the histogram arithmetic.
 //! Refuses: padding, bools and anything whose size could differ between the two compilers.
 //!
-//! Every counter only ever grows while its slot belongs to one target; the daemon reads it once per tick and takes
-//! differences. The unit of each counter stands in its name.
+//! Every counter only ever grows while its slot belongs to one target (but for `egress_under_way`, which is none); the daemon
+//! reads it once per tick and takes differences. The unit of each counter stands in its name.
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -137,7 +137,8 @@ pub struct Cached {
 /// Memory that the maps take from their making on, on a machine that can have so many CPUs. Of those that grow neither with the
 /// slots nor with the CPUs it has none: together they take some 3 MiB.
 pub const fn map_bytes(cpus: usize) -> usize {
-    let of_a_slot = HISTOGRAMS * size_of::<Buckets>();
+    // Besides the counters of each CPU there is one for what two of them count at once.
+    let of_a_slot = HISTOGRAMS * size_of::<Buckets>() + size_of::<Counters>();
     let of_a_cpu = MAX_SLOTS * size_of::<Counters>() + CGROUP_CACHE * size_of::<Cached>();
     MAX_SLOTS * of_a_slot + cpus * of_a_cpu
 }

@@ -31,6 +31,11 @@ pub static CACHE: PerCpuArray<Cached, CGROUP_CACHE> = PerCpuArray::new();
 #[btf_map]
 pub static COUNTERS: Array<Counters, MAX_SLOTS, { BPF_F_MMAPABLE as usize }> = Array::new();
 
+/// By slot, for all CPUs: what is counted while the element of the slot and the CPU in `COUNTERS` is in use (see `outgoing`). The
+/// daemon adds both up.
+#[btf_map]
+pub static CONTENDED: Array<Counters, MAX_SLOTS, { BPF_F_MMAPABLE as usize }> = Array::new();
+
 /// Histograms of one signal, one for each slot.
 pub type Histograms = Array<Buckets, MAX_SLOTS>;
 

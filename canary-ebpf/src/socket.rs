@@ -13,7 +13,7 @@ use canary_common::{Settings, UNTRACKED};
 
 use crate::{
     lookup::skb_slot,
-    maps::{LOST, OWNED_SINCE, SOCKETS},
+    maps::{LOST, OWNED_SINCE, SOCKETS, add},
     network::Direction,
 };
 
@@ -141,7 +141,8 @@ pub fn of(skb: *mut __sk_buff) -> Option<(*mut bpf_sock, *mut Socket)> {
             if !bpf_sk_fullsock(sk).is_null()
                 && let Some(lost) = LOST.get_ptr_mut(0)
             {
-                (*lost).socket_state += 1;
+                // Atomic, as what goes out is interrupted by what comes in.
+                add(&raw mut (*lost).socket_state, 1);
             }
             return None;
         }

@@ -16,6 +16,8 @@ pub struct KernelMaps {
     settings: Array<MapData, Settings>,
     groups: Array<MapData, u32>,
     counters: CounterMemory,
+    /// What is not in `counters`, because somebody else was counting there just then.
+    contended: CounterMemory,
     runq_wait: Array<MapData, Buckets>,
     stall: Array<MapData, Buckets>,
     turnaround: Array<MapData, Buckets>,
@@ -80,6 +82,7 @@ impl KernelMaps {
             settings: Array::try_from(take("SETTINGS")?)?,
             groups: Array::try_from(take("GROUPS")?)?,
             counters: CounterMemory::new(take("COUNTERS")?, cpus)?,
+            contended: CounterMemory::new(take("CONTENDED")?, 1)?,
             runq_wait: Array::try_from(take("RUNQ_WAIT")?)?,
             stall: Array::try_from(take("STALL")?)?,
             turnaround: Array::try_from(take("TURNAROUND")?)?,
@@ -106,7 +109,8 @@ impl KernelMaps {
         self.owned_since.set(slot, generation, 0).with_context(|| format!("write the generation of slot {slot}"))?;
         self.forget_main(slot)?;
         self.counters.reach(slot)?;
-        let words = self.counters.read(slot)?;
+        self.contended.reach(slot)?;
+        let words = self.words(slot)?;
         let counters = Counters::from_words(&words);
         let mut seen = Seen {
             counters: words,
@@ -182,9 +186,16 @@ impl KernelMaps {
         Ok(())
     }
 
+    /// What a slot has counted since the programs were loaded.
+    fn words(&self, slot: u32) -> anyhow::Result<[u64; Counters::WORDS]> {
+        let mut words = self.counters.read(slot)?;
+        words.iter_mut().zip(self.contended.read(slot)?).for_each(|(word, more)| *word += more);
+        Ok(words)
+    }
+
     /// What was counted since the last read.
     pub fn read(&self, slot: u32, seen: &mut Seen) -> anyhow::Result<Counted> {
-        let mut words = self.counters.read(slot)?;
+        let mut words = self.words(slot)?;
         for (word, before) in words.iter_mut().zip(&mut seen.counters) {
             // A count never shrinks; a CPU's write may be seen late.
             *word = word.saturating_sub(std::mem::replace(before, *word));

@@ -26,6 +26,7 @@ macro_rules! counters {
 }
 
 counters! {
+    // A line of the cache: a switch of the scheduler.
     /// Time on a CPU, as the scheduler itself booked it (`task_struct.se.sum_exec_runtime`).
     on_cpu_ns,
     /// Time between becoming runnable (woken, new or preempted) and getting a CPU, as the scheduler booked it
@@ -44,18 +45,29 @@ counters! {
     runq_waits,
     /// Context switches away because the task blocked.
     switches_voluntary,
+
+    // The next one: a packet that comes in.
     /// Context switches away while the task could have gone on.
     switches_involuntary,
-    /// Task time spent in direct or memcg reclaim.
-    reclaim_ns,
-    /// How many reclaims `reclaim_ns` sums.
-    reclaims,
     /// Bytes received, IP header and up, as `skb->len` counts them at the cgroup hook.
     rx_bytes,
     /// Packets received; a GRO/GSO super-packet counts its segments.
     rx_packets,
     /// TCP and UDP payload bytes received.
     rx_payload_bytes,
+    /// Payload bytes received on connections that the target opened; part of `rx_payload_bytes`.
+    dependency_rx_payload_bytes,
+    /// Turnarounds of others: last request byte out to first response byte in, on such connections.
+    dependency_turnarounds,
+    /// Sum of the time those took.
+    dependency_turnaround_ns,
+    /// Sum of the smoothed round-trip time to dependencies, one sample at the end of each TCP turnaround.
+    dependency_rtt_ns,
+
+    // The next one: a packet that goes out.
+    /// No count: how many packets that go out are being counted here right now. It goes up and down, and is for the kernel
+    /// programs only.
+    egress_under_way,
     /// Bytes sent, IP header and up.
     tx_bytes,
     /// Packets sent; a GSO super-packet counts its segments.
@@ -66,22 +78,12 @@ counters! {
     turnarounds,
     /// Sum of the time those turnarounds took.
     turnaround_ns,
-    /// TCP resets received.
-    resets_in,
-    /// TCP resets sent.
-    resets_out,
-    /// TCP segments retransmitted.
-    retransmits,
-    /// Processes that ended (thread group leaders), however they ended.
-    exits,
-    /// Processes that ended with a status other than 0.
-    exits_error,
-    /// Processes that a fault signal ended (SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS).
-    crashes,
-    /// Processes that any other signal ended.
-    exits_killed,
-    /// Processes that the kernel's OOM killer chose, counted when they exit.
-    oom_kills,
+    /// Sum of the smoothed round-trip time to the client, one sample at the end of each TCP turnaround.
+    rtt_ns,
+    /// How many samples `rtt_ns` sums.
+    rtt_samples,
+
+    // Everything that is rarer.
     /// Responses that begin with a plain HTTP/1 status line, by the class of the status. An interim one (1xx) is not the
     /// end of a turnaround.
     responses_1xx,
@@ -89,21 +91,16 @@ counters! {
     responses_3xx,
     responses_4xx,
     responses_5xx,
-    /// Turnarounds of others: last request byte out to first response byte in, on connections that the target opened.
-    dependency_turnarounds,
-    /// Sum of the time those took.
-    dependency_turnaround_ns,
-    /// Payload bytes received on such connections; part of `rx_payload_bytes`.
-    dependency_rx_payload_bytes,
-    /// Payload bytes sent on them; part of `tx_payload_bytes`.
+    /// Payload bytes sent on connections that the target opened; part of `tx_payload_bytes`.
     dependency_tx_payload_bytes,
-    /// Sum of the smoothed round-trip time to the client, one sample at the end of each TCP turnaround.
-    rtt_ns,
-    /// How many samples `rtt_ns` sums.
-    rtt_samples,
-    /// The same to dependencies.
-    dependency_rtt_ns,
+    /// How many samples `dependency_rtt_ns` sums.
     dependency_rtt_samples,
+    /// TCP resets received.
+    resets_in,
+    /// TCP resets sent.
+    resets_out,
+    /// TCP segments retransmitted.
+    retransmits,
     /// TCP connections that others opened: the handshake was completed, whether or not the service has accepted them.
     accepts,
     /// TCP connections that the target opened.
@@ -114,6 +111,20 @@ counters! {
     connects_failed,
     /// Of these, those that were answered by a reset.
     connects_refused,
+    /// Task time spent in direct or memcg reclaim.
+    reclaim_ns,
+    /// How many reclaims `reclaim_ns` sums.
+    reclaims,
+    /// Processes that ended (thread group leaders), however they ended.
+    exits,
+    /// Processes that ended with a status other than 0.
+    exits_error,
+    /// Processes that a fault signal ended (SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS).
+    crashes,
+    /// Processes that any other signal ended, but for those of the OOM killer.
+    exits_killed,
+    /// Processes that the kernel's OOM killer chose, counted when they exit; in none of the three above.
+    oom_kills,
     /// Processes that dumped core.
     core_dumps,
     /// Processes (not threads) that were forked in the target.
@@ -143,5 +154,12 @@ mod tests {
         assert_eq!(counters.remade, Counters::WORDS as u64 - 1);
         assert_eq!(core::mem::offset_of!(Counters, remade), (Counters::WORDS - 1) * 8);
         assert_eq!(size_of::<Counters>() % 64, 0);
+    }
+
+    #[test]
+    fn what_a_packet_that_goes_out_writes_is_in_one_line_of_the_cache() {
+        assert_eq!(core::mem::offset_of!(Counters, egress_under_way) % 64, 0);
+        assert_eq!(core::mem::offset_of!(Counters, rtt_samples) % 64, 56);
+        assert!(core::mem::offset_of!(Counters, rtt_samples) - core::mem::offset_of!(Counters, egress_under_way) < 64);
     }
 }

@@ -3,8 +3,8 @@
 //! Goes in: nothing. Comes out: plain `repr(C)` types, the same bytes on both sides, and the histogram arithmetic.
 //! Refuses: padding, bools and anything whose size could differ between the two compilers.
 //!
-//! Every counter only ever grows while its slot belongs to one target; the daemon reads it once per tick and takes
-//! differences. The unit of each counter stands in its name.
+//! Every counter only ever grows while its slot belongs to one target (but for `egress_under_way`, which is none); the daemon
+//! reads it once per tick and takes differences. The unit of each counter stands in its name.
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -25,6 +25,9 @@ pub const CGROUP_CACHE: usize = 1024;
 
 /// Ancestor levels at which the kernel programs look for a target above an unknown cgroup.
 pub const MAX_LEVELS: usize = 8;
+
+/// Entries of the table of the OOM killer's victims; a power of two.
+pub const MAX_VICTIMS: usize = 4096;
 
 /// Slot value that means "this cgroup belongs to no target".
 pub const UNTRACKED: u32 = u32::MAX;
@@ -73,6 +76,36 @@ impl Main {
     pub const LOOKED_FOR: u32 = 2;
 }
 
+/// A process that the OOM killer chose and that may not have exited yet: the last one with these low bits of its number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Victim {
+    pub marked_ns: u64,
+    /// 0 where there is none.
+    pub tgid: u32,
+    pub reserved: u32,
+}
+
+impl Victim {
+    /// So long after it was chosen, a process is not taken for a victim any more. Some never exit under the number that they were
+    /// chosen by (where the first thread has ended before), and the kernel gives the number to another process then.
+    pub const FOR_NS: u64 = 60_000_000_000;
+    /// How all of them end.
+    const SIGKILL: u32 = 9;
+
+    /// Whether it may yet exit.
+    #[inline(always)]
+    pub fn is_awaited(&self, now_ns: u64) -> bool {
+        self.tgid != 0 && now_ns.saturating_sub(self.marked_ns) < Self::FOR_NS
+    }
+
+    /// Whether a process that ends by this signal is the one that was chosen.
+    #[inline(always)]
+    pub fn has_ended(&self, tgid: u32, signal: u32, now_ns: u64) -> bool {
+        self.tgid == tgid && signal == Self::SIGKILL && self.is_awaited(now_ns)
+    }
+}
+
 /// Parts of a histogram that CPUs count into, by the low bits of their number; a power of two. One for each CPU would take
 /// gigabytes on a large machine.
 pub const BANKS: usize = 4;
@@ -104,7 +137,8 @@ pub struct Cached {
 /// Memory that the maps take from their making on, on a machine that can have so many CPUs. Of those that grow neither with the
 /// slots nor with the CPUs it has none: together they take some 3 MiB.
 pub const fn map_bytes(cpus: usize) -> usize {
-    let of_a_slot = HISTOGRAMS * size_of::<Buckets>();
+    // Besides the counters of each CPU there is one for what two of them count at once.
+    let of_a_slot = HISTOGRAMS * size_of::<Buckets>() + size_of::<Counters>();
     let of_a_cpu = MAX_SLOTS * size_of::<Counters>() + CGROUP_CACHE * size_of::<Cached>();
     MAX_SLOTS * of_a_slot + cpus * of_a_cpu
 }
@@ -173,4 +207,26 @@ mod pod {
     unsafe impl aya::Pod for super::Settings {}
     // SAFETY: two u64 and four u32, no padding.
     unsafe impl aya::Pod for super::Exit {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number that was given to another process, or a victim that was ending by itself, is no OOM kill.
+    #[test]
+    fn a_victim_is_who_is_killed_soon_after_it_was_chosen() {
+        const SECOND_NS: u64 = 1_000_000_000;
+        let victim = Victim { marked_ns: 100 * SECOND_NS, tgid: 7, reserved: 0 };
+        assert!(victim.has_ended(7, 9, 100 * SECOND_NS) && victim.has_ended(7, 9, 159 * SECOND_NS));
+        assert!(!victim.has_ended(7, 9, 160 * SECOND_NS), "another one by now");
+        assert!(
+            !victim.has_ended(8, 9, 101 * SECOND_NS) && !victim.has_ended(7 + MAX_VICTIMS as u32, 9, 101 * SECOND_NS)
+        );
+        for signal in [0, 6, 11, 15] {
+            assert!(!victim.has_ended(7, signal, 101 * SECOND_NS), "the OOM killer sends SIGKILL");
+        }
+        assert!(victim.is_awaited(101 * SECOND_NS) && !victim.is_awaited(160 * SECOND_NS));
+        assert!(!Victim::default().is_awaited(0), "nobody was chosen");
+    }
 }

@@ -1,7 +1,7 @@
 //! Connections that are opened: by others, by the target, and those that fail.
 //!
-//! A `sock_ops` program of the watched cgroup, called a few times in a connection's life and never per packet: state
-//! changes are asked for only between a SYN and its answer.
+//! A `sock_ops` program of the watched cgroup, called a few times in a connection's life and never per packet: it asks for the state
+//! changes of those that the target opens, because one that fails is told by them only.
 
 use aya_ebpf::{
     bindings::{
@@ -41,12 +41,13 @@ fn asked(ctx: &SockOpsContext) {
         (*socket).refused = 0;
         (*socket).since_ns = bpf_ktime_get_ns();
     }
+    // Never taken back, though after the answer it is not needed: a socket has one such flag for the programs of all who are
+    // attached to its cgroup, and who of them asked, before or after this, cannot be told. The few calls more do nothing.
     let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 | BPF_SOCK_OPS_STATE_CB_FLAG as i32);
 }
 
 #[inline(always)]
 fn opened(ctx: &SockOpsContext) {
-    let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 & !(BPF_SOCK_OPS_STATE_CB_FLAG as i32));
     let Some(socket) = state(ctx, false) else { return };
     // SAFETY: as in `asked`. Atomic: a connection may be given up by a process, which softirqs interrupt.
     unsafe {

@@ -6,16 +6,15 @@
 //! encryption changes nothing else. Requests that are pipelined or multiplexed on one connection fold into one
 //! turnaround, which is why it is not called a request. What TCP sends again is neither request nor response.
 
-use core::ptr::null_mut;
+use core::{mem::MaybeUninit, ptr::null_mut};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock, bpf_tcp_sock},
     helpers::generated::{bpf_ktime_get_ns, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skb_load_bytes, bpf_tcp_sock},
 };
-use canary_common::Counters;
 
 use crate::{
-    maps::{DEPENDENCY, EARLY, TURNAROUND, observe},
+    maps::EARLY,
     network::{Direction, Packet},
     socket::{CLIENT, SERVER, Socket, UNKNOWN, Way, field},
 };
@@ -24,6 +23,29 @@ const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 /// `bpf_sock::state`.
 const LISTEN: u32 = 10;
+
+/// For so long a listening socket's payload waits for the connection's own socket to answer it. What is older was of a connection
+/// that was never answered; another one may have the same addresses and ports by now.
+const EARLY_NS: u64 = 60_000_000_000;
+
+/// What a packet with payload is to its conversation. Numbers and no enum: what an enum leaves open is garbage to the verifier.
+#[derive(Clone, Copy)]
+pub struct Turn {
+    /// Whether the target asks on this socket, and others answer.
+    pub depends: bool,
+    /// Whether it belongs to a request, whose last byte it may hold: then [`note_request`] comes next.
+    pub asks: bool,
+    /// The time from a request to this response, which begins here; 0 where none does.
+    pub took_ns: u64,
+    /// TCP's smoothed round-trip time then; 0 where it has none.
+    pub rtt_ns: u64,
+    /// Class of the HTTP status that it begins with, 1 to 5; 0 where it does not.
+    pub status_class: u32,
+}
+
+impl Turn {
+    pub const NONE: Self = Self { depends: false, asks: false, took_ns: 0, rtt_ns: 0, status_class: 0 };
+}
 
 /// Whether this is a listening socket: it sees the payload that comes with the last packet of a handshake (the client
 /// delayed its ACK, the listener defers accepting, or two CPUs took the ACK and the request at once) or with the first
@@ -48,15 +70,14 @@ pub fn early(skb: *mut __sk_buff) {
 /// Advances the conversation on a socket by one packet with payload.
 ///
 /// # Safety
-/// `skb` is the program's context, `sk` its full socket, the rest are live elements.
+/// `skb` is the program's context, `sk` its full socket, `socket` a live element.
 #[inline(always)]
 pub unsafe fn turn(
     skb: *mut __sk_buff,
     (sk, socket): (*mut bpf_sock, *mut Socket),
     direction: Direction,
     packet: &Packet,
-    (slot, counters): (u32, *mut Counters),
-) {
+) -> Turn {
     // SAFETY: as the caller promises.
     unsafe {
         let way = Socket::way(socket, direction);
@@ -64,54 +85,52 @@ pub unsafe fn turn(
             begin(skb, sk, socket, direction, packet);
         }
         let serves = (*socket).side == SERVER;
-        if !serves {
-            let bytes = u64::from(packet.payload_bytes);
-            match direction {
-                Direction::In => (*counters).dependency_rx_payload_bytes += bytes,
-                Direction::Out => (*counters).dependency_tx_payload_bytes += bytes,
-            }
-        }
+        let mut turn = Turn { depends: !serves, ..Turn::NONE };
         let is_new = packet.is_tcp && is_beyond(way, packet);
         if serves == (direction == Direction::In) {
             if !is_new && packet.is_tcp {
                 let tcp = bpf_tcp_sock(sk);
                 if !tcp.is_null() && is_repeated(tcp, way, packet, direction) {
-                    return;
+                    return turn;
                 }
             }
-            (*Socket::way(socket, direction.other())).asked_ns = time_ns(skb, packet, direction);
-            return;
+            turn.asks = true;
+            return turn;
         }
         let asked_ns = (*way).asked_ns;
         if asked_ns == (*way).answered_ns {
-            return;
+            return turn;
         }
         let tcp = if packet.is_tcp { bpf_tcp_sock(sk) } else { null_mut() };
         if !is_new && !tcp.is_null() && is_repeated(tcp, way, packet, direction) {
-            return;
+            return turn;
         }
-        if serves && !tcp.is_null() && count_status(skb, packet, counters) == Status::Interim {
-            return;
+        if serves && !tcp.is_null() {
+            let status = status(skb, packet);
+            turn.status_class = status.class;
+            if status.is_interim {
+                return turn;
+            }
         }
         (*way).answered_ns = asked_ns;
-        let took_ns = time_ns(skb, packet, direction).saturating_sub(asked_ns);
-        // In microseconds, times 8; 0 before the first sample.
-        let rtt_ns = if tcp.is_null() { 0 } else { u64::from(field!(tcp.srtt_us)) * 125 };
-        let rtt_samples = u64::from(rtt_ns != 0);
-        if serves {
-            (*counters).turnarounds += 1;
-            (*counters).turnaround_ns += took_ns;
-            (*counters).rtt_ns += rtt_ns;
-            (*counters).rtt_samples += rtt_samples;
-            observe(&TURNAROUND, slot, took_ns);
-        } else {
-            (*counters).dependency_turnarounds += 1;
-            (*counters).dependency_turnaround_ns += took_ns;
-            (*counters).dependency_rtt_ns += rtt_ns;
-            (*counters).dependency_rtt_samples += rtt_samples;
-            observe(&DEPENDENCY, slot, took_ns);
+        turn.took_ns = time_ns(skb, packet, direction).saturating_sub(asked_ns).max(1);
+        if !tcp.is_null() {
+            // In microseconds, times 8.
+            turn.rtt_ns = u64::from(field!(tcp.srtt_us)) * 125;
         }
+        turn
     }
+}
+
+/// Notes when a request passed, for its response. To be done after all else: this line of the cache is the responses', which
+/// are often at work on another CPU. The write does not wait until it is here, but an atomic addition after it would.
+///
+/// # Safety
+/// `skb` is the program's context, `socket` a live element.
+#[inline(always)]
+pub unsafe fn note_request(skb: *mut __sk_buff, socket: *mut Socket, direction: Direction, packet: &Packet) {
+    // SAFETY: as the caller promises.
+    unsafe { (*Socket::way(socket, direction.other())).asked_ns = time_ns(skb, packet, direction) };
 }
 
 /// When a packet passed. What TCP sends bears the time already, and a clock is among the most expensive things here.
@@ -161,46 +180,45 @@ unsafe fn is_repeated(tcp: *mut bpf_tcp_sock, way: *mut Way, packet: &Packet, di
     is_repeated
 }
 
-#[derive(PartialEq)]
-enum Status {
+/// How a response begins.
+struct Status {
+    /// As in [`Turn::status_class`].
+    class: u32,
     /// "100 Continue" and its like: the response is still to come.
-    Interim,
-    /// The response, or what is no plain HTTP/1.
-    Final,
+    is_interim: bool,
 }
 
-/// Counts the class of the status that a response begins with, where it is one of HTTP/1.
+/// The status that a response begins with, where it is one of HTTP/1.
 #[inline(always)]
-unsafe fn count_status(skb: *mut __sk_buff, packet: &Packet, counters: *mut Counters) -> Status {
-    // "HTTP/1.1 200", and the rest of a word.
-    let mut head = [0u32; 3];
+unsafe fn status(skb: *mut __sk_buff, packet: &Packet) -> Status {
+    const NONE: Status = Status { class: 0, is_interim: false };
+    const HTTP: u32 = u32::from_ne_bytes(*b"HTTP");
     if packet.payload_bytes < 12 {
-        return Status::Final;
+        return NONE;
     }
-    // SAFETY: a buffer of 12 bytes on the stack; the payload may lie in another page, so that it has to be copied.
-    unsafe {
+    // "HTTP/1.1 200", and the rest of a word. Not cleared first: that would be a loop over its bytes.
+    let mut head = MaybeUninit::<[u32; 3]>::uninit();
+    // SAFETY: a buffer of 12 bytes on the stack; the payload may lie in another page, so that it has to be copied. Where that
+    // fails nothing is read, else all of it is written.
+    let head = unsafe {
         if bpf_skb_load_bytes(skb.cast(), packet.header_bytes, head.as_mut_ptr().cast(), 12) != 0 {
-            return Status::Final;
+            return NONE;
         }
-        const HTTP: u32 = u32::from_ne_bytes(*b"HTTP");
-        let [slash, one, dot, _] = head[1].to_ne_bytes();
-        let [space, class, tens, units] = head[2].to_ne_bytes();
-        if head[0] != HTTP || slash != b'/' || one != b'1' || dot != b'.' || space != b' ' {
-            return Status::Final;
-        }
-        match class {
-            b'1' => {
-                (*counters).responses_1xx += 1;
-                // After "101 Switching Protocols" there is no other response.
-                return if tens == b'0' && units == b'1' { Status::Final } else { Status::Interim };
-            }
-            b'2' => (*counters).responses_2xx += 1,
-            b'3' => (*counters).responses_3xx += 1,
-            b'4' => (*counters).responses_4xx += 1,
-            b'5' => (*counters).responses_5xx += 1,
-            _ => {}
-        }
-        Status::Final
+        head.assume_init_ref()
+    };
+    let [slash, one, dot, _] = head[1].to_ne_bytes();
+    let [space, class, tens, units] = head[2].to_ne_bytes();
+    if head[0] != HTTP || slash != b'/' || one != b'1' || dot != b'.' || space != b' ' {
+        return NONE;
+    }
+    match class {
+        // After "101 Switching Protocols" there is no other response.
+        b'1' => Status { class: 1, is_interim: tens != b'0' || units != b'1' },
+        b'2' => Status { class: 2, is_interim: false },
+        b'3' => Status { class: 3, is_interim: false },
+        b'4' => Status { class: 4, is_interim: false },
+        b'5' => Status { class: 5, is_interim: false },
+        _ => NONE,
     }
 }
 
@@ -221,7 +239,9 @@ unsafe fn begin(skb: *mut __sk_buff, sk: *mut bpf_sock, socket: *mut Socket, dir
             && let Some(at_ns) = EARLY.get(connection).copied()
         {
             let _ = EARLY.remove(connection);
-            (*socket).outgoing.asked_ns = at_ns;
+            if bpf_ktime_get_ns().saturating_sub(at_ns) < EARLY_NS {
+                (*socket).outgoing.asked_ns = at_ns;
+            }
         }
     }
 }

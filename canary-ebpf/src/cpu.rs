@@ -52,14 +52,33 @@ pub struct Stretch {
     pub left_pid: u32,
     pub left_sum_exec_runtime_ns: u64,
     pub left_run_delay_ns: u64,
+    /// How many moves of tasks that ran here were noted. It and `moves` are written by whoever moves a task to another cgroup, one
+    /// at a time; all else here is written by its own CPU only.
+    pub moves_noted: u32,
+    /// How many of them this CPU has dealt with: see `split`.
+    pub moves_seen: u32,
+    pub moves: [Move; MOVES],
 }
+
+/// A task that was moved to another cgroup while it ran.
+#[repr(C)]
+pub struct Move {
+    /// Its book at that moment.
+    pub sum_exec_runtime_ns: u64,
+    pub cgroup_id: u64,
+    pub pid: u32,
+    pub reserved: u32,
+}
+
+/// So many moves are remembered within a stretch; a power of two.
+const MOVES: usize = 16;
 
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let Some(stretch) = this_cpu() else { return 0 };
     let prev = TaskPtr(ctx.arg::<*const c_void>(1));
     let next = TaskPtr(ctx.arg::<*const c_void>(2));
-    // SAFETY: a live element that only this CPU writes, with interrupts off; `moved` writes it when a cgroup changes.
+    // SAFETY: a live element that only this CPU writes (but for the notes of moves), with interrupts off.
     unsafe {
         if (*stretch).pid != prev.pid() {
             take_over(stretch, prev);
@@ -67,6 +86,9 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         let before = if (*stretch).pid == 0 {
             IDLE
         } else {
+            if is_to_be_split(stretch) {
+                split(stretch, prev, prev.sum_exec_runtime_ns());
+            }
             let slot = current_slot_of((*stretch).cgroup_id);
             if let Some(counters) = counters(slot) {
                 let now_ns = prev.sum_exec_runtime_ns();
@@ -152,6 +174,53 @@ unsafe fn begin(stretch: *mut Stretch, task: TaskPtr, sum_exec_runtime_ns: u64) 
     }
 }
 
+/// Whether a move was noted since this CPU looked last.
+///
+/// # Safety
+/// `stretch` is a live element.
+#[inline(always)]
+unsafe fn is_to_be_split(stretch: *mut Stretch) -> bool {
+    // SAFETY: the caller's promise. Another CPU may write it at any moment, whole.
+    unsafe { (&raw const (*stretch).moves_noted).read_volatile() != (*stretch).moves_seen }
+}
+
+/// Where the task of this stretch was moved to another cgroup meanwhile: counts for the old one what it ran until then, and the
+/// wait that led here, and goes on as if the stretch had begun with the move. `now_ns` is its `sum_exec_runtime`.
+///
+/// Whoever moved it saw it run here and wrote the note then; in between this CPU may have gone on to another task, or to another
+/// stretch of the same one. So a note says only where to cut: it is left aside unless it is of this task and lies within this
+/// stretch. Whatever the two CPUs do at once, both cgroups together get what the task ran here, no more and no less.
+///
+/// # Safety
+/// `stretch` is a live element of this CPU, `task` is who runs in it.
+#[inline(always)]
+unsafe fn split(stretch: *mut Stretch, task: TaskPtr, now_ns: u64) {
+    for _ in 0..MOVES {
+        // SAFETY: the caller's promise. The notes are another CPU's, which writes a new one before it says so.
+        unsafe {
+            if !is_to_be_split(stretch) {
+                return;
+            }
+            let seen = (*stretch).moves_seen;
+            (*stretch).moves_seen = seen.wrapping_add(1);
+            let note = &raw const (*stretch).moves[seen as usize & (MOVES - 1)];
+            let moved_ns = (&raw const (*note).sum_exec_runtime_ns).read_volatile();
+            let cgroup_id = (&raw const (*note).cgroup_id).read_volatile();
+            let is_of_it = (&raw const (*note).pid).read_volatile() == (*stretch).pid;
+            if !is_of_it || moved_ns < (*stretch).sum_exec_runtime_ns || moved_ns > now_ns {
+                continue;
+            }
+            let slot = known_slot((*stretch).cgroup_id);
+            if let Some(counters) = counters(slot) {
+                charge(stretch, task, moved_ns, slot, counters);
+            }
+            (*stretch).waited = 0;
+            (*stretch).cgroup_id = cgroup_id;
+            (*stretch).sum_exec_runtime_ns = moved_ns;
+        }
+    }
+}
+
 /// Counts what the task ran in this stretch so far (`now_ns` is its `sum_exec_runtime`), and the wait that led to it.
 ///
 /// # Safety
@@ -200,7 +269,8 @@ pub fn flush(_ctx: RawTracePointContext) -> i32 {
     let Some(stretch) = this_cpu() else { return 0 };
     // SAFETY: returns the running task.
     let task = TaskPtr(unsafe { bpf_get_current_task_btf() }.cast_const().cast());
-    // SAFETY: a live element of this CPU. Runs in an interrupt, so no sched hook is half-way here.
+    // SAFETY: a live element of this CPU. Runs in an interrupt, or on the daemon's own CPU with preemption off: no sched hook
+    // is half-way here, and none comes in between.
     unsafe {
         if (*stretch).pid != task.pid() {
             take_over(stretch, task);
@@ -210,6 +280,9 @@ pub fn flush(_ctx: RawTracePointContext) -> i32 {
         }
         // Read once: another CPU may make the scheduler book meanwhile, and what it books must be in one stretch or the next.
         let now_ns = task.sum_exec_runtime_ns();
+        if is_to_be_split(stretch) {
+            split(stretch, task, now_ns);
+        }
         let slot = current_slot_of((*stretch).cgroup_id);
         if let Some(counters) = counters(slot) {
             charge(stretch, task, now_ns, slot, counters);
@@ -220,24 +293,29 @@ pub fn flush(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A task that runs while it is moved: what it ran so far belongs to where it was. Says nothing about the other threads of
-/// its process: they are split at their next switch. The owner of the stretch may be about to end it on its CPU: then what
-/// it ran since it began is counted twice, once in a great many moves.
+/// A task that runs while it is moved: what it ran so far belongs to where it was. That is noted for the CPU that it runs on, which
+/// splits its stretch there. Says nothing about the other threads of its process: they are split at their next switch.
 #[btf_tracepoint(function = "cgroup_attach_task")]
 pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
     let task = TaskPtr(ctx.arg::<*const c_void>(2));
     let Some(stretch) = STRETCHES.get_ptr_mut(task.cpu()) else { return 0 };
-    // SAFETY: live elements; see above for the race.
+    // SAFETY: a live element. Only what is for notes is written of another CPU's, and tasks are moved one at a time (the kernel
+    // holds a lock for all cgroups meanwhile).
     unsafe {
         if (*stretch).pid == 0 || (*stretch).pid != task.pid() {
             return 0;
         }
-        let booked_ns = task.sum_exec_runtime_ns();
-        if let Some(counters) = counters(known_slot((*stretch).cgroup_id)) {
-            (*counters).on_cpu_ns += booked_ns.saturating_sub((*stretch).sum_exec_runtime_ns);
+        let noted = (*stretch).moves_noted;
+        let seen = (&raw const (*stretch).moves_seen).read_volatile();
+        // Where there is no room, what it runs from here on counts where the last note says, until that CPU has looked.
+        if noted.wrapping_sub(seen) >= MOVES as u32 {
+            return 0;
         }
-        (*stretch).sum_exec_runtime_ns = booked_ns;
-        (*stretch).cgroup_id = task.cgroup_id();
+        let note = &raw mut (*stretch).moves[noted as usize & (MOVES - 1)];
+        (&raw mut (*note).sum_exec_runtime_ns).write_volatile(task.sum_exec_runtime_ns());
+        (&raw mut (*note).cgroup_id).write_volatile(task.cgroup_id());
+        (&raw mut (*note).pid).write_volatile(task.pid());
+        (&raw mut (*stretch).moves_noted).write_volatile(noted.wrapping_add(1));
     }
     0
 }

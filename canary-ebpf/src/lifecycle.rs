@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use aya_log_ebpf::debug;
-use canary_common::{Exit, Main, UNTRACKED};
+use canary_common::{Exit, MAX_VICTIMS, Main, UNTRACKED, Victim};
 
 use crate::{
     lookup::{counters, current_slot},
@@ -34,17 +34,19 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     if pid != ctx.tgid() {
         return 0;
     }
-    let slot = current_slot();
-    // SAFETY: the value is only tested for presence.
-    let oom = unsafe { VICTIMS.get(pid) }.is_some();
-    if oom {
-        let _ = VICTIMS.remove(pid);
+    let task = TaskPtr(ctx.arg::<*const c_void>(0));
+    let exit_code = task.exit_code();
+    // The process lives on in another of its threads, which gets this one's number. Code 0: a signal may come in between, and then
+    // it does end.
+    if exit_code == 0 && task.is_replaced_by_exec() {
+        return 0;
     }
+    let slot = current_slot();
+    let signal = exit_code & 0x7f;
+    let oom = was_chosen(pid, signal);
     if slot == UNTRACKED {
         return 0;
     }
-    let exit_code = TaskPtr(ctx.arg::<*const c_void>(0)).exit_code();
-    let signal = exit_code & 0x7f;
     let Some(counters) = counters(slot) else { return 0 };
     // SAFETY: a live per-CPU element.
     unsafe {
@@ -74,6 +76,22 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Whether the OOM killer chose a process that ends by this signal. It is forgotten in any case.
+#[inline(always)]
+fn was_chosen(tgid: u32, signal: u32) -> bool {
+    let Some(victim) = VICTIMS.get_ptr_mut(tgid & (MAX_VICTIMS as u32 - 1)) else { return false };
+    // SAFETY: a live element, and the clock. What another process of the same low bits writes meanwhile is as good.
+    unsafe {
+        let victim = &mut *victim;
+        if victim.tgid != tgid {
+            return false;
+        }
+        let has_ended = victim.has_ended(tgid, signal, bpf_ktime_get_ns());
+        victim.tgid = 0;
+        has_ended
+    }
+}
+
 /// Runs in the parent, whose cgroup the child gets (but for `CLONE_INTO_CGROUP`: such a child's program is seen when it is
 /// executed).
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -90,11 +108,13 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// Whatever starts a service executes it in its cgroup, so that the first program after the main process's end is its
-/// successor.
+/// successor. Unless it is the main process itself, of which the first thread had ended: another thread that executes a program
+/// gets that one's number, and had its own, the second argument, before.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let slot = current_slot();
     let Some(counters) = counters(slot) else { return 0 };
+    let lives_on = ctx.arg::<u64>(1) as u32 != ctx.pid();
     // SAFETY: live elements. Two programs that start in the same moment could both be counted as the successor.
     unsafe {
         (*counters).execs += 1;
@@ -102,7 +122,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
             && (*main).tgid == 0
             && (*main).ended != Main::LOOKED_FOR
         {
-            (*counters).main_restarts += u64::from((*main).ended == Main::ENDED);
+            (*counters).main_restarts += u64::from((*main).ended == Main::ENDED && !lives_on);
             (*main).tgid = ctx.tgid();
             (*main).ended = 0;
         }
@@ -128,13 +148,19 @@ fn tell(slot: u32, pid: u32, exit_code: u32, oom: bool) {
 pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     let tgid =
         if VICTIM_IS_TASK.load() != 0 { TaskPtr(ctx.arg::<*const c_void>(0)).tgid() } else { ctx.arg::<u64>(0) as u32 };
-    // SAFETY: takes nothing and returns a number.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    if VICTIMS.insert(tgid, now_ns, 0).is_err()
-        && let Some(lost) = LOST.get_ptr_mut(0)
-    {
-        // SAFETY: a live per-CPU element.
-        unsafe { (*lost).victims += 1 };
+    let Some(victim) = VICTIMS.get_ptr_mut(tgid & (MAX_VICTIMS as u32 - 1)) else { return 0 };
+    // SAFETY: live elements, and the clock; the OOM killer chooses one process at a time.
+    unsafe {
+        let victim = &mut *victim;
+        let now_ns = bpf_ktime_get_ns();
+        // Whoever was there before and is still to exit will not be known as a victim.
+        if victim.tgid != tgid
+            && victim.is_awaited(now_ns)
+            && let Some(lost) = LOST.get_ptr_mut(0)
+        {
+            (*lost).victims += 1;
+        }
+        *victim = Victim { marked_ns: now_ns, tgid, reserved: 0 };
     }
     0
 }

@@ -56,7 +56,7 @@ pub fn known_slot(id: u64) -> u32 {
     }
     let Some(settings) = settings() else { return UNTRACKED };
     let Some(cached) = CACHE.get_ptr_mut(id as u32 & (CGROUP_CACHE as u32 - 1)) else { return UNTRACKED };
-    // SAFETY: a live per-CPU element; a task that is preempted in between may be told of another cgroup's slot.
+    // SAFETY: as in `current_slot_of`.
     unsafe {
         if (*cached).cgroup_id == id && (*cached).generation == settings.generation {
             return (*cached).slot;

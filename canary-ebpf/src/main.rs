@@ -1,8 +1,13 @@
 //! The kernel programs: count per target, decide nothing.
 //!
 //! One file per signal. Each hook is loaded and attached alone by the daemon; one that the kernel refuses costs only
-//! its own signal. All per-target state is per CPU, so no atomics are needed: the sched hooks run with interrupts off,
-//! the socket hooks with bottom halves off, and no two of them write the same counter.
+//! its own signal.
+//!
+//! All per-target state is per CPU. So a plain addition is enough wherever nothing else that writes the same counter can come in
+//! between on that CPU: at the switches of the scheduler, which run with interrupts off; for packets that come in, in
+//! softirqs, of which a CPU runs one at a time; and at the tracepoints of processes (fork, exec, exit, reclaim), where no task takes
+//! the CPU and no interrupt counts the like. Not for packets that go out and for connections: processes send, too, and are
+//! interrupted by softirqs that send. What these write is protected in `outgoing`, or added atomically.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -15,6 +20,7 @@ mod lookup;
 mod maps;
 mod memory;
 mod network;
+mod outgoing;
 mod socket;
 mod task;
 mod tree;

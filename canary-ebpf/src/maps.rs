@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use canary_common::{
     BANKS, Buckets, CGROUP_CACHE, Cached, CgroupPath, Counters, Exit, HISTOGRAM_WORDS, Lost, MAX_CGROUPS, MAX_SLOTS,
-    Main, Remade, Settings, histogram,
+    MAX_VICTIMS, Main, Remade, Settings, Victim, histogram,
 };
 
 use crate::{cpu::Stretch, socket::Sockets};
@@ -30,6 +30,11 @@ pub static CACHE: PerCpuArray<Cached, CGROUP_CACHE> = PerCpuArray::new();
 /// Element `slot * CPUS + cpu`; the daemon sets the number of elements, and maps them into its own memory.
 #[btf_map]
 pub static COUNTERS: Array<Counters, MAX_SLOTS, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// By slot, for all CPUs: what is counted while the element of the slot and the CPU in `COUNTERS` is in use (see `outgoing`). The
+/// daemon adds both up.
+#[btf_map]
+pub static CONTENDED: Array<Counters, MAX_SLOTS, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Histograms of one signal, one for each slot.
 pub type Histograms = Array<Buckets, MAX_SLOTS>;
@@ -89,9 +94,10 @@ pub static SOCKETS: Sockets = Sockets::new();
 #[btf_map]
 pub static EARLY: LruHashMap<u64, u64, 1024> = LruHashMap::new();
 
-/// Thread group ids that the OOM killer chose and that have not exited yet.
+/// Processes that the OOM killer chose, by the low bits of their number. No hash that drops its oldest entries: it deals them out
+/// to CPUs by the hundred, and on a machine with many drops one that was made a moment ago.
 #[btf_map]
-pub static VICTIMS: HashMap<u32, u64, 1024> = HashMap::new();
+pub static VICTIMS: Array<Victim, MAX_VICTIMS> = Array::new();
 
 /// The main process of each slot. The daemon writes what it finds when it begins to watch; the exit and exec hooks follow
 /// from there.

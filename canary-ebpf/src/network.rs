@@ -8,10 +8,13 @@ use aya_ebpf::{
     macros::{btf_tracepoint, cgroup_skb},
     programs::{BtfTracePointContext, SkBuffContext},
 };
+use canary_common::Counters;
 
 use crate::{
-    conversation,
+    conversation::{self, Turn},
     lookup::{counters, settings},
+    maps::{DEPENDENCY, add, observe},
+    outgoing,
     socket::{self, field, remembered_slot},
 };
 
@@ -25,6 +28,10 @@ const SYN_SENT: u32 = 2;
 /// Where in an `sk_buff` TCP keeps the number of segments of a packet that it sends; 0 where this kernel was not asked.
 #[unsafe(no_mangle)]
 static SKB_TCP_SEGMENTS: Global<u64> = Global::new(0);
+
+/// 1 where `tcp_retransmit_skb` has a third argument, the error (6.17 and later): there it tells of attempts, too, that failed.
+#[unsafe(no_mangle)]
+static RETRANSMIT_HAS_ERROR: Global<u8> = Global::new(0);
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Direction {
@@ -66,6 +73,16 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     ALLOW
 }
 
+/// What is counted of a packet, whatever it is to a conversation.
+#[derive(Clone, Copy)]
+pub struct Size {
+    pub bytes: u64,
+    /// As they are on the wire.
+    pub packets: u64,
+    pub payload_bytes: u64,
+    pub is_reset: bool,
+}
+
 #[inline(always)]
 fn count(skb: *mut __sk_buff, direction: Direction) {
     let Some(settings) = settings() else { return };
@@ -76,36 +93,76 @@ fn count(skb: *mut __sk_buff, direction: Direction) {
     unsafe {
         let packet = parse(skb);
         let packets = segments(skb, &packet);
-        // Each segment of a merged packet has headers of its own on the wire.
-        let bytes = u64::from((*skb).len) + (packets - 1) * u64::from(packet.header_bytes);
-        let payload_bytes = u64::from(packet.payload_bytes);
-        match direction {
-            Direction::In => {
-                (*counters).rx_bytes += bytes;
-                (*counters).rx_packets += packets;
-                (*counters).rx_payload_bytes += payload_bytes;
-                if packet.reset {
-                    (*counters).resets_in += 1;
-                    if let Some((sk, state)) = socket {
-                        (*state).refused = u8::from(field!(sk.state) == SYN_SENT);
-                    }
-                }
-            }
-            Direction::Out => {
-                (*counters).tx_bytes += bytes;
-                (*counters).tx_packets += packets;
-                (*counters).tx_payload_bytes += payload_bytes;
-                (*counters).resets_out += u64::from(packet.reset);
-            }
+        let size = Size {
+            // Each segment of a merged packet has headers of its own on the wire.
+            bytes: u64::from((*skb).len) + (packets - 1) * u64::from(packet.header_bytes),
+            packets,
+            payload_bytes: u64::from(packet.payload_bytes),
+            is_reset: packet.reset,
+        };
+        if size.is_reset
+            && direction == Direction::In
+            && let Some((sk, state)) = socket
+        {
+            (*state).refused = u8::from(field!(sk.state) == SYN_SENT);
         }
-        if payload_bytes > 0
+        if size.payload_bytes > 0
             && let Some((sk, state)) = socket
         {
             if !conversation::listens(sk) {
-                conversation::turn(skb, (sk, state), direction, &packet, (slot, counters));
-            } else if direction == Direction::In {
+                let turn = conversation::turn(skb, (sk, state), direction, &packet);
+                add_up(slot, counters, direction, size, turn);
+                if turn.asks {
+                    conversation::note_request(skb, state, direction, &packet);
+                }
+                return;
+            }
+            if direction == Direction::In {
                 conversation::early(skb);
             }
+        }
+        add_up(slot, counters, direction, size, Turn::NONE);
+    }
+}
+
+/// # Safety
+/// `counters` is this CPU's live element of `slot`.
+#[inline(always)]
+unsafe fn add_up(slot: u32, counters: *mut Counters, direction: Direction, size: Size, turn: Turn) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match direction {
+            Direction::In => received(slot, counters, size, turn),
+            Direction::Out => outgoing::sent(slot, counters, size, turn),
+        }
+    }
+}
+
+/// # Safety
+/// `counters` is this CPU's live element of `slot`.
+#[inline(always)]
+unsafe fn received(slot: u32, counters: *mut Counters, size: Size, turn: Turn) {
+    // SAFETY: the caller's promise. Packets come in in softirqs only, of which a CPU runs one at a time, and nothing else
+    // writes these.
+    unsafe {
+        (*counters).rx_bytes += size.bytes;
+        (*counters).rx_packets += size.packets;
+        (*counters).rx_payload_bytes += size.payload_bytes;
+        if size.is_reset {
+            (*counters).resets_in += 1;
+        }
+        if turn.depends {
+            (*counters).dependency_rx_payload_bytes += size.payload_bytes;
+        }
+        // What comes in as a response is a dependency's.
+        if turn.took_ns != 0 {
+            (*counters).dependency_turnarounds += 1;
+            (*counters).dependency_turnaround_ns += turn.took_ns;
+            if turn.rtt_ns != 0 {
+                (*counters).dependency_rtt_ns += turn.rtt_ns;
+                (*counters).dependency_rtt_samples += 1;
+            }
+            observe(&DEPENDENCY, slot, turn.took_ns);
         }
     }
 }
@@ -166,9 +223,13 @@ unsafe fn parse(skb: *mut __sk_buff) -> Packet {
     }
 }
 
-/// Called once per packet that is sent again, which may be several segments.
+/// Called once per packet that is sent again, which may be several segments; by later kernels also where it could not be sent,
+/// because the one before is still in a queue of this host, or there is no memory or no route: that is no retransmit.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
+    if RETRANSMIT_HAS_ERROR.load() != 0 && ctx.arg::<u64>(2) as i32 != 0 {
+        return 0;
+    }
     let sk: *mut c_void = ctx.arg(0);
     let skb: *const c_void = ctx.arg(1);
     // SAFETY: trusted pointers from the tracepoint; the storage is only looked up.
@@ -178,7 +239,8 @@ pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         if let Some(counters) = counters(remembered_slot(socket)) {
-            (*counters).retransmits += sent_segments(skb);
+            // Atomic: a process that works off what came for its socket sends again, too, and softirqs interrupt it.
+            add(&raw mut (*counters).retransmits, sent_segments(skb));
         }
     }
     0

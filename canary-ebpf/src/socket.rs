@@ -13,7 +13,7 @@ use canary_common::{Settings, UNTRACKED};
 
 use crate::{
     lookup::skb_slot,
-    maps::{LOST, OWNED_SINCE, SOCKETS},
+    maps::{LOST, OWNED_SINCE, SOCKETS, add},
     network::Direction,
 };
 
@@ -141,7 +141,8 @@ pub fn of(skb: *mut __sk_buff) -> Option<(*mut bpf_sock, *mut Socket)> {
             if !bpf_sk_fullsock(sk).is_null()
                 && let Some(lost) = LOST.get_ptr_mut(0)
             {
-                (*lost).socket_state += 1;
+                // Atomic, as what goes out is interrupted by what comes in.
+                add(&raw mut (*lost).socket_state, 1);
             }
             return None;
         }
@@ -153,11 +154,13 @@ pub fn of(skb: *mut __sk_buff) -> Option<(*mut bpf_sock, *mut Socket)> {
 #[inline(always)]
 pub fn slot(skb: *mut __sk_buff, socket: Option<(*mut bpf_sock, *mut Socket)>, settings: &Settings) -> u32 {
     let Some((_, socket)) = socket else { return skb_slot(skb, settings) };
-    // SAFETY: live while the program runs; written only under this socket's lock or on its one softirq.
+    // SAFETY: live while the program runs. Where packets of both directions come first at once, both look the same up.
     unsafe {
-        if (*socket).generation != settings.generation {
+        // Before the look-up: what it finds is as old as this at least.
+        let generation = (&raw const settings.generation).read_volatile();
+        if (*socket).generation != generation {
             (*socket).slot = skb_slot(skb, settings);
-            (*socket).generation = settings.generation;
+            (*socket).generation = generation;
             // Where its cgroup was not watched for a while, packets went by unseen.
             (*socket).incoming.end_known = 0;
             (*socket).outgoing.end_known = 0;

@@ -39,6 +39,12 @@ static CSS_SET_DFL_CGRP: Global<u64> = Global::new(0);
 static CGROUP_KN: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static KERNFS_NODE_ID: Global<u64> = Global::new(0);
+/// The way from a task to the thread of its process that is executing a program: `task->signal->group_exec_task`. Either is 0 where
+/// this kernel does not tell.
+#[unsafe(no_mangle)]
+static TASK_SIGNAL: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static SIGNAL_EXEC_TASK: Global<u64> = Global::new(0);
 /// The way from a cgroup to the number of its hierarchy.
 #[unsafe(no_mangle)]
 static CGROUP_ROOT: Global<u64> = Global::new(0);
@@ -108,6 +114,16 @@ impl TaskPtr {
     #[inline(always)]
     pub fn cpu(self) -> u32 {
         self.read(&TASK_CPU)
+    }
+
+    /// Whether a thread of its process is executing a program: all others have to end first.
+    #[inline(always)]
+    pub fn is_replaced_by_exec(self) -> bool {
+        if TASK_SIGNAL.load() == 0 || SIGNAL_EXEC_TASK.load() == 0 {
+            return false;
+        }
+        // A pointer to that thread; it is only compared.
+        read::<u64>(self.read(&TASK_SIGNAL), &SIGNAL_EXEC_TASK) != 0
     }
 
     /// Of the cgroup2 tree. The helper for it knows the running task only.

@@ -48,6 +48,7 @@ impl Held {
 pub enum Attach {
     Ingress = 0,
     Egress = 1,
+    SockOps = 3,
 }
 
 /// How many programs are attached to a cgroup itself (`BPF_PROG_QUERY`).
@@ -65,6 +66,18 @@ pub fn attached(cgroup: impl AsFd, direction: Attach) -> Result<u32> {
 pub fn occupy(cgroup: impl AsFd, direction: Attach) -> Result<()> {
     // 0 is exclusive.
     attach(cgroup, &load_pass()?, direction, 0)
+}
+
+/// Lets every packet through, and lets cgroups below have programs of their own in its place. In this one no other may join it,
+/// until the cgroup is removed.
+pub fn occupy_alone(cgroup: impl AsFd, direction: Attach) -> Result<()> {
+    // 1 is BPF_F_ALLOW_OVERRIDE.
+    attach(cgroup, &load_pass()?, direction, 1)
+}
+
+/// Drops every packet, until the cgroup is removed.
+pub fn lose_all(cgroup: impl AsFd, direction: Attach) -> Result<()> {
+    attach(cgroup, &load_returning(CGROUP_SKB, 0)?, direction, 2)
 }
 
 /// Drops one of 16 packets, whichever it is, until the cgroup is removed: a line that loses packets.
@@ -111,6 +124,7 @@ fn load_pass() -> Result<OwnedFd> {
 }
 
 const CGROUP_SKB: u32 = 8;
+const SOCK_OPS: u32 = 13;
 const RAW_TRACEPOINT: u32 = 17;
 
 fn load_returning(program_type: u32, value: u32) -> Result<OwnedFd> {
@@ -167,6 +181,56 @@ impl Empty {
         let text = fs::read_to_string(path).unwrap_or_default();
         let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0);
         (field("run_cnt:"), field("run_time_ns:"))
+    }
+}
+
+/// Somebody else's program on a cgroup, which asks for the state changes of each connection that is opened there. It stays until
+/// the cgroup is removed.
+#[derive(Debug)]
+pub struct StateChanges {
+    /// Of one element: how many ended the state "established".
+    ended: OwnedFd,
+}
+
+impl StateChanges {
+    pub fn of(cgroup: impl AsFd) -> Result<Self> {
+        // map_type (an array), key_size, value_size, max_entries, map_flags.
+        let ended = own(call(0, &mut [2, 4, 8, 1, 0])?)?;
+        let instructions = [
+            // r6 = r1; r2 = op
+            0x0000_0000_0000_16bf,
+            0x0000_0000_0000_1261,
+            // if it is a connect, go and ask; if it is no state change, go to the end
+            0x0000_0003_0008_0215,
+            0x0000_000a_000a_0255,
+            // r2 = the old state; if it is not "established", go to the end
+            0x0000_0000_0004_1261,
+            0x0000_0001_0008_0255,
+            // r1 = the element (two words); r2 = 1; lock *r1 += r2; go to the end
+            u64::from(number(ended.as_fd())) << 32 | 0x2118,
+            0,
+            0x0000_0001_0000_02b7,
+            0x0000_0000_0000_21db,
+            0x0000_0000_0003_0005,
+            // r1 = r6; r2 = BPF_SOCK_OPS_STATE_CB_FLAG; call bpf_sock_ops_cb_flags_set
+            0x0000_0000_0000_61bf,
+            0x0000_0004_0000_02b7,
+            0x0000_003b_0000_0085,
+            // r0 = 1; exit
+            0x0000_0001_0000_00b7,
+            0x95,
+        ];
+        attach(cgroup, &load(SOCK_OPS, &instructions)?, Attach::SockOps, 2)?;
+        Ok(Self { ended })
+    }
+
+    pub fn ended(&self) -> Result<u64> {
+        let (index, mut ended) = (0u32, 0u64);
+        let [key, value] =
+            [(&raw const index) as u64, (&raw mut ended) as u64].map(|at| [at as u32, (at >> 32) as u32]);
+        // map_fd, key, value, flags.
+        call(1, &mut [number(self.ended.as_fd()), 0, key[0], key[1], value[0], value[1], 0, 0])?;
+        Ok(ended)
     }
 }
 

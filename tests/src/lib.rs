@@ -8,6 +8,7 @@ pub mod guarded;
 pub mod machine;
 pub mod names;
 pub mod namespace;
+pub mod one_cpu;
 pub mod openmetrics;
 pub mod overhead;
 pub mod pair;

@@ -14,6 +14,7 @@ use canary_e2e::{
     bpf, kernel_available,
     namespace::{ip, tcp_count, with_loopback},
     pair::Pair,
+    wait_until,
 };
 use canary_user::telemetry::{Connections, Sample};
 
@@ -151,6 +152,53 @@ fn segments_that_are_sent_again_agree_with_the_kernels_count() -> anyhow::Result
         assert_eq!(sample.retransmits, Some(again));
         let network = sample.network.expect("live");
         assert!(network.tx_payload_bytes > payload as u64, "what is sent again is sent: {network:?}");
+        Ok(())
+    })
+}
+
+/// Later kernels (6.17) tell of each attempt to send something again. Here none gets out of the host.
+#[test]
+fn attempts_to_send_again_that_fail_are_no_retransmits() -> anyhow::Result<()> {
+    if !kernel_available("attempts_to_send_again_that_fail_are_no_retransmits") {
+        return Ok(());
+    }
+    with_loopback(MTU, || {
+        let mut pair = Pair::new()?;
+        let listener = pair.listen()?;
+        let mut stream = pair.connect(listener.local_addr()?)??;
+        let (_accepted, _) = listener.accept()?;
+        bpf::lose_all(pair.sandbox.root.open(&pair.server.cgroup)?, bpf::Attach::Ingress)?;
+        stream.write_all(b"lost on its way")?;
+        bpf::lose_all(pair.sandbox.root.open(&pair.client.cgroup)?, bpf::Attach::Egress)?;
+        // What was sent again until now, if anything was.
+        pair.samples();
+        let before = tcp_count("RetransSegs")?;
+        wait_until("it is tried again twice", Duration::from_secs(30), || {
+            tcp_count("RetransSegs").is_ok_and(|now| now >= before + 2)
+        })?;
+        let (client, _) = pair.samples();
+        assert_eq!(client.retransmits, Some(0), "nothing left the host");
+        Ok(())
+    })
+}
+
+/// The kernel keeps one wish for state changes on each socket, for all programs of its cgroup.
+#[test]
+fn what_somebody_else_asked_to_be_told_of_a_connection_is_told() -> anyhow::Result<()> {
+    if !kernel_available("what_somebody_else_asked_to_be_told_of_a_connection_is_told") {
+        return Ok(());
+    }
+    with_loopback(MTU, || {
+        let mut pair = Pair::new()?;
+        let changes = bpf::StateChanges::of(pair.sandbox.root.open(&pair.client.cgroup)?)?;
+        let listener = pair.listen()?;
+        for _ in 0..5 {
+            let client = pair.connect(listener.local_addr()?)??;
+            let (_accepted, _) = listener.accept()?;
+            client.shutdown(Shutdown::Write)?;
+        }
+        assert_eq!(changes.ended()?, 5, "the ends of connections that were established");
+        assert_eq!(connections(&pair.samples().0).opened, 5);
         Ok(())
     })
 }

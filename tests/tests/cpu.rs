@@ -6,11 +6,11 @@ use std::{
     io::Write as _,
     process::{Command, Stdio},
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
-use canary_e2e::{Booked, Sandbox, kernel_available};
+use canary_e2e::{Booked, Sandbox, kernel_available, one_cpu::OneCpu, wait_until};
 use canary_user::{
     targets::Role,
     telemetry::{Options, Sensor},
@@ -174,5 +174,69 @@ fn a_task_that_is_moved_is_split() -> anyhow::Result<()> {
     for i in 0..2 {
         first[i].agrees(last[i], ours_ns[i], &format!("{test}: {}", paths[i]));
     }
+    Ok(())
+}
+
+/// A task is moved to and fro while it and another one, which ran for long before, take turns on one CPU: what that one ran is not the
+/// moved one's, however often the CPU goes from one to the other in the moment of a move.
+#[test]
+fn what_others_run_is_not_charged_to_a_task_that_is_moved() -> anyhow::Result<()> {
+    let test = "what_others_run_is_not_charged_to_a_task_that_is_moved";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    const LONG_USEC: u64 = 1_500_000;
+    let dir = tempfile::tempdir()?;
+    for name in ["there", "back"] {
+        let name = CString::new(dir.path().join(name).as_os_str().as_encoded_bytes())?;
+        // SAFETY: a path that ends with a zero byte, and a mode.
+        ensure!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) } == 0, "a pipe: {}", std::io::Error::last_os_error());
+    }
+    let sandbox = Sandbox::new()?;
+    let old = sandbox.cgroup("old")?;
+    let paths = [sandbox.cgroup("here")?, sandbox.cgroup("there")?];
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[
+        sandbox.target(&old, Role::Stable)?,
+        sandbox.target(&paths[0], Role::Canary)?,
+        sandbox.target(&paths[1], Role::Canary)?,
+    ]);
+    let at = dir.path().display();
+    let (mut other, mut moved) = {
+        let _stay = OneCpu::stay()?;
+        let other = format!(
+            "exec 3>{at}/there 4<{at}/back; while [ ! -e {at}/go ]; do :; done; while echo >&3 && read x <&4; do :; done"
+        );
+        let moved = format!("exec 3<{at}/there 4>{at}/back; while read x <&3 && echo >&4; do :; done");
+        (sandbox.run(&old, &other)?, sandbox.run(&paths[0], &moved)?)
+    };
+    wait_until("one has run for long", Duration::from_secs(60), || {
+        sandbox.field(&old, "cpu.stat", "usage_usec").is_ok_and(|usec| usec > LONG_USEC)
+    })?;
+    File::create(dir.path().join("go"))?;
+    let booked_usec = || -> anyhow::Result<u64> {
+        let usec = |path: &str| sandbox.field(path, "cpu.stat", "usage_usec");
+        Ok(usec(&paths[0])? + usec(&paths[1])?)
+    };
+    sensor.tick();
+    let before_usec = booked_usec()?;
+    let until = Instant::now() + Duration::from_secs(8);
+    let mut moves = 0;
+    while Instant::now() < until {
+        let to = sandbox.root.dir(&paths[(moves + 1) % 2]).join("cgroup.procs");
+        std::fs::write(to, moved.id().to_string())?;
+        moves += 1;
+    }
+    let tick = sensor.tick();
+    let truth = (booked_usec()? - before_usec) as f64 / 1e6;
+    for child in [&mut moved, &mut other] {
+        child.kill()?;
+        child.wait()?;
+    }
+    let of_paths = tick.samples.iter().filter(|s| paths.iter().any(|path| *s.target.cgroup == **path));
+    let ours_ns: u64 = of_paths.map(|s| s.cpu.as_ref().expect("the sched hooks are live").on_cpu_ns).sum();
+    let ours = ours_ns as f64 / 1e9;
+    println!("{test}: {moves} moves, eBPF {ours:.3} s, cpu.stat {truth:.3} s");
+    assert!(truth > 0.1 && (ours - truth).abs() < 0.02 * truth + 0.3, "eBPF {ours} s, cpu.stat {truth} s");
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use canary_e2e::{Sandbox, kernel_available};
+use canary_e2e::{Sandbox, bpf, kernel_available};
 use canary_user::{
     targets::Role,
     telemetry::{Network, Options, Sensor},
@@ -16,20 +16,32 @@ use canary_user::{
 const REQUEST: usize = 200;
 const RESPONSE: usize = 150_000;
 
+/// What lies above the cgroup that serves.
+#[derive(Clone, Copy, PartialEq)]
+enum Above {
+    Nothing,
+    Target,
+    /// One that takes the program for what comes in, and not the one for what goes out.
+    TargetThatRefuses,
+}
+
 /// Serves `requests` on one connection from a socket of a tracked cgroup, which may lie below another one, and returns what
 /// the kernel counted.
-fn count(test: &str, requests: u32, nested: bool) -> anyhow::Result<Option<(Network, u64)>> {
+fn count(test: &str, requests: u32, what_is_above: Above) -> anyhow::Result<Option<(Network, u64)>> {
     if !kernel_available(test) {
         return Ok(None);
     }
     let sandbox = Sandbox::new()?;
     let above = sandbox.cgroup("above")?;
     let path = sandbox.cgroup("above/server")?;
+    if what_is_above == Above::TargetThatRefuses {
+        bpf::occupy_alone(sandbox.root.open(&above)?, bpf::Attach::Egress)?;
+    }
     let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
     let target = sandbox.target(&path, Role::Stable)?;
     let mut targets = vec![target.clone()];
     sensor.follow(&targets);
-    if nested {
+    if what_is_above != Above::Nothing {
         targets.push(sandbox.target(&above, Role::Canary)?);
         sensor.follow(&targets);
     }
@@ -66,7 +78,7 @@ fn count(test: &str, requests: u32, nested: bool) -> anyhow::Result<Option<(Netw
 
 #[test]
 fn payload_bytes_and_turnarounds_are_exact() -> anyhow::Result<()> {
-    let Some((network, retransmits)) = count("payload_bytes_and_turnarounds_are_exact", 50, false)? else {
+    let Some((network, retransmits)) = count("payload_bytes_and_turnarounds_are_exact", 50, Above::Nothing)? else {
         return Ok(());
     };
     assert_eq!(network.turnarounds, 50);
@@ -89,7 +101,17 @@ fn payload_bytes_and_turnarounds_are_exact() -> anyhow::Result<()> {
 
 #[test]
 fn a_target_below_another_is_counted_once() -> anyhow::Result<()> {
-    let Some((network, retransmits)) = count("a_target_below_another_is_counted_once", 10, true)? else {
+    is_counted_once("a_target_below_another_is_counted_once", Above::Target)
+}
+
+/// The one below has to bring only what the one above lacks.
+#[test]
+fn a_target_below_another_that_refuses_a_hook_is_counted_once() -> anyhow::Result<()> {
+    is_counted_once("a_target_below_another_that_refuses_a_hook_is_counted_once", Above::TargetThatRefuses)
+}
+
+fn is_counted_once(test: &str, what_is_above: Above) -> anyhow::Result<()> {
+    let Some((network, retransmits)) = count(test, 10, what_is_above)? else {
         return Ok(());
     };
     assert_eq!((network.turnarounds, network.rx_payload_bytes), (10, 10 * REQUEST as u64));

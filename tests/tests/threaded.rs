@@ -1,12 +1,34 @@
-//! Threads of one process in several cgroups (threaded mode).
+//! Threads of one process: in several cgroups (threaded mode), and one that executes a program.
 
 use std::{fs, thread::sleep, time::Duration};
 
 use canary_e2e::{Booked, Sandbox, kernel_available, wait_until};
 use canary_user::{
     targets::Role,
-    telemetry::{Options, Sensor},
+    telemetry::{Options, Sensor, Starts},
 };
+
+/// Where another thread than the first one executes a program, the first one ends before; the process does not.
+#[test]
+fn a_program_that_a_thread_executes_is_neither_an_end_nor_a_restart() -> anyhow::Result<()> {
+    if !kernel_available("a_program_that_a_thread_executes_is_neither_an_end_nor_a_restart") {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let path = sandbox.cgroup("one")?;
+    let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
+    sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
+    sensor.tick();
+    let script = format!("exec {} sh -c 'exit 0'", env!("CARGO_BIN_EXE_exec-from-thread"));
+    assert!(sandbox.run(&path, &script)?.wait()?.success());
+    let sample = sensor.tick().samples.remove(0);
+    // The program, and what its thread executes.
+    assert_eq!(sample.starts, Some(Starts { forked: 0, executed: 2, restarts: 0 }));
+    let lifecycle = sample.lifecycle.expect("the hook is live");
+    assert_eq!((lifecycle.exits, lifecycle.exits_error), (1, 0), "one process, which ends once");
+    assert_eq!(sample.exit_codes, Some(Vec::new()));
+    Ok(())
+}
 
 #[test]
 fn threads_of_one_process_count_where_each_is() -> anyhow::Result<()> {

@@ -8,6 +8,8 @@ use aya::{
     programs::{BtfTracePoint, Program, RawTracePoint},
 };
 
+use super::kernel::Unreadable;
+
 /// A group of counters that stands or falls together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Signal {
@@ -148,20 +150,17 @@ impl Live {
     }
 }
 
-/// Loads every program and attaches those that are not per cgroup. `disabled` names hooks to leave out; without the
-/// kernel's types no tracepoint is tried.
-pub fn attach(ebpf: &mut Ebpf, btf: Option<&Btf>, disabled: &[String]) -> Live {
+/// Loads every program and attaches those that are not per cgroup. `disabled` names hooks to leave out; those that are
+/// `unreadable` here are not tried, and without the kernel's types only those of cgroups are.
+pub fn attach(ebpf: &mut Ebpf, btf: Option<&Btf>, disabled: &[String], unreadable: &[Unreadable]) -> Live {
     let mut live = Live::default();
     let mut done: Vec<(&str, Option<String>)> = Vec::new();
     for hook in HOOKS {
         let refused = match done.iter().find(|(name, _)| *name == hook.name) {
             Some((_, outcome)) => outcome.clone(),
             None => {
-                let outcome = if disabled.iter().any(|d| d == hook.name) {
-                    Some("left out by --disable-hook".to_owned())
-                } else {
-                    attach_one(ebpf, btf, hook).err().map(|e| short(&e))
-                };
+                let outcome = left_out(hook.name, disabled, unreadable)
+                    .or_else(|| attach_one(ebpf, btf, hook).err().map(|e| short(&e)));
                 done.push((hook.name, outcome.clone()));
                 outcome
             }
@@ -173,16 +172,28 @@ pub fn attach(ebpf: &mut Ebpf, btf: Option<&Btf>, disabled: &[String]) -> Live {
     live
 }
 
+const NEEDS_TYPES: &str = "needs the kernel's BTF";
+
+/// Why a hook is not even tried. One that reads what is not there would read what lies at the beginning instead, and be taken for one
+/// that works.
+fn left_out(hook: &str, disabled: &[String], unreadable: &[Unreadable]) -> Option<String> {
+    if disabled.iter().any(|name| name == hook) {
+        return Some("left out by --disable-hook".to_owned());
+    }
+    unreadable.iter().find(|u| u.hook == hook).map(|u| u.reason.clone())
+}
+
 fn attach_one(ebpf: &mut Ebpf, btf: Option<&Btf>, hook: Hook) -> anyhow::Result<()> {
     let program = ebpf.program_mut(hook.name).with_context(|| format!("the object has no program {}", hook.name))?;
     match hook.kind {
         Kind::Tracepoint => {
-            let btf = btf.context("needs the kernel's BTF")?;
+            let btf = btf.context(NEEDS_TYPES)?;
             let program: &mut BtfTracePoint = program.try_into()?;
             program.load(hook.tracepoint, btf).context("load")?;
             program.attach().context("attach")?;
         }
         Kind::OnDemand => {
+            btf.context(NEEDS_TYPES)?;
             let program: &mut RawTracePoint = program.try_into()?;
             program.load().context("load")?;
         }
@@ -204,5 +215,23 @@ fn short(error: &anyhow::Error) -> String {
     match lines.rfind(|l| ![":", "processed ", "verification time", "stack depth"].iter().any(|p| l.starts_with(p))) {
         Some(last) => format!("{first}; the verifier says: {}", last.chars().take(200).collect::<String>()),
         None => first,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_disabled_or_reads_what_is_not_there_is_left_out_by_name() {
+        let disabled = ["mark_victim".to_owned()];
+        let unreadable =
+            [Unreadable { hook: "cgroup_mkdir", reason: "struct cgroup_root has no member hierarchy_id".to_owned() }];
+        let reason = |hook| left_out(hook, &disabled, &unreadable);
+        assert!(reason("mark_victim").is_some_and(|why| why.contains("--disable-hook")));
+        assert!(reason("cgroup_mkdir").is_some_and(|why| why.contains("hierarchy_id")));
+        for hook in names().filter(|hook| !["mark_victim", "cgroup_mkdir"].contains(hook)) {
+            assert_eq!(reason(hook), None, "{hook}");
+        }
     }
 }

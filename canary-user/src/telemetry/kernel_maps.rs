@@ -15,6 +15,8 @@ pub struct KernelMaps {
     settings: Array<MapData, Settings>,
     groups: Array<MapData, u32>,
     counters: CounterMemory,
+    /// What is not in `counters`, because somebody else was counting there just then.
+    contended: CounterMemory,
     runq_wait: Array<MapData, Buckets>,
     stall: Array<MapData, Buckets>,
     turnaround: Array<MapData, Buckets>,
@@ -72,6 +74,7 @@ impl KernelMaps {
             settings: Array::try_from(take("SETTINGS")?)?,
             groups: Array::try_from(take("GROUPS")?)?,
             counters: CounterMemory::new(take("COUNTERS")?, cpus)?,
+            contended: CounterMemory::new(take("CONTENDED")?, 1)?,
             runq_wait: Array::try_from(take("RUNQ_WAIT")?)?,
             stall: Array::try_from(take("STALL")?)?,
             turnaround: Array::try_from(take("TURNAROUND")?)?,
@@ -103,7 +106,8 @@ impl KernelMaps {
         self.owned_since.set(slot, generation, 0).with_context(|| format!("write the generation of slot {slot}"))?;
         self.forget_main(slot)?;
         self.counters.reach(slot)?;
-        let words = self.counters.read(slot)?;
+        self.contended.reach(slot)?;
+        let words = self.words(slot)?;
         let counters = Counters::from_words(&words);
         let mut seen = Seen {
             counters: words,
@@ -170,13 +174,25 @@ impl KernelMaps {
         remade
     }
 
+    /// The levels first, and the generation when they are there: who knows the new one must not have looked at old levels.
     pub fn set(&mut self, settings: Settings) -> anyhow::Result<()> {
-        self.settings.set(0, settings, 0).context("write the settings map")
+        let generation = self.settings.get(&0, 0).context("read the settings map")?.generation;
+        for settings in [Settings { generation, ..settings }, settings] {
+            self.settings.set(0, settings, 0).context("write the settings map")?;
+        }
+        Ok(())
+    }
+
+    /// What a slot has counted since the programs were loaded.
+    fn words(&self, slot: u32) -> anyhow::Result<[u64; Counters::WORDS]> {
+        let mut words = self.counters.read(slot)?;
+        words.iter_mut().zip(self.contended.read(slot)?).for_each(|(word, more)| *word += more);
+        Ok(words)
     }
 
     /// What was counted since the last read.
     pub fn read(&self, slot: u32, seen: &mut Seen) -> anyhow::Result<Counted> {
-        let (words, went_back) = on_top(&mut seen.counters, &self.counters.read(slot)?);
+        let (words, went_back) = on_top(&mut seen.counters, &self.words(slot)?);
         let counters = Counters::from_words(&words);
         // Of what is not known the histograms are read all the same: the next ones are then of the next tick alone.
         let events = |counted: u64| counted.max(u64::from(went_back));

@@ -271,7 +271,8 @@ pub struct Lifecycle {
     pub exits_error: u64,
     /// Ended by a fault signal (SIGSEGV, SIGABRT and the like).
     pub crashes: u64,
-    /// Ended by another signal.
+    /// Ended by another signal. Those that the OOM killer ended are in [`Sample::oom_kills`] and in none of these three, where its
+    /// hook is live.
     pub exits_killed: u64,
     /// Dumped core.
     #[serde(default, skip_serializing_if = "Option::is_none")]

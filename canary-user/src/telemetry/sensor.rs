@@ -141,6 +141,8 @@ impl Sensor {
             .override_global("TASK_RUN_DELAY", &layout.task_run_delay, true)
             .override_global("TASK_FLAGS", &layout.task_flags, true)
             .override_global("TASK_CPU", &layout.task_cpu, true)
+            .override_global("TASK_SIGNAL", &layout.task_signal, true)
+            .override_global("SIGNAL_EXEC_TASK", &layout.signal_exec_task, true)
             .override_global("TASK_CGROUPS", &layout.task_cgroups, true)
             .override_global("CSS_SET_DFL_CGRP", &layout.css_set_dfl_cgrp, true)
             .override_global("CGROUP_KN", &layout.cgroup_kn, true)
@@ -149,6 +151,7 @@ impl Sensor {
             .override_global("CGROUP_ROOT_HIERARCHY_ID", &layout.cgroup_root_hierarchy_id, true)
             .override_global("SWITCH_HAS_STATE", &layout.switch_has_state, true)
             .override_global("VICTIM_IS_TASK", &layout.victim_is_task, true)
+            .override_global("RETRANSMIT_HAS_ERROR", &layout.retransmit_has_error, true)
             .override_global("SKB_TCP_SEGMENTS", &layout.skb_tcp_segments, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .load(OBJECT)
@@ -162,7 +165,7 @@ impl Sensor {
         };
         let mut maps = KernelMaps::take(&mut ebpf, cpus)?;
         maps.set(Settings { generation: 1, ..Settings::default() })?;
-        let live = hooks::attach(&mut ebpf, btf.as_ref(), &options.disabled_hooks);
+        let live = hooks::attach(&mut ebpf, btf.as_ref(), &options.disabled_hooks, &layout.unreadable);
         let free_slots = (0..room.targets.min(maps.slots())).collect();
         let mut sensor = Self {
             root,

@@ -170,7 +170,7 @@ pub const CATALOGUE: &[Definition] = &[
     row(Counter, "canary_tcp_resets_sent", "resets", Version(|c| number(c.resets_out)),
         "TCP resets sent: connections that the service broke off."),
     row(Counter, "canary_process_exits", "processes", VersionBy("kind", exits),
-        "Processes that ended: ok is status 0, status another one, crash a fault signal, killed any other signal."),
+        "Processes that ended: ok is status 0, status another one, crash a fault signal, killed another, as by the OOM killer."),
     row(Counter, "canary_process_exit_codes", "processes", VersionBy("code", exit_codes),
         "Processes that ended otherwise than with status 0, by status or signal."),
     row(Counter, "canary_process_core_dumps", "processes", Version(|c| number(c.core_dumps)),

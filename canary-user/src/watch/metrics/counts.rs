@@ -48,7 +48,7 @@ pub struct Counts {
     pub block_io: Option<BlockIo>,
     pub resets_in: Option<u64>,
     pub resets_out: Option<u64>,
-    /// Ended with status 0, another status, by a fault signal, by another signal.
+    /// Ended with status 0, another status, by a fault signal, by another signal, the OOM killer's among them.
     pub exits: Option<[u64; 4]>,
     /// By exit code as `wait` encodes it, other than 0.
     pub exit_codes: BTreeMap<u32, u64>,
@@ -211,9 +211,12 @@ impl Counts {
             add(&mut self.retransmits, retransmits);
         }
         if let Some(l) = sample.lifecycle {
-            let ok = l.exits.saturating_sub(l.exits_error + l.crashes + l.exits_killed);
+            // The kernel programs count what the OOM killer ends apart from the rest: it is killed all the same, and where its
+            // hook is missing it is told as that.
+            let killed = l.exits_killed + sample.oom_kills.unwrap_or(0);
+            let ok = l.exits.saturating_sub(l.exits_error + l.crashes + killed);
             let total = self.exits.get_or_insert_default();
-            for (sum, more) in total.iter_mut().zip([ok, l.exits_error, l.crashes, l.exits_killed]) {
+            for (sum, more) in total.iter_mut().zip([ok, l.exits_error, l.crashes, killed]) {
                 *sum += more;
             }
         }

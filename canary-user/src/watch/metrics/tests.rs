@@ -85,6 +85,21 @@ fn counts_add_up_over_ticks_and_instances() {
     near("canary_ticks_total".to_owned(), 3.0);
 }
 
+/// Of four exits one is an error, one a crash, and one the OOM killer's.
+#[test]
+fn an_oom_kill_is_a_kill_and_not_an_exit_with_status_0() {
+    let mut snapshot = story::snapshot(0);
+    let view = snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment");
+    for sample in &mut view.samples {
+        sample.oom_kills = Some(1);
+    }
+    let page = page(|m| m.record(&snapshot));
+    for kind in ["ok", "status", "crash", "killed"] {
+        assert_eq!(page.get(&format!("canary_process_exits_total{{{CANARY},kind=\"{kind}\"}}")), 1.0, "{kind}");
+    }
+    assert_eq!(page.get(&format!("canary_oom_kills_total{{{CANARY}}}")), 1.0);
+}
+
 #[test]
 fn what_was_not_measured_is_absent() {
     let mut snapshot = story::snapshot(0);

@@ -80,7 +80,10 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
     };
     windows_later(&mut guard, 30)?;
     let command = browser.script("return document.querySelector('.answers pre').textContent")?;
-    assert!(command.as_str().is_some_and(|c| c.starts_with("xargs kill -TERM <'")), "{command}");
+    assert!(
+        command.as_str().is_some_and(|c| c.starts_with("find '") && c.ends_with("xargs -r kill -TERM")),
+        "{command}"
+    );
     assert_eq!(browser.script("return getSelection().toString()")?, command);
     browser.script("getSelection().removeAllRanges()")?;
     wait_until("the page to go on", canary_e2e::guard::PATIENCE, || {

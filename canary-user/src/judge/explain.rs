@@ -27,8 +27,9 @@ const ROOT_EVIDENCE_LN: f64 = 2.3;
 pub struct Evidence<'a> {
     /// The latest window.
     pub window: u64,
-    /// By indicator: what is added to a reading before the logarithm, in its unit.
-    pub epsilons: [f64; Indicator::COUNT],
+    /// By indicator: what stable's readings were in the last windows that had any, with what is added to them before the logarithm, in its
+    /// unit; NaN where that is not known.
+    pub stable: [f64; Indicator::COUNT],
     pub tracks: &'a [Track],
     pub indicators: &'a [IndicatorState],
     pub events: &'a [EventState],
@@ -193,8 +194,8 @@ impl Evidence<'_> {
 
     /// By how much an indicator rose, in its own unit: an effect is one of what is added to it, too.
     fn rise(&self, indicator: Indicator, effect: Option<f64>) -> Option<f64> {
-        let i = indicator as usize;
-        Some((self.indicators[i].stable? + self.epsilons[i]) * effect?)
+        let stable = self.stable[indicator as usize];
+        effect.map(|effect| stable * effect).filter(|rise| !rise.is_nan())
     }
 
     /// "evidence 30 400 of the 21 300 that suffice alone", of a signal of this weight.

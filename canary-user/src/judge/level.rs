@@ -70,15 +70,29 @@ impl Level {
         (n >= NEEDED_BEFORE as f64).then_some(Before { mean, deviation })
     }
 
-    /// Mean of the last [`EFFECT_WINDOWS`].
+    /// Mean of the last [`EFFECT_WINDOWS`], or of as many as there are; NaN where there is none.
     pub fn recent_mean(&self) -> f64 {
-        self.kept.iter().rev().take(EFFECT_WINDOWS).map(|(_, ln)| ln).sum::<f64>() / EFFECT_WINDOWS as f64
+        let recent = self.kept.iter().rev().take(EFFECT_WINDOWS);
+        let n = recent.len() as f64;
+        recent.map(|(_, ln)| ln).sum::<f64>() / n
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_recent_mean_is_of_what_there_is() {
+        let mut level = Level::default();
+        assert!(level.recent_mean().is_nan());
+        level.observe(1, 2.0);
+        level.observe(2, f64::NAN);
+        level.observe(3, 4.0);
+        assert_eq!(level.recent_mean(), 3.0);
+        (4..100).for_each(|index| level.observe(index, 5.0));
+        assert_eq!(level.recent_mean(), 5.0);
+    }
 
     fn members(from: u64, to: u64) -> Members {
         (from..to).map(|j| (Arc::from(format!("/stable-{j}")), 1)).collect()

@@ -172,7 +172,7 @@ impl Judge {
     ) -> Decided {
         let evidence = Evidence {
             window: window.index,
-            epsilons: self.parameters.indicators.map(|set| set.epsilon),
+            stable: std::array::from_fn(|i| libm::exp(self.levels[i].recent_mean())),
             tracks: self.pace.indicators(),
             indicators,
             events,

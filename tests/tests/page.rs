@@ -96,7 +96,7 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
     let permissions = json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
     browser.devtools("Browser.grantPermissions", &permissions)?;
     browser.script("kept[1].click()")?;
-    browser.until_it_says("Copied: xargs")?;
+    browser.until_it_says("Copied: find")?;
     assert_eq!(browser.script("return navigator.clipboard.readText()")?, command);
 
     let directory = pictures()?;

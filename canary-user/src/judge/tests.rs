@@ -125,6 +125,22 @@ fn run(judge: &mut Judge, service: &mut Service, before: u64, with: u64, change:
     last.expect("at least one window")
 }
 
+/// More windows with the canary, until it is condemned.
+fn run_on(judge: &mut Judge, service: &mut Service, windows: u64, change: impl Fn(u64, &mut Window)) -> Verdict {
+    let mut last = None;
+    for t in 0..windows {
+        let mut window = service.next();
+        change(t, &mut window);
+        let verdict = judge.observe(&window);
+        let condemned = verdict.outcome == Outcome::Regressed;
+        last = Some(verdict);
+        if condemned {
+            break;
+        }
+    }
+    last.expect("at least one window")
+}
+
 fn scale(window: &mut Window, indicator: Indicator, factor: f64) {
     window.canary.iter_mut().for_each(|r| r.values[indicator as usize] *= factor);
 }

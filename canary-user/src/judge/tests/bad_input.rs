@@ -157,22 +157,6 @@ fn a_canary_that_stays_worse_after_the_environment_recovered_is_condemned() {
     assert!(verdict.window > 1060, "not on what was bet while stable was sick: {}", verdict.window);
 }
 
-/// More windows with the canary, until it is condemned.
-fn run_on(judge: &mut Judge, service: &mut Service, windows: u64, change: impl Fn(u64, &mut Window)) -> Verdict {
-    let mut last = None;
-    for t in 0..windows {
-        let mut window = service.next();
-        change(t, &mut window);
-        let verdict = judge.observe(&window);
-        let condemned = verdict.outcome == Outcome::Regressed;
-        last = Some(verdict);
-        if condemned {
-            break;
-        }
-    }
-    last.expect("at least one window")
-}
-
 /// Where there is little work, readings are merged, and given once in up to 60 windows.
 fn rarely(window: &mut Window, every: u64) {
     if !window.index.is_multiple_of(every) {

@@ -9,23 +9,14 @@ const CPU: usize = Indicator::CpuPerWork as usize;
 /// More windows, each changed by `change`, until the canary is condemned. There is no wave of load, which would be the noise of a
 /// single instance, and a third of the usual noise in CPU.
 fn go(judge: &mut Judge, service: &mut Service, windows: u64, change: impl Fn(&mut Window)) -> Verdict {
-    let mut last = None;
-    for _ in 0..windows {
-        let mut window = service.next();
+    run_on(judge, service, windows, |_, window| {
         let load = 1.0 + 0.5 * (window.index as f64 / 200.0).sin();
         for reading in window.stable.iter_mut().chain(&mut window.canary) {
             reading.values.iter_mut().for_each(|v| *v /= load);
             reading.values[CPU] = LEVELS[CPU] * (reading.values[CPU] / LEVELS[CPU]).powf(0.3);
         }
-        change(&mut window);
-        let verdict = judge.observe(&window);
-        let condemned = verdict.outcome == Outcome::Regressed;
-        last = Some(verdict);
-        if condemned {
-            break;
-        }
-    }
-    last.expect("at least one window")
+        change(window);
+    })
 }
 
 fn dearer(window: &mut Window, factor: f64) {

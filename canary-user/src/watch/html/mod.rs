@@ -88,6 +88,8 @@ pub fn ruled_out(verdict: &Verdict) -> Vec<&'static str> {
     let within = |i: &&crate::judge::IndicatorState| {
         verdict.outcome == Outcome::Regressed
             && !i.confirmed
+            // What is not compared yet rules nothing out.
+            && i.missing.is_none()
             && i.effect_high.zip(i.margin).is_some_and(|(high, margin)| high <= margin)
     };
     verdict.indicators.iter().filter(within).map(|i| i.indicator.title()).collect()

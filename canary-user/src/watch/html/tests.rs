@@ -319,3 +319,15 @@ fn names_are_text_and_no_markup() {
     let text = answers::answers(&seen.view()).into_string();
     assert!(!text.contains("<script>") && text.contains("&lt;script&gt;"), "{text}");
 }
+
+#[test]
+fn what_is_not_compared_is_not_ruled_out() {
+    let mut verdict = seen(story::DECIDED + 2).state.deployments[0].verdict.clone();
+    let out = ruled_out(&verdict);
+    assert!(!out.is_empty(), "something is ruled out");
+    for state in &mut verdict.indicators {
+        state.missing = Some("baseline: 128 of 300 placebo windows".to_owned());
+    }
+    assert_eq!(ruled_out(&verdict), [""; 0]);
+    assert!(not_measured(&verdict).len() >= out.len());
+}

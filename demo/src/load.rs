@@ -2,9 +2,10 @@
 //!
 //! Goes in: where the instances are and which are routed, as it changes. Comes out: [`InstanceTotals`], readable at any
 //! time. When an instance is routed away, its share goes to the stable ones. One thread with a runtime of its own, so
-//! that neither the guard nor the demo can delay the requests.
+//! that neither the guard nor the demo can delay the requests. The line to the canary loses packets where it is told to.
 
 mod counted;
+mod line;
 mod totals;
 
 use std::{
@@ -38,6 +39,7 @@ use tokio::{
 pub use self::totals::{InstanceTotals, Phase, Totals};
 use self::{
     counted::Counted,
+    line::{Line, LineEnd},
     totals::{Counters, InstanceCounters},
 };
 use crate::{fleet::Instance, service::unit};
@@ -46,10 +48,13 @@ use crate::{fleet::Instance, service::unit};
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// With more requests than this open, the next fails at once: an instance that hangs must not exhaust our sockets.
 const MAX_IN_FLIGHT: usize = 256;
+/// Of the packets from the canary, for each unit of severity above one.
+const LOST_SHARE: f64 = 0.05;
 
 /// The running load.
 pub struct Load {
     counters: Arc<Counters>,
+    canary_line: Arc<Line>,
     thread: JoinHandle<anyhow::Result<()>>,
     stop: oneshot::Sender<()>,
 }
@@ -61,20 +66,22 @@ impl Load {
         let counters = Arc::new(Counters::default());
         let (stop, stopped) = oneshot::channel();
         let shared = counters.clone();
+        let canary_line = Arc::new(Line::default());
+        let line = canary_line.clone();
         let thread = std::thread::Builder::new()
             .name("load".into())
             .spawn(move || {
                 let runtime = Builder::new_current_thread().enable_all().build().context("the load's runtime")?;
                 LocalSet::new().block_on(&runtime, async {
                     tokio::select! {
-                        () = generate(rate, instances, shared) => {}
+                        () = generate(rate, instances, shared, line) => {}
                         _ = stopped => {}
                     }
                 });
                 Ok(())
             })
             .context("start the load's thread")?;
-        Ok(Self { counters, thread, stop })
+        Ok(Self { counters, canary_line, thread, stop })
     }
 
     /// What was counted so far. Bytes count when they pass the socket, requests when they end.
@@ -85,6 +92,11 @@ impl Load {
     /// From here on [`Phase::AfterOnset`]. [`Phase::AfterDrain`] comes by itself when a canary is routed away.
     pub fn onset(&self) {
         self.counters.enter(Phase::AfterOnset);
+    }
+
+    /// From here on (severity - 1) × 5 % of the packets from the canary are lost on the way, on the connections that are open, too.
+    pub fn lose_packets(&self, severity: f64) {
+        self.canary_line.lose((severity - 1.0) * LOST_SHARE);
     }
 
     /// Stops sending and returns the final totals. Requests still open are not counted.
@@ -110,7 +122,12 @@ pub fn sum(totals: &[InstanceTotals], role: Role, phase: Option<Phase>) -> Total
     sum
 }
 
-async fn generate(rate: f64, mut instances: watch::Receiver<Vec<Instance>>, counters: Arc<Counters>) {
+async fn generate(
+    rate: f64,
+    mut instances: watch::Receiver<Vec<Instance>>,
+    counters: Arc<Counters>,
+    canary_line: Arc<Line>,
+) {
     let mut pacers: HashMap<Arc<str>, _> = HashMap::new();
     let clients = Rc::new(Clients::default());
     loop {
@@ -126,6 +143,7 @@ async fn generate(rate: f64, mut instances: watch::Receiver<Vec<Instance>>, coun
                     instances: instances.clone(),
                     clients: clients.clone(),
                     counters: counters.clone(),
+                    canary_line: canary_line.clone(),
                 };
                 pacers.insert(instance.name.clone(), tokio::task::spawn_local(pacer.run(rate)));
             }
@@ -145,6 +163,7 @@ struct Pacer {
     instances: watch::Receiver<Vec<Instance>>,
     clients: Rc<Clients>,
     counters: Arc<Counters>,
+    canary_line: Arc<Line>,
 }
 
 impl Pacer {
@@ -170,9 +189,10 @@ impl Pacer {
             stable().nth(number as usize % stable().count().max(1))
         })?;
         let mut clients = self.clients.borrow_mut();
-        let client = clients
-            .entry(chosen.name.clone())
-            .or_insert_with(|| Client::new(self.counters.clone(), self.counters.instance(&chosen.name, chosen.role)));
+        let client = clients.entry(chosen.name.clone()).or_insert_with(|| {
+            let line = if chosen.role == Role::Canary { self.canary_line.clone() } else { Arc::default() };
+            Client::new(self.counters.clone(), self.counters.instance(&chosen.name, chosen.role), line)
+        });
         Some((client.clone(), chosen.address))
     }
 }
@@ -190,13 +210,14 @@ struct Idle {
 struct Client {
     counters: Arc<Counters>,
     instance: Arc<InstanceCounters>,
+    line: Arc<Line>,
     idle: RefCell<Idle>,
     in_flight: Cell<usize>,
 }
 
 impl Client {
-    fn new(counters: Arc<Counters>, instance: Arc<InstanceCounters>) -> Rc<Self> {
-        Rc::new(Self { counters, instance, idle: Default::default(), in_flight: Default::default() })
+    fn new(counters: Arc<Counters>, instance: Arc<InstanceCounters>, line: Arc<Line>) -> Rc<Self> {
+        Rc::new(Self { counters, instance, line, idle: Default::default(), in_flight: Default::default() })
     }
 
     async fn request(self: Rc<Self>, address: Option<SocketAddr>) {
@@ -254,7 +275,8 @@ impl Client {
     async fn connect(&self, address: SocketAddr) -> anyhow::Result<Connection> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let counted = Counted { stream, counters: self.counters.clone(), instance: self.instance.clone() };
+        let line = LineEnd::of(self.line.clone());
+        let counted = Counted { stream, line, counters: self.counters.clone(), instance: self.instance.clone() };
         let (sender, connection) = http1::handshake(TokioIo::new(counted)).await?;
         tokio::task::spawn_local(connection);
         Ok(sender)

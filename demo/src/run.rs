@@ -189,6 +189,9 @@ async fn show(
             if let Some(fault) = scenario.fault() {
                 instances.fault(Role::Canary, Order { fault: Some(fault), severity }).await?;
             }
+            if scenario.loses_packets() {
+                load.lose_packets(severity);
+            }
             if let Some(measured) = &measured {
                 let cpus = measured.limit(severity)?;
                 teller.log(format!("the canary's CPU limit is {:.1} % of a CPU", 100.0 * cpus));

@@ -46,6 +46,8 @@ pub enum Scenario {
     ServerErrors,
     /// Some of what it asks cannot be reached
     Unreachable,
+    /// Some packets that it sends are lost on the way
+    PacketLoss,
     /// Some programs that it starts end with an error
     Exits,
     /// The process aborts, again and again
@@ -96,6 +98,7 @@ impl Scenario {
             Scenario::Errors => "the canary resets some connections",
             Scenario::ServerErrors => "the canary answers some requests with status 500",
             Scenario::Unreachable => "the canary asks where nobody listens",
+            Scenario::PacketLoss => "some of the canary's packets are lost on the way",
             Scenario::Exits => "programs that the canary starts end with an error",
             Scenario::Crash => "the canary aborts, again and again",
             Scenario::Oom => "the kernel kills the canary for its memory, again and again",
@@ -113,7 +116,7 @@ impl Scenario {
         self.to_possible_value().expect("no scenario is hidden").get_name().to_owned()
     }
 
-    /// The canary's fault from the onset on.
+    /// The fault of the canary's program from the onset on, where that is what goes wrong.
     pub fn fault(self) -> Option<Fault> {
         match self {
             Scenario::Cpu => Some(Fault::Cpu),
@@ -131,7 +134,7 @@ impl Scenario {
             Scenario::Exits => Some(Fault::Exits),
             Scenario::Crash => Some(Fault::Crash),
             Scenario::Oom => Some(Fault::Oom),
-            Scenario::Healthy | Scenario::Quota | Scenario::NoisyNeighbour => None,
+            Scenario::PacketLoss | Scenario::Healthy | Scenario::Quota | Scenario::NoisyNeighbour => None,
         }
     }
 
@@ -142,6 +145,8 @@ impl Scenario {
     pub fn expected(self) -> Expected {
         match self.fault() {
             Some(_) => Expected::RollBack,
+            // Its users wait for what is sent again, whosever fault that is.
+            None if self.loses_packets() => Expected::RollBack,
             None => Expected::StayQuiet,
         }
     }
@@ -169,6 +174,11 @@ impl Scenario {
     /// Whether the canary gets a CPU limit once it goes wrong.
     pub fn limits_cpu(self) -> bool {
         self == Scenario::Quota
+    }
+
+    /// Whether packets from the canary are lost once it goes wrong.
+    pub fn loses_packets(self) -> bool {
+        self == Scenario::PacketLoss
     }
 
     /// What instances read from, where the scenario needs it.

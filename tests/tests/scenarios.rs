@@ -204,6 +204,12 @@ fn a_canary_that_cannot_reach_what_it_asks_is_rolled_back() -> anyhow::Result<()
 }
 
 #[test]
+fn a_canary_whose_packets_are_lost_is_rolled_back() -> anyhow::Result<()> {
+    let test = "a_canary_whose_packets_are_lost_is_rolled_back";
+    is_rolled_back(test, Scenario::PacketLoss, "retransmits", "packets lost or answered late on the way")
+}
+
+#[test]
 fn a_canary_whose_helpers_end_with_an_error_is_rolled_back() -> anyhow::Result<()> {
     let test = "a_canary_whose_helpers_end_with_an_error_is_rolled_back";
     is_rolled_back(test, Scenario::Exits, "error_exits", "gives up with an error")

@@ -1,4 +1,5 @@
-//! A TCP stream that counts the bytes of the application, as they are handed to and taken from the kernel.
+//! A TCP stream that counts the bytes of the application, as they are handed to and taken from the kernel, and loses packets where
+//! its line does.
 
 use std::{
     io,
@@ -12,15 +13,24 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::totals::{Counters, InstanceCounters};
+use super::{
+    line::LineEnd,
+    totals::{Counters, InstanceCounters},
+};
 
 pub(super) struct Counted {
     pub stream: TcpStream,
+    pub line: LineEnd,
     pub counters: Arc<Counters>,
     pub instance: Arc<InstanceCounters>,
 }
 
 impl Counted {
+    /// Before a request is written: its answer takes the line as it is by now.
+    fn follow_line(&mut self) -> io::Result<()> {
+        self.line.follow(&self.stream)
+    }
+
     fn sent(&self, bytes: usize) {
         self.instance.phase(self.counters.phase()).sent_bytes.fetch_add(bytes as u64, Relaxed);
     }
@@ -38,6 +48,7 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.follow_line()?;
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
         self.sent(written);
         Poll::Ready(Ok(written))
@@ -48,6 +59,7 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.follow_line()?;
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
         self.sent(written);
         Poll::Ready(Ok(written))

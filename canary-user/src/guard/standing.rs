@@ -55,6 +55,7 @@ impl Standing {
             onset: None,
             causes: self.causes.clone(),
             reasons: [why].into_iter().chain(self.reasons.iter().cloned()).collect(),
+            healthy_at_load: None,
             environment: Environment { holds: false, signs: found.environment.signs },
             recommendations: self.recommendations.clone(),
             ..found

@@ -65,6 +65,7 @@ pub(super) fn verdict(outcome: Outcome) -> Verdict {
         onset: None,
         causes: Vec::new(),
         reasons: vec!["no reason".into()],
+        healthy_at_load: None,
         environment: Default::default(),
         forecast: None,
         recommendations: Vec::new(),

@@ -20,6 +20,8 @@ pub struct Case<'a> {
     pub stretches: &'a [Stretch],
     pub promotion: Option<&'a Promotion>,
     pub reasons: &'a [String],
+    /// As in the verdict.
+    pub healthy_at_load: Option<f64>,
     /// Evidence over what is needed, as logarithms: above 1 it is proven.
     pub evidence_share: f64,
     /// CPUs that an instance of the canary uses, on average; `None` where that is not known.
@@ -113,8 +115,11 @@ fn healthy(case: Case) -> Vec<Recommendation> {
 }
 
 fn undecided(case: Case) -> Vec<Recommendation> {
-    let mut steps =
-        vec![wait(case, "once the evidence reaches what is needed, or every indicator is shown to be healthy")];
+    let until = match case.healthy_at_load {
+        Some(_) => "once the canary has had as much load per instance as stable for long enough",
+        None => "once the evidence reaches what is needed, or every indicator is shown to be healthy",
+    };
+    let mut steps = vec![wait(case, until)];
     if case.evidence_share > 0.5 {
         steps.push(
             throttle(case, "evidence of a regression is growing, and less work for the canary limits what it can do")
@@ -292,6 +297,7 @@ mod tests {
             stretches: &[],
             promotion: None,
             reasons: &[],
+            healthy_at_load: None,
             evidence_share: 1.0,
             canary_cpus,
             window,

@@ -191,6 +191,7 @@ impl Columns {
             onset,
             causes,
             reasons,
+            healthy_at_load: None,
             environment: Environment::default(),
             forecast: None,
             recommendations: Vec::new(),

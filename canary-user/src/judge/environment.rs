@@ -4,6 +4,7 @@
 //! it explains. They never condemn. While they explain everything that would condemn a canary, it is not condemned.
 
 use super::{
+    load::GROWS_WITH_LOAD,
     pace::EFFECT_WINDOWS,
     parameters::Parameters,
     verdict::{Sign, SignKind},
@@ -309,14 +310,7 @@ impl Surroundings {
         let load_ratio = self.load_ratio()?;
         (load_ratio > p.load_ratio).then(|| Sign {
             kind: SignKind::UnequalLoad,
-            explains: vec![
-                Indicator::RunQueueWait,
-                Indicator::RunQueueWaitP95,
-                Indicator::MemoryStall,
-                Indicator::MemoryInUse,
-                Indicator::TurnaroundMean,
-                Indicator::TurnaroundP95,
-            ],
+            explains: GROWS_WITH_LOAD.to_vec(),
             text: format!(
                 "the canary has {load_ratio:.1} times the load of a stable instance: what grows with load cannot be compared",
             ),

@@ -20,6 +20,7 @@ mod forecast;
 mod hard;
 mod instances;
 mod level;
+mod load;
 mod observe;
 mod parameters;
 mod promotion;

@@ -10,6 +10,7 @@ use super::{
     hard::HardFacts,
     instances::{self, Changes, Instances, Part},
     level::{Before, Level, Members, are_others},
+    load::Load,
     pace::{Differences, Frame, Pace, Phase, StableSide, Track},
     parameters::{IndicatorParameters, Parameters, Tolerance},
     promotion::{self, KeptControl, Resumed},
@@ -41,6 +42,7 @@ pub struct Judge {
     levels_of: Members,
     pub(super) seen: [Seen; Indicator::COUNT],
     pub(super) traffic: Traffic,
+    pub(super) load: Load,
     pub(super) phase: Phase,
     pub(super) judged_windows: u64,
     last_window: Option<u64>,
@@ -101,6 +103,7 @@ impl Judge {
             levels_of: Members::new(),
             seen: Default::default(),
             traffic: Traffic::default(),
+            load: Load::default(),
             phase: Phase::Baseline,
             judged_windows: 0,
             last_window: None,
@@ -146,6 +149,9 @@ impl Judge {
             let is_compared = !window.canary.is_empty() || self.promotion.is_under_way(&self.parameters);
             self.surroundings.observe(window, is_compared, &self.parameters);
             self.growth.observe(window, Indicator::MemoryInUse as usize);
+            if self.phase == Phase::Judged {
+                self.load.observe(window, &self.parameters);
+            }
         }
         if window.canary.iter().any(instances::reports) {
             self.last_canary_window = window.index;
@@ -175,6 +181,7 @@ impl Judge {
         self.counts.forget_canary();
         self.hard = HardFacts::default();
         self.traffic = Traffic::default();
+        self.load = Load::default();
         self.seen.iter_mut().for_each(|s| s.canary = false);
         self.phase = Phase::Baseline;
         self.judged_windows = 0;

@@ -203,7 +203,8 @@ pub struct Parameters {
     pub memory_available_share: f64,
     /// Share of its periods, beyond stable's, in which the CPU limit holds the canary back, from which it is the reason.
     pub throttled_share: f64,
-    /// Load per instance, canary over stable, from which what grows with load is not compared.
+    /// Load per instance, canary over stable, from which what grows with load is not compared, and below whose inverse the
+    /// canary is not called healthy.
     pub load_ratio: f64,
     /// Share of what a request costs stable, in CPU and bytes, that may be fixed costs divided by the load: a canary with less
     /// load may cost more by as much as that share makes of it.

@@ -6,6 +6,7 @@ use super::{
     hard::Moment,
     instances,
     level::Before,
+    load::{self, GROWS_WITH_LOAD},
     observe::{Decided, Judge, Seen, mean},
     pace::{Phase, Track},
     parameters::Missing,
@@ -51,8 +52,8 @@ impl Judge {
             }
         }
         let environment = Environment { holds: self.held && self.decided.is_none(), signs };
-        let (outcome, reasons) = match &self.decided {
-            Some(decided) => (Outcome::Regressed, decided.reasons.clone()),
+        let (outcome, reasons, healthy_at_load) = match &self.decided {
+            Some(decided) => (Outcome::Regressed, decided.reasons.clone(), None),
             None => self.undecided(window, evidence_ln, &indicators, &environment),
         };
         let decided = self.decided.as_ref();
@@ -71,6 +72,7 @@ impl Judge {
             stretches: &stretches,
             promotion: promotion.as_ref(),
             reasons: &reasons,
+            healthy_at_load,
             evidence_share: evidence_ln / self.parameters.threshold_ln(),
             canary_cpus: self.surroundings.canary_cpus(),
             window,
@@ -89,6 +91,7 @@ impl Judge {
             onset: decided.and_then(|d| d.onset),
             causes,
             reasons,
+            healthy_at_load,
             environment,
             forecast,
             recommendations,
@@ -205,14 +208,15 @@ impl Judge {
         Decided { window: window.index, hard: hard.map(|(fact, _)| fact), onset, causes, reasons }
     }
 
-    /// Outcome and reasons while nothing condemned the canary.
+    /// Outcome and reasons while nothing condemned the canary, and the load at which it is healthy, where that is all that keeps it
+    /// from being called so.
     fn undecided(
         &self,
         window: &Window,
         evidence_ln: f64,
         indicators: &[IndicatorState],
         environment: &Environment,
-    ) -> (Outcome, Vec<String>) {
+    ) -> (Outcome, Vec<String>, Option<f64>) {
         let p = &self.parameters;
         let mut reasons: Vec<String> = self.hard.excused(window.t_ns, p).into_iter().collect();
         let insufficient = self.insufficient(window);
@@ -220,7 +224,7 @@ impl Judge {
             reasons.splice(0..0, insufficient);
             // Without a canary this is what there is to say.
             reasons.extend(self.promotion().map(|p| p.text));
-            return (Outcome::InsufficientData, reasons);
+            return (Outcome::InsufficientData, reasons, None);
         }
         if environment.holds {
             let mut held: Vec<String> =
@@ -231,20 +235,26 @@ impl Judge {
                 explain::number(libm::exp(p.threshold_ln()))
             ));
             held.append(&mut reasons);
-            return (Outcome::Inconclusive, held);
+            return (Outcome::Inconclusive, held, None);
         }
-        let open = self.nobody_compared().map_or_else(
+        let silent = self.nobody_compared();
+        // What was not compared at all was not compared at little load.
+        let (load, little) = self.little_load().filter(|_| silent.is_none()).unzip();
+        let open = silent.map_or_else(
             || explain::not_shown_healthy(&self.pace, indicators, &self.required()),
             |silent| vec![silent],
         );
         let threshold_ln = p.threshold_ln();
         let judged = self.pace.indicators().iter().map(|t| t.bets()).max().unwrap_or(0);
         let soaked = judged >= p.soak_windows;
-        let mut outcome = Outcome::Inconclusive;
-        if open.is_empty() && soaked && evidence_ln < 0.5 * threshold_ln {
-            outcome = Outcome::Healthy;
+        let is_shown = open.is_empty() && soaked && evidence_ln < 0.5 * threshold_ln;
+        if is_shown {
             let covered = self.required().iter().filter(|r| **r).count();
-            reasons.push(explain::healthy(&self.pace, covered, self.judged_windows));
+            let shown = explain::healthy(&self.pace, covered, self.judged_windows);
+            match little {
+                Some(little) => reasons.extend([little, format!("at that load {shown}")]),
+                None => reasons.push(shown),
+            }
         } else {
             if evidence_ln >= 0.5 * threshold_ln {
                 let leading = explain::leading(indicators);
@@ -257,10 +267,12 @@ impl Judge {
             if !soaked {
                 reasons.push(format!("judged for {judged} of {} windows", p.soak_windows));
             }
+            reasons.extend(little);
             reasons.extend(open);
         }
         reasons.extend(self.single_stable_note());
-        (outcome, reasons)
+        let outcome = if is_shown && load.is_none() { Outcome::Healthy } else { Outcome::Inconclusive };
+        (outcome, reasons, load.filter(|_| is_shown))
     }
 
     /// What is missing before the canary can be judged; empty when nothing is.
@@ -320,6 +332,13 @@ impl Judge {
             _ => "",
         };
         Some(format!("nothing of the canary could be compared for {windows} windows{why}"))
+    }
+
+    /// The canary's load per instance over stable's, and in words what is not known for that, where so little load was compared.
+    fn little_load(&self) -> Option<(f64, String)> {
+        let (ratio, required) = (self.load.little()?, self.required());
+        let concerned: Vec<Indicator> = GROWS_WITH_LOAD.into_iter().filter(|i| required[*i as usize]).collect();
+        (!concerned.is_empty()).then(|| (ratio, load::in_words(ratio, &concerned)))
     }
 
     /// Said whenever the comparison rests on one stable instance: what it cannot see.

@@ -136,7 +136,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(memory_available_share, "memory_available_share", number 0.0 to 0.9, "share of the machine's memory below which it is short of it"),
     setting!(throttled_share, "throttled_share", number 0.01 to 1.0, "share of its periods, beyond stable's, in which the CPU limit holds the canary back, from which it is the reason"),
     setting!(fixed_cost_share, "fixed_cost_share", number 0.0 to 1.0, "share of what a request costs stable that may be fixed costs divided by the load: with an R-th of the load, a canary may cost 1 + share x (R - 1) times as much"),
-    setting!(load_ratio, "load_ratio", number 1.1 to 1000.0, "load per instance, canary over stable, from which what grows with load is not compared"),
+    setting!(load_ratio, "load_ratio", number 1.1 to 1000.0, "load per instance, canary over stable, from which what grows with load is not compared, and below whose inverse the canary is not called healthy"),
     setting!(stable_worse_sd, "stable_worse_sd", number 1.0 to 100.0, "how far stable has to be above what it was before the onset to be worse itself, in standard deviations"),
     setting!(stable_worse_share, "stable_worse_share", number 0.0 to 10.0, "how much of the canary's change stable's own has to be, as logarithms"),
     setting!(stretch_run_length, "stretch_run_length", number 100.0 to 1e9, "windows that pass on average, at least, until a stretch is found in one indicator of one version in which nothing happened; also the evidence at which one is over"),

@@ -58,8 +58,8 @@ pub fn is_counted(reading: &Reading) -> bool {
     reading.turnarounds > 0 || reading.events[Event::ResetsOut as usize].is_some()
 }
 
-/// `None` where nobody is, or where somebody is not counted.
-fn turnarounds(readings: &[Reading]) -> Option<u64> {
+/// Of all instances together; `None` where nobody is, or where somebody is not counted.
+pub fn turnarounds(readings: &[Reading]) -> Option<u64> {
     let counted = !readings.is_empty() && readings.iter().all(is_counted);
     counted.then(|| readings.iter().map(|r| r.turnarounds).fold(0, u64::saturating_add))
 }

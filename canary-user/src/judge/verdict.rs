@@ -66,6 +66,10 @@ pub struct Verdict {
     pub causes: Vec<Cause>,
     /// Why the outcome is what it is, in words with numbers, the most important first.
     pub reasons: Vec<String>,
+    /// Load per instance, canary over stable, where the canary is shown to be healthy at that load, which is too little to call it
+    /// so: the outcome is `Inconclusive`.
+    #[serde(default)]
+    pub healthy_at_load: Option<f64>,
     /// What around the deployment speaks against the version being the reason.
     #[serde(default)]
     pub environment: Environment,

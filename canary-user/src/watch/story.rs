@@ -254,6 +254,7 @@ fn verdict(index: u64) -> Verdict {
             Outcome::Healthy => "all indicators are within their margins".to_owned(),
             Outcome::Regressed => cpu_text,
         }],
+        healthy_at_load: None,
         environment: Default::default(),
         forecast: None,
         recommendations: Vec::new(),

@@ -241,7 +241,7 @@ pub const STORIES: &[Story] = &[
     },
     Story {
         name: "unequal-traffic",
-        about: "The canary gets a fifth of the requests of a stable instance: nothing is wrong with that.",
+        about: "The canary gets a fifth of the requests of a stable instance: nothing is wrong with that, and nothing is known of more.",
         tells_reason: false,
         instance: |d| {
             if d.role == Role::Canary {

@@ -125,6 +125,7 @@ pub fn verdict(outcome: Outcome, window: u64) -> Verdict {
         onset: None,
         causes: if regressed { vec![cause] } else { Vec::new() },
         reasons: Vec::new(),
+        healthy_at_load: None,
         environment: Default::default(),
         forecast: None,
         recommendations: Vec::new(),

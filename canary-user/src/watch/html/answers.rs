@@ -73,6 +73,9 @@ pub fn headline(view: &View) -> String {
         (Outcome::Inconclusive, _) if verdict.evidence_share() >= 0.5 => {
             "Not proven, but the evidence grows".to_owned()
         }
+        (Outcome::Inconclusive, _) if verdict.healthy_at_load.is_some() => {
+            "Not at the little load that it has; at full load it is not known".to_owned()
+        }
         (Outcome::Inconclusive, _) => "Not known yet".to_owned(),
         (Outcome::InsufficientData, _) => "Cannot be told: too little data".to_owned(),
     }
@@ -294,6 +297,9 @@ fn after_verdict(view: &View) -> Next {
         },
         Outcome::Healthy => {
             say("Go on with the rollout", "The guard goes on watching; it never promotes by itself.", &[])
+        }
+        Outcome::Inconclusive if view.deployment.verdict.healthy_at_load.is_some() => {
+            say("Give canary and stable the same load per instance", first, &[])
         }
         Outcome::Inconclusive => say("Wait", first, &[]),
         Outcome::InsufficientData if running(view.deployment) == "No" => say(

@@ -103,6 +103,12 @@ fn each_situation_has_its_answers() {
     assert_eq!(told(&seen(30)).1, "Wait");
     let (worse, what, _) = told(&seen(50));
     assert_eq!((&*worse, &*what), ("No: it is as good as stable so far", "Go on with the rollout"));
+    let mut little = seen(50);
+    let verdict = &mut little.state.deployments[0].verdict;
+    (verdict.outcome, verdict.healthy_at_load) = (Outcome::Inconclusive, Some(0.2));
+    let (worse, what, _) = told(&little);
+    assert!(worse.starts_with("Not at the little load that it has"), "{worse}");
+    assert_eq!(what, "Give canary and stable the same load per instance");
     let (worse, what, _) = told(&seen(story::DECIDED + 2));
     assert_eq!(worse, "Yes, it is worse: more work per request");
     assert!(what.starts_with("Wait: the guard verifies"), "{what}");

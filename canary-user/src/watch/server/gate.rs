@@ -150,11 +150,17 @@ pub(super) fn answer(hook: Hook, snapshot: &Snapshot, deployment: &str, freshnes
             0 => (false, "no instance of stable is there to compare a canary with".to_owned()),
             n => (true, format!("watching: a canary will be compared with {n} of stable")),
         },
-        (Hook::ConfirmTrafficIncrease, Standing::Seen(view)) => match view.advice.canary_served {
-            // It takes requests to be judged: the first step of weight has to come before any verdict.
-            Some(false) if result == INCONCLUSIVE => (true, "the canary had no request yet to be judged by".to_owned()),
-            _ => (result == SUCCESSFUL, said),
-        },
+        (Hook::ConfirmTrafficIncrease, Standing::Seen(view)) => {
+            match (view.advice.canary_served, view.verdict.healthy_at_load) {
+                // It takes requests to be judged: the first step of weight has to come before any verdict.
+                (Some(false), _) if result == INCONCLUSIVE => {
+                    (true, "the canary had no request yet to be judged by".to_owned())
+                }
+                // And more of them to be called healthy at more.
+                (_, Some(_)) => (true, format!("healthy at the load that it has: {said}")),
+                (_, None) => (result == SUCCESSFUL, said),
+            }
+        }
     }
 }
 

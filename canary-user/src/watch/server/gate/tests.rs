@@ -91,6 +91,18 @@ fn the_first_step_of_weight_comes_before_any_request() {
 }
 
 #[test]
+fn a_canary_that_is_healthy_at_little_load_gets_more_and_is_not_promoted() {
+    let s = snapshot(50, |view| {
+        (view.verdict.outcome, view.verdict.healthy_at_load) = (Outcome::Inconclusive, Some(0.2));
+        view.verdict.reasons = vec!["compared at 20 % of stable's load per instance only".to_owned()];
+    });
+    assert_eq!(result(&s, FRESH), "inconclusive");
+    assert_eq!(open(&s, FRESH), ["confirm-rollout", "rollout", "confirm-traffic-increase"]);
+    let (_, why) = answer(Hook::ConfirmPromotion, &s, story::DEPLOYMENT, FRESH);
+    assert_eq!(why, "inconclusive: compared at 20 % of stable's load per instance only");
+}
+
+#[test]
 fn a_rollout_does_not_begin_without_anything_to_compare_with() {
     let s = snapshot(5, |view| view.advice.stable_instances = 0);
     assert!(!answer(Hook::ConfirmRollout, &s, story::DEPLOYMENT, FRESH).0);

@@ -8,7 +8,7 @@ use std::{
 use super::{Around, Event, Indicator, Node, Reading, Window};
 use crate::{
     targets::{Role, Target},
-    telemetry::{Histogram, Sample, Throttling, Tick},
+    telemetry::{Above, Histogram, MemoryLimit, Sample, Throttling, Tick},
 };
 
 /// Turnarounds that each side must have before anything is divided by them: a mean of fewer is mostly noise.
@@ -246,11 +246,6 @@ fn turnarounds(sample: &Sample) -> u64 {
 }
 
 fn reading(sample: &Sample, values: [f64; Indicator::COUNT]) -> Reading {
-    let waited_for = sample.cpu.as_ref().and_then(|c| c.waited_for);
-    // Whoever sets a limit, it is the smallest that the instance meets.
-    let above = sample.above.unwrap_or_default();
-    let throttling = [sample.throttling, above.throttling];
-    let memory_limits = [sample.memory.and_then(|memory| memory.limit_bytes), above.memory_limit_bytes];
     Reading {
         instance: sample.target.cgroup.clone(),
         incarnation: sample.target.incarnation,
@@ -266,12 +261,33 @@ fn reading(sample: &Sample, values: [f64; Indicator::COUNT]) -> Reading {
         }),
         turnarounds: turnarounds(sample),
         seconds: sample.span_ns as f64 / 1e9,
-        around: Around {
-            throttled: throttling.iter().flatten().filter_map(Throttling::share).reduce(f64::max),
-            memory_limit_bytes: memory_limits.into_iter().flatten().min(),
-            wait_ns: waited_for.map(|w| w.sum_ns()),
-            wait_for_others_ns: waited_for.map(|w| w.other_cgroup_ns.saturating_add(w.kernel_ns)),
-        },
+        around: around(sample),
+    }
+}
+
+/// Whoever sets a limit, it is the tightest that the instance meets.
+fn around(sample: &Sample) -> Around {
+    let waited_for = sample.cpu.as_ref().and_then(|c| c.waited_for);
+    let (own, without) = (&sample.target.cgroup, Above::default());
+    let above = sample.above.as_ref().unwrap_or(&without);
+    let held = |throttling: Option<Throttling>, by: Option<&Arc<str>>| Some((throttling?.share()?, by.cloned()));
+    // Of two that hold it back alike, the nearer one.
+    let most =
+        held(above.throttling, above.throttled_by.as_ref()).into_iter().chain(held(sample.throttling, Some(own)));
+    let (throttled, throttled_by) = most.max_by(|a, b| a.0.total_cmp(&b.0)).unzip();
+    let own_memory = sample.memory.and_then(|memory| {
+        let limit_bytes = memory.limit_bytes?;
+        Some(MemoryLimit { cgroup: own.clone(), limit_bytes, in_use_bytes: memory.in_use_bytes })
+    });
+    let smallest = own_memory.as_ref().map(|limit| limit.limit_bytes).into_iter().chain(above.memory_limit_bytes).min();
+    Around {
+        throttled,
+        throttled_by: throttled_by.flatten(),
+        memory_limit_bytes: smallest,
+        memory: own_memory.into_iter().chain(above.memory.clone()).min_by_key(MemoryLimit::left_bytes),
+        unknown_memory_limit: above.memory_limit_bytes.is_some() && above.memory.is_none(),
+        wait_ns: waited_for.map(|w| w.sum_ns()),
+        wait_for_others_ns: waited_for.map(|w| w.other_cgroup_ns.saturating_add(w.kernel_ns)),
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::telemetry::{Above, Cpu, Memory, MemorySource, Network, Pressure, Quality};
+use crate::telemetry::{Above, Cpu, Memory, MemoryLimit, MemorySource, Network, Pressure, Quality};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -200,7 +200,8 @@ fn a_tick_that_lost_events_gives_no_indicators_and_no_sums() {
 #[test]
 fn a_limit_above_an_instance_is_its_own_where_it_is_the_tighter_one() {
     let throttled = |periods| Some(Throttling { periods: 10, throttled_periods: periods, throttled_usec: 1 });
-    let above = |periods, memory_limit_bytes| Above { throttling: throttled(periods), memory_limit_bytes };
+    let above =
+        |periods, memory_limit_bytes| Above { throttling: throttled(periods), memory_limit_bytes, ..Above::default() };
     let limited = |throttling, limit_bytes: Option<u64>, above| {
         let sample = sample(Role::Canary, 50);
         let memory = sample.memory.map(|memory| Memory { limit_bytes, ..memory });
@@ -212,6 +213,42 @@ fn a_limit_above_an_instance_is_its_own_where_it_is_the_tighter_one() {
     assert_eq!(limited(throttled(2), Some(1024), Some(above(6, Some(4096)))), (Some(0.6), Some(1024)));
     assert_eq!(limited(throttled(7), Some(8192), Some(above(6, Some(4096)))), (Some(0.7), Some(4096)));
     assert_eq!(limited(throttled(7), Some(8192), Some(Above::default())), (Some(0.7), Some(8192)));
+}
+
+/// The instance is `/canary`, and uses 4 KiB.
+#[test]
+fn whose_limit_it_is_is_told_as_far_as_it_is_known() {
+    let around = |own_periods: Option<u64>, own_limit_bytes: Option<u64>, above: Above| {
+        let sample = sample(Role::Canary, 50);
+        let throttling =
+            own_periods.map(|periods| Throttling { periods: 10, throttled_periods: periods, throttled_usec: 1 });
+        let memory = sample.memory.map(|memory| Memory { limit_bytes: own_limit_bytes, ..memory });
+        let samples = vec![Sample { throttling, memory, above: Some(above), ..sample }];
+        Windower::new("shop".into()).push(&tick(samples)).canary.remove(0).around
+    };
+    let slice = Throttling { periods: 10, throttled_periods: 6, throttled_usec: 1 };
+    let cpu = |own_periods: Option<u64>, by: Option<&str>| {
+        let above = Above { throttling: Some(slice), throttled_by: by.map(Into::into), ..Above::default() };
+        around(own_periods, None, above).throttled_by
+    };
+    assert_eq!(cpu(None, Some("/slice")).as_deref(), Some("/slice"));
+    assert_eq!(cpu(Some(2), Some("/slice")).as_deref(), Some("/slice"));
+    assert_eq!(cpu(Some(6), Some("/slice")).as_deref(), Some("/canary"), "of two alike the nearer one");
+    assert_eq!(cpu(Some(2), None), None, "it is not its own");
+    assert_eq!(cpu(Some(7), None).as_deref(), Some("/canary"));
+
+    let memory = |own_limit_bytes: Option<u64>, in_use_bytes: Option<u64>| {
+        let limit = |in_use_bytes| MemoryLimit { cgroup: "/slice".into(), limit_bytes: 65536, in_use_bytes };
+        let memory = in_use_bytes.map(limit);
+        let above = Above { memory_limit_bytes: Some(65536), memory, ..Above::default() };
+        let around = around(None, own_limit_bytes, above);
+        (around.memory.map(|limit| (limit.cgroup.to_string(), limit.left_bytes())), around.unknown_memory_limit)
+    };
+    assert_eq!(memory(Some(8192), Some(65000)), (Some(("/slice".to_owned(), 536)), false), "fuller, though larger");
+    assert_eq!(memory(Some(8192), Some(4096)), (Some(("/canary".to_owned(), 4096)), false));
+    assert_eq!(memory(None, Some(4096)), (Some(("/slice".to_owned(), 61440)), false));
+    assert_eq!(memory(Some(8192), None), (Some(("/canary".to_owned(), 4096)), true));
+    assert_eq!(memory(None, None), (None, true));
 }
 
 #[test]

@@ -41,6 +41,11 @@ fn tick(samples: Vec<Sample>) -> Tick {
     Tick { span_ns: SECOND_NS, samples, ..Tick::default() }
 }
 
+/// The same with something lost in it.
+fn lossy(tick: Tick) -> Tick {
+    Tick { quality: Quality { lost_events: 1, ..Quality::default() }, ..tick }
+}
+
 fn value(reading: &Reading, indicator: Indicator) -> f64 {
     reading.values[indicator as usize]
 }
@@ -186,15 +191,92 @@ fn a_group_that_is_missing_in_one_tick_is_missing() {
 }
 
 #[test]
-fn a_tick_that_lost_events_gives_no_indicators_and_no_sums() {
+fn a_tick_that_lost_events_gives_no_indicators_and_adds_nothing() {
     let mut windower = Windower::new("shop".into());
     windower.push(&tick(vec![sample(Role::Stable, 20)]));
-    let mut lossy = tick(vec![sample(Role::Stable, 1000)]);
-    lossy.quality = Quality { lost_events: 1, ..Quality::default() };
-    let window = windower.push(&lossy);
+    let costly = Sample { cpu: Some(Cpu { on_cpu_ns: 1 << 40, ..Cpu::default() }), ..sample(Role::Stable, 1000) };
+    let window = windower.push(&lossy(tick(vec![costly])));
     assert!(!window.clean && window.stable[0].values.iter().all(|v| v.is_nan()));
     let window = windower.push(&tick(vec![sample(Role::Stable, 20)]));
-    assert!(value(&window.stable[0], Indicator::CpuPerWork).is_nan(), "the sums from before the loss are gone");
+    assert_eq!(value(&window.stable[0], Indicator::CpuPerWork), 1_000.0, "of the 40 turnarounds around it");
+    assert_eq!(value(&window.stable[0], Indicator::MemoryStall), 0.01, "a second and a second");
+}
+
+#[test]
+fn with_little_traffic_and_a_lossy_tick_in_five_readings_come_and_are_those_of_the_clean_ticks() {
+    let mut windower = Windower::new("shop".into());
+    let (mut on_cpu_ns, mut turnarounds, mut readings) = (0, 0, 0);
+    for i in 0..50u64 {
+        // No two cost the same: each one that is added, or left out, shows.
+        let cost_ns = 10_000 + 100 * i * i;
+        let one = |role| Sample { cpu: Some(Cpu { on_cpu_ns: cost_ns, ..Cpu::default() }), ..sample(role, 10) };
+        let both = tick(vec![one(Role::Stable), one(Role::Canary)]);
+        let window = if i % 5 == 4 {
+            windower.push(&lossy(both))
+        } else {
+            (on_cpu_ns, turnarounds) = (on_cpu_ns + cost_ns, turnarounds + 10);
+            windower.push(&both)
+        };
+        let told = [&window.stable[0], &window.canary[0]].map(|reading| value(reading, Indicator::CpuPerWork));
+        if turnarounds < MIN_TURNAROUNDS {
+            assert!(told.iter().all(|v| v.is_nan()), "tick {i}: {told:?}");
+            continue;
+        }
+        assert_eq!(told, [on_cpu_ns as f64 / turnarounds as f64; 2], "tick {i}");
+        (on_cpu_ns, turnarounds, readings) = (0, 0, readings + 1);
+    }
+    assert_eq!(readings, 13, "40 clean ticks, 3 for each");
+}
+
+#[test]
+fn waits_are_merged_over_a_lossy_tick_without_its_own() {
+    let mut windower = Windower::new("shop".into());
+    let one = |n| tick(vec![Sample { cpu: waits(n), ..sample(Role::Stable, 100) }]);
+    windower.push(&one(20));
+    windower.push(&lossy(one(1000)));
+    let window = windower.push(&one(20));
+    let p95_ns = value(&window.stable[0], Indicator::RunQueueWaitP95);
+    assert_eq!(Some(p95_ns), Histogram(vec![(20, 36), (60, 4)]).quantile_ns(0.95));
+}
+
+#[test]
+fn an_instance_that_is_replaced_in_a_lossy_tick_begins_anew() {
+    let mut windower = Windower::new("shop".into());
+    let one = |incarnation, on_cpu_ns| {
+        let mut canary = Sample { cpu: Some(Cpu { on_cpu_ns, ..Cpu::default() }), ..sample(Role::Canary, 20) };
+        canary.target.incarnation = incarnation;
+        tick(vec![sample(Role::Stable, 20), canary])
+    };
+    windower.push(&one(1, 1 << 40));
+    windower.push(&lossy(one(2, 20_000)));
+    let window = windower.push(&one(2, 20_000));
+    assert!(value(&window.canary[0], Indicator::CpuPerWork).is_nan(), "20 turnarounds of this life");
+    let window = windower.push(&one(2, 20_000));
+    assert_eq!(value(&window.canary[0], Indicator::CpuPerWork), 1_000.0);
+}
+
+#[test]
+fn lossy_ticks_count_for_the_cap_and_as_many_in_a_row_end_what_is_merged() {
+    let mut windower = Windower::new("shop".into());
+    let idle = || tick(vec![sample(Role::Stable, 1000), sample(Role::Canary, 0)]);
+    let given: Vec<u32> = (1..=130)
+        .filter(|i| {
+            let tick = if i % 5 == 0 { lossy(idle()) } else { idle() };
+            !value(&windower.push(&tick).stable[0], Indicator::CpuPerWork).is_nan()
+        })
+        .collect();
+    assert_eq!(given, [61, 121], "the 60th is lossy: it comes in the next one");
+
+    for (lost, ends) in [(MAX_MERGED_TICKS - 1, false), (MAX_MERGED_TICKS, true)] {
+        let mut windower = Windower::new("shop".into());
+        let few = || tick(vec![sample(Role::Stable, 20)]);
+        windower.push(&few());
+        for _ in 0..lost {
+            windower.push(&lossy(few()));
+        }
+        let window = windower.push(&few());
+        assert_eq!(value(&window.stable[0], Indicator::CpuPerWork).is_nan(), ends, "{lost} in a row");
+    }
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::telemetry::MemoryLimit;
+
 /// What is judged by its ratio canary/stable. Larger is worse for each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -151,13 +153,19 @@ pub struct Reading {
 }
 
 /// What keeps an instance from working, besides itself. Unknown, or without a limit: `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Around {
     /// Share of the periods of its CPU limit in which it was held back, 0 to 1; of its own or one above it, the larger.
     pub throttled: Option<f64>,
+    /// The path of the cgroup whose limit that is; `None` where it is one above it of which nobody told which.
+    pub throttled_by: Option<Arc<str>>,
     /// Its own or one above it, the smaller.
     pub memory_limit_bytes: Option<u64>,
+    /// Of those whose use is known, its own among them, the one that has the least left: it need not be the smallest.
+    pub memory: Option<MemoryLimit>,
+    /// There is one above it, too, of which it is not known whose it is or how full.
+    pub unknown_memory_limit: bool,
     /// Time that its tasks waited for a CPU in this tick.
     pub wait_ns: Option<u64>,
     /// Of that, the time in which processes of other deployments or the kernel had the CPU.

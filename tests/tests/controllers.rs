@@ -200,7 +200,10 @@ fn limits_of_a_cgroup_above_are_the_canarys_too() -> anyhow::Result<()> {
     let mut sensor = Sensor::load(sandbox.root.clone(), &Options::default())?;
     sensor.follow(&[sandbox.target(&path, Role::Canary)?]);
     let mut busy = sandbox.run(&path, "while :; do :; done")?;
-    let held = |sample: &Sample| sample.above.and_then(|above| above.throttling).map_or(0, |t| t.throttled_periods);
+    let held = |sample: &Sample| {
+        let throttling = sample.above.as_ref().and_then(|above| above.throttling);
+        throttling.map_or(0, |t| t.throttled_periods)
+    };
     let samples = ticks(&mut sensor, |samples| samples.iter().map(held).sum::<u64>() >= 10);
     busy.kill()?;
     busy.wait()?;
@@ -209,8 +212,11 @@ fn limits_of_a_cgroup_above_are_the_canarys_too() -> anyhow::Result<()> {
     for sample in samples? {
         assert_eq!(sample.throttling, None, "it has no limit of its own");
         let window = windower.push(&Tick { span_ns: sample.span_ns, samples: vec![sample], ..Tick::default() });
-        let around = window.canary[0].around;
+        let around = &window.canary[0].around;
         assert_eq!(around.memory_limit_bytes, Some(MEMORY_BYTES));
+        let fullest = around.memory.as_ref().expect("its use is known, too");
+        assert_eq!((&*fullest.cgroup, fullest.limit_bytes), (&*slice, MEMORY_BYTES));
+        assert!(around.throttled_by.as_deref().is_none_or(|by| by == slice), "{around:?}");
         (most, ticks) = (around.throttled.map_or(most, |share| most.max(share)), ticks + 1);
     }
     assert!(most > 0.5, "held back in at most {most} of the periods of {ticks} ticks: a fifth of a CPU is allowed");

@@ -1,5 +1,6 @@
 //! What to do about a verdict: recommendations, the most urgent first. Nothing here acts; the guard's mode decides what is done.
 
+mod limits;
 mod place;
 
 use place::Place;
@@ -26,6 +27,8 @@ pub struct Case<'a> {
     pub evidence_share: f64,
     /// CPUs that an instance of the canary uses, on average; `None` where that is not known.
     pub canary_cpus: Option<f64>,
+    /// The path of the cgroup whose CPU limit holds the canary back; `None` where that is not known.
+    pub held_back_by: Option<&'a str>,
     pub window: &'a Window,
     /// Where cgroup2 is mounted.
     pub mount: &'a str,
@@ -127,7 +130,7 @@ fn undecided(case: Case) -> Vec<Recommendation> {
                 .unless("the evidence falls again"),
         );
     }
-    steps.extend(memory(case));
+    steps.extend(limits::raise_memory(case));
     steps
 }
 
@@ -146,11 +149,9 @@ fn environment(case: Case) -> Vec<Recommendation> {
         Some(SignKind::Neighbour | SignKind::CpuPressure | SignKind::MemoryPressure) => {
             steps.push(step(Step::MoveOffNode, because).unless("the others on this machine become quiet"))
         }
-        Some(SignKind::Throttled) => steps.push(
-            step(Step::RaiseLimit, because)
-                .run(place(case).map(|p| p.lift_cpu_limit()))
-                .unless("stable works with the same limit at the same load"),
-        ),
+        Some(SignKind::Throttled) => {
+            steps.push(limits::raise_cpu(case, &because).unless("stable works with the same limit at the same load"))
+        }
         Some(SignKind::UnequalLoad | SignKind::StableWorse) | None => {}
     }
     steps
@@ -178,7 +179,7 @@ fn regressed(case: Case) -> Vec<Recommendation> {
                 .unless("stable crashes too: then it is not the version"),
         );
     } else if memory_killed || is(Indicator::MemoryInUse) || is(Indicator::MemoryStall) {
-        steps.extend(memory(case));
+        steps.extend(limits::raise_memory(case));
         steps.push(
             step(Step::Restart, "gives back what leaked, for a while")
                 .sure(Grade::Low)
@@ -187,8 +188,7 @@ fn regressed(case: Case) -> Vec<Recommendation> {
         );
     } else if case.environment.signs.iter().any(|s| s.kind == SignKind::Throttled) {
         steps.push(
-            step(Step::RaiseLimit, "it needs more CPU than its limit allows, and waits for the rest")
-                .run(place.as_ref().map(Place::lift_cpu_limit))
+            limits::raise_cpu(case, "it needs more CPU than its limit allows, and waits for the rest")
                 .unless("the machine has no CPU left for it"),
         );
     } else if is(Indicator::CpuPerWork) || is(Indicator::RunQueueWait) || is(Indicator::RunQueueWaitP95) {
@@ -229,24 +229,6 @@ fn throttle(case: Case, because: &str) -> Recommendation {
     step(Step::Throttle, because).run(command)
 }
 
-/// More memory, where a forecast or a kill says that it runs out.
-fn memory(case: Case) -> Option<Recommendation> {
-    let limit = case.window.canary.first().and_then(|r| r.around.memory_limit_bytes);
-    let killed = case.hard == Some(HardFact::OomKill);
-    let because = match case.forecast {
-        Some(forecast) => format!("memory in use grows: {}", forecast.in_words()),
-        None if killed => "it was killed at its memory limit".to_owned(),
-        None => return None,
-    };
-    let command = limit.and_then(|bytes| Some(place(case)?.memory_limit(bytes.saturating_mul(2))));
-    Some(
-        step(Step::RaiseLimit, because)
-            .sure(Grade::Low)
-            .run(command)
-            .unless("it grows without end: a higher limit only puts the kill off"),
-    )
-}
-
 /// Of the first canary instance, where commands reach it.
 fn place(case: Case) -> Option<Place> {
     case.window.canary.first().and_then(|r| Place::parse(&r.instance, case.mount))
@@ -255,10 +237,13 @@ fn place(case: Case) -> Option<Place> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::{Around, Node, Reading};
+    use crate::{
+        telemetry::MemoryLimit,
+        window::{Around, Node, Reading},
+    };
 
     /// One canary instance.
-    fn window(instance: &str, around: Around) -> Window {
+    pub(super) fn window(instance: &str, around: Around) -> Window {
         Window {
             deployment: "shop".into(),
             index: 900,
@@ -300,6 +285,7 @@ mod tests {
             healthy_at_load: None,
             evidence_share: 1.0,
             canary_cpus,
+            held_back_by: None,
             window,
             mount: "/sys/fs/cgroup",
         })
@@ -345,7 +331,8 @@ mod tests {
     #[test]
     fn what_a_kubelet_would_take_back_has_no_command() {
         let pod = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod4b3d2c1e_7f60.slice";
-        let window = window(pod, Around { memory_limit_bytes: Some(1 << 30), ..Around::default() });
+        let memory = Some(MemoryLimit { cgroup: pod.into(), limit_bytes: 1 << 30, in_use_bytes: 1 << 29 });
+        let window = window(pod, Around { memory_limit_bytes: Some(1 << 30), memory, ..Around::default() });
         let signals = [Event::Crashes.name(), Indicator::MemoryInUse.name(), Indicator::TurnaroundMean.name(), "else"];
         for signal in signals {
             for advice in advised(signal, Some(1.0), &window) {

@@ -3,6 +3,8 @@
 //! Goes in: windows, with what the machine and the limits did in them. Comes out: [`Sign`]s, each with the indicators that
 //! it explains. They never condemn. While they explain everything that would condemn a canary, it is not condemned.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use super::{
     load::GROWS_WITH_LOAD,
     pace::EFFECT_WINDOWS,
@@ -29,12 +31,21 @@ pub struct Surroundings {
 }
 
 /// One window as it is remembered; unknown is NaN.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Recent {
     others: f64,
     memory_available: f64,
     canary: Side,
     stable: Side,
+    held: Option<Held>,
+}
+
+/// The CPU limit that held back the canary's instance that was held back most.
+#[derive(Clone, Debug)]
+struct Held {
+    share: f64,
+    /// The path of the cgroup that has it, where that is known.
+    by: Option<Arc<str>>,
 }
 
 /// Means over a role's instances in one window; unknown is NaN.
@@ -65,7 +76,14 @@ const UNKNOWN: Side = Side {
 
 impl Default for Recent {
     fn default() -> Self {
-        Self { others: f64::NAN, memory_available: f64::NAN, canary: UNKNOWN, stable: UNKNOWN }
+        Self { others: f64::NAN, memory_available: f64::NAN, canary: UNKNOWN, stable: UNKNOWN, held: None }
+    }
+}
+
+impl Held {
+    fn of(canary: &[Reading]) -> Option<Self> {
+        let held = |r: &Reading| Some(Self { share: r.around.throttled?, by: r.around.throttled_by.clone() });
+        canary.iter().filter_map(held).max_by(|a, b| a.share.total_cmp(&b.share))
     }
 }
 
@@ -104,7 +122,7 @@ impl Surroundings {
         let keeps_memory = keeps(self.usual_memory, self.little_memory(p).is_some());
         let slot = (self.windows % EFFECT_WINDOWS as u64) as usize;
         // What is usual is learned from windows that have left the ring: a sudden neighbour is not compared with itself.
-        let left = self.recent[slot];
+        let left = std::mem::take(&mut self.recent[slot]);
         let rate = (1.0 / (self.windows.max(1) as f64)).max(1.0 / MEMORY_WINDOWS);
         let learn = |usual: &mut Option<f64>, keeps: bool, left: f64| {
             if !keeps && left.is_finite() {
@@ -119,8 +137,18 @@ impl Surroundings {
             memory_available: window.node.memory_available.unwrap_or(f64::NAN),
             canary: Side::of(&window.canary),
             stable: Side::of(&window.stable),
+            held: Held::of(&window.canary),
         };
         self.windows += 1;
+    }
+
+    /// The path of the cgroup whose CPU limit held the canary back most in the latest windows; `None` where that is not known.
+    pub fn held_back_by(&self) -> Option<&str> {
+        let mut shares: BTreeMap<Option<&str>, f64> = BTreeMap::new();
+        for held in self.recent.iter().filter_map(|recent| recent.held.as_ref()) {
+            *shares.entry(held.by.as_deref()).or_default() += held.share;
+        }
+        shares.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).and_then(|(by, _)| by)
     }
 
     /// CPUs that an instance of the canary uses; `None` where that is not known.

@@ -75,6 +75,7 @@ impl Judge {
             healthy_at_load,
             evidence_share: evidence_ln / self.parameters.threshold_ln(),
             canary_cpus: self.surroundings.canary_cpus(),
+            held_back_by: self.surroundings.held_back_by(),
             window,
             mount: &self.mount,
         });

@@ -306,7 +306,7 @@ pub struct Recommendation {
     /// How it is undone.
     pub undo: String,
     pub confidence: Grade,
-    /// For the first canary instance; `None` where no single command does it.
+    /// For the first canary instance, and of a limit for whoever has it; `None` where no single command does it.
     pub command: Option<String>,
     /// What would change this advice.
     pub would_change: String,

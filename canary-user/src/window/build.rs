@@ -8,7 +8,7 @@ use std::{
 use super::{Around, Event, Indicator, Node, Reading, Window};
 use crate::{
     targets::{Role, Target},
-    telemetry::{Histogram, Sample, Throttling, Tick},
+    telemetry::{Above, Histogram, MemoryLimit, Sample, Throttling, Tick},
 };
 
 /// Turnarounds that each side must have before anything is divided by them: a mean of fewer is mostly noise.
@@ -17,7 +17,8 @@ const MIN_TURNAROUNDS: u64 = 30;
 const MIN_WAITS: u64 = 30;
 /// Of fewer than this it is the longest one, which is the longer the more there are: no reading.
 const MIN_OWN_WAITS: u64 = 20;
-/// Ticks after which a merged window is closed with what it has.
+/// Ticks after which a merged window is closed with what it has, those that were not clean among them. So many in a row that are not
+/// clean end it without: it would be of two times.
 const MAX_MERGED_TICKS: u32 = 60;
 
 /// Turns ticks into the windows of one deployment. Keeps sums per instance, never raw history.
@@ -25,9 +26,12 @@ const MAX_MERGED_TICKS: u32 = 60;
 pub struct Windower {
     deployment: Arc<str>,
     next_index: u64,
+    /// Ticks since the first one that is added up.
     merged_ticks: u32,
-    /// Ticks that the histograms of waits cover.
+    /// The same of the histograms of waits.
     wait_ticks: u32,
+    /// Ticks in a row that were not clean.
+    unclean_ticks: u32,
     /// Whether any turnaround was ever seen: from then on indicators are per turnaround, before that per second.
     works: bool,
     sums: BTreeMap<Target, Sums>,
@@ -35,11 +39,19 @@ pub struct Windower {
 
 impl Windower {
     pub fn new(deployment: Arc<str>) -> Self {
-        Self { deployment, next_index: 0, merged_ticks: 0, wait_ticks: 0, works: false, sums: BTreeMap::new() }
+        Self {
+            deployment,
+            next_index: 0,
+            merged_ticks: 0,
+            wait_ticks: 0,
+            unclean_ticks: 0,
+            works: false,
+            sums: BTreeMap::new(),
+        }
     }
 
     /// One window per tick. Events are this tick's; indicators are NaN until enough work has come together, then they
-    /// cover everything since they were last given.
+    /// cover everything since they were last given, but for the ticks that were not clean.
     pub fn push(&mut self, tick: &Tick) -> Window {
         // Of an instance that is there twice, the first counts: both would be the same work.
         let mut known = BTreeSet::new();
@@ -49,11 +61,10 @@ impl Windower {
             .filter(|s| s.target.deployment == self.deployment && known.insert(&s.target.cgroup))
             .collect();
         let clean = tick.quality.is_clean();
-        // Sums of an instance that went away, or that hold lost data, say nothing any more.
+        // Sums of an instance that went away say nothing any more, in whatever tick it did.
         let present: BTreeSet<&Target> = samples.iter().map(|s| &s.target).collect();
-        self.sums.retain(|target, _| clean && present.contains(target));
-        self.merged_ticks = if clean { self.merged_ticks + 1 } else { 0 };
-        self.wait_ticks = if clean { self.wait_ticks + 1 } else { 0 };
+        self.sums.retain(|target, _| present.contains(target));
+        self.pass(clean);
         if clean {
             for sample in &samples {
                 self.works |= turnarounds(sample) > 0;
@@ -80,6 +91,19 @@ impl Windower {
         };
         self.next_index += 1;
         window
+    }
+
+    /// Counts the tick. One that is not clean is left out of the sums of both sides, and they grow older by it.
+    fn pass(&mut self, clean: bool) {
+        for ticks in [&mut self.merged_ticks, &mut self.wait_ticks] {
+            // What has not begun does not begin with it.
+            *ticks += u32::from(clean || *ticks > 0);
+        }
+        self.unclean_ticks = if clean { 0 } else { self.unclean_ticks + 1 };
+        if self.unclean_ticks >= MAX_MERGED_TICKS {
+            (self.merged_ticks, self.wait_ticks, self.unclean_ticks) = (0, 0, 0);
+            self.sums.clear();
+        }
     }
 
     fn is_enough(&self) -> bool {
@@ -246,11 +270,6 @@ fn turnarounds(sample: &Sample) -> u64 {
 }
 
 fn reading(sample: &Sample, values: [f64; Indicator::COUNT]) -> Reading {
-    let waited_for = sample.cpu.as_ref().and_then(|c| c.waited_for);
-    // Whoever sets a limit, it is the smallest that the instance meets.
-    let above = sample.above.unwrap_or_default();
-    let throttling = [sample.throttling, above.throttling];
-    let memory_limits = [sample.memory.and_then(|memory| memory.limit_bytes), above.memory_limit_bytes];
     Reading {
         instance: sample.target.cgroup.clone(),
         incarnation: sample.target.incarnation,
@@ -266,12 +285,33 @@ fn reading(sample: &Sample, values: [f64; Indicator::COUNT]) -> Reading {
         }),
         turnarounds: turnarounds(sample),
         seconds: sample.span_ns as f64 / 1e9,
-        around: Around {
-            throttled: throttling.iter().flatten().filter_map(Throttling::share).reduce(f64::max),
-            memory_limit_bytes: memory_limits.into_iter().flatten().min(),
-            wait_ns: waited_for.map(|w| w.sum_ns()),
-            wait_for_others_ns: waited_for.map(|w| w.other_cgroup_ns.saturating_add(w.kernel_ns)),
-        },
+        around: around(sample),
+    }
+}
+
+/// Whoever sets a limit, it is the tightest that the instance meets.
+fn around(sample: &Sample) -> Around {
+    let waited_for = sample.cpu.as_ref().and_then(|c| c.waited_for);
+    let (own, without) = (&sample.target.cgroup, Above::default());
+    let above = sample.above.as_ref().unwrap_or(&without);
+    let held = |throttling: Option<Throttling>, by: Option<&Arc<str>>| Some((throttling?.share()?, by.cloned()));
+    // Of two that hold it back alike, the nearer one.
+    let most =
+        held(above.throttling, above.throttled_by.as_ref()).into_iter().chain(held(sample.throttling, Some(own)));
+    let (throttled, throttled_by) = most.max_by(|a, b| a.0.total_cmp(&b.0)).unzip();
+    let own_memory = sample.memory.and_then(|memory| {
+        let limit_bytes = memory.limit_bytes?;
+        Some(MemoryLimit { cgroup: own.clone(), limit_bytes, in_use_bytes: memory.in_use_bytes })
+    });
+    let smallest = own_memory.as_ref().map(|limit| limit.limit_bytes).into_iter().chain(above.memory_limit_bytes).min();
+    Around {
+        throttled,
+        throttled_by: throttled_by.flatten(),
+        memory_limit_bytes: smallest,
+        memory: own_memory.into_iter().chain(above.memory.clone()).min_by_key(MemoryLimit::left_bytes),
+        unknown_memory_limit: above.memory_limit_bytes.is_some() && above.memory.is_none(),
+        wait_ns: waited_for.map(|w| w.sum_ns()),
+        wait_for_others_ns: waited_for.map(|w| w.other_cgroup_ns.saturating_add(w.kernel_ns)),
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::telemetry::{Above, Cpu, Memory, MemorySource, Network, Pressure, Quality};
+use crate::telemetry::{Above, Cpu, Memory, MemoryLimit, MemorySource, Network, Pressure, Quality};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -39,6 +39,11 @@ fn sample(role: Role, turnarounds: u64) -> Sample {
 
 fn tick(samples: Vec<Sample>) -> Tick {
     Tick { span_ns: SECOND_NS, samples, ..Tick::default() }
+}
+
+/// The same with something lost in it.
+fn lossy(tick: Tick) -> Tick {
+    Tick { quality: Quality { lost_events: 1, ..Quality::default() }, ..tick }
 }
 
 fn value(reading: &Reading, indicator: Indicator) -> f64 {
@@ -186,21 +191,99 @@ fn a_group_that_is_missing_in_one_tick_is_missing() {
 }
 
 #[test]
-fn a_tick_that_lost_events_gives_no_indicators_and_no_sums() {
+fn a_tick_that_lost_events_gives_no_indicators_and_adds_nothing() {
     let mut windower = Windower::new("shop".into());
     windower.push(&tick(vec![sample(Role::Stable, 20)]));
-    let mut lossy = tick(vec![sample(Role::Stable, 1000)]);
-    lossy.quality = Quality { lost_events: 1, ..Quality::default() };
-    let window = windower.push(&lossy);
+    let costly = Sample { cpu: Some(Cpu { on_cpu_ns: 1 << 40, ..Cpu::default() }), ..sample(Role::Stable, 1000) };
+    let window = windower.push(&lossy(tick(vec![costly])));
     assert!(!window.clean && window.stable[0].values.iter().all(|v| v.is_nan()));
     let window = windower.push(&tick(vec![sample(Role::Stable, 20)]));
-    assert!(value(&window.stable[0], Indicator::CpuPerWork).is_nan(), "the sums from before the loss are gone");
+    assert_eq!(value(&window.stable[0], Indicator::CpuPerWork), 1_000.0, "of the 40 turnarounds around it");
+    assert_eq!(value(&window.stable[0], Indicator::MemoryStall), 0.01, "a second and a second");
+}
+
+#[test]
+fn with_little_traffic_and_a_lossy_tick_in_five_readings_come_and_are_those_of_the_clean_ticks() {
+    let mut windower = Windower::new("shop".into());
+    let (mut on_cpu_ns, mut turnarounds, mut readings) = (0, 0, 0);
+    for i in 0..50u64 {
+        // No two cost the same: each one that is added, or left out, shows.
+        let cost_ns = 10_000 + 100 * i * i;
+        let one = |role| Sample { cpu: Some(Cpu { on_cpu_ns: cost_ns, ..Cpu::default() }), ..sample(role, 10) };
+        let both = tick(vec![one(Role::Stable), one(Role::Canary)]);
+        let window = if i % 5 == 4 {
+            windower.push(&lossy(both))
+        } else {
+            (on_cpu_ns, turnarounds) = (on_cpu_ns + cost_ns, turnarounds + 10);
+            windower.push(&both)
+        };
+        let told = [&window.stable[0], &window.canary[0]].map(|reading| value(reading, Indicator::CpuPerWork));
+        if turnarounds < MIN_TURNAROUNDS {
+            assert!(told.iter().all(|v| v.is_nan()), "tick {i}: {told:?}");
+            continue;
+        }
+        assert_eq!(told, [on_cpu_ns as f64 / turnarounds as f64; 2], "tick {i}");
+        (on_cpu_ns, turnarounds, readings) = (0, 0, readings + 1);
+    }
+    assert_eq!(readings, 13, "40 clean ticks, 3 for each");
+}
+
+#[test]
+fn waits_are_merged_over_a_lossy_tick_without_its_own() {
+    let mut windower = Windower::new("shop".into());
+    let one = |n| tick(vec![Sample { cpu: waits(n), ..sample(Role::Stable, 100) }]);
+    windower.push(&one(20));
+    windower.push(&lossy(one(1000)));
+    let window = windower.push(&one(20));
+    let p95_ns = value(&window.stable[0], Indicator::RunQueueWaitP95);
+    assert_eq!(Some(p95_ns), Histogram(vec![(20, 36), (60, 4)]).quantile_ns(0.95));
+}
+
+#[test]
+fn an_instance_that_is_replaced_in_a_lossy_tick_begins_anew() {
+    let mut windower = Windower::new("shop".into());
+    let one = |incarnation, on_cpu_ns| {
+        let mut canary = Sample { cpu: Some(Cpu { on_cpu_ns, ..Cpu::default() }), ..sample(Role::Canary, 20) };
+        canary.target.incarnation = incarnation;
+        tick(vec![sample(Role::Stable, 20), canary])
+    };
+    windower.push(&one(1, 1 << 40));
+    windower.push(&lossy(one(2, 20_000)));
+    let window = windower.push(&one(2, 20_000));
+    assert!(value(&window.canary[0], Indicator::CpuPerWork).is_nan(), "20 turnarounds of this life");
+    let window = windower.push(&one(2, 20_000));
+    assert_eq!(value(&window.canary[0], Indicator::CpuPerWork), 1_000.0);
+}
+
+#[test]
+fn lossy_ticks_count_for_the_cap_and_as_many_in_a_row_end_what_is_merged() {
+    let mut windower = Windower::new("shop".into());
+    let idle = || tick(vec![sample(Role::Stable, 1000), sample(Role::Canary, 0)]);
+    let given: Vec<u32> = (1..=130)
+        .filter(|i| {
+            let tick = if i % 5 == 0 { lossy(idle()) } else { idle() };
+            !value(&windower.push(&tick).stable[0], Indicator::CpuPerWork).is_nan()
+        })
+        .collect();
+    assert_eq!(given, [61, 121], "the 60th is lossy: it comes in the next one");
+
+    for (lost, ends) in [(MAX_MERGED_TICKS - 1, false), (MAX_MERGED_TICKS, true)] {
+        let mut windower = Windower::new("shop".into());
+        let few = || tick(vec![sample(Role::Stable, 20)]);
+        windower.push(&few());
+        for _ in 0..lost {
+            windower.push(&lossy(few()));
+        }
+        let window = windower.push(&few());
+        assert_eq!(value(&window.stable[0], Indicator::CpuPerWork).is_nan(), ends, "{lost} in a row");
+    }
 }
 
 #[test]
 fn a_limit_above_an_instance_is_its_own_where_it_is_the_tighter_one() {
     let throttled = |periods| Some(Throttling { periods: 10, throttled_periods: periods, throttled_usec: 1 });
-    let above = |periods, memory_limit_bytes| Above { throttling: throttled(periods), memory_limit_bytes };
+    let above =
+        |periods, memory_limit_bytes| Above { throttling: throttled(periods), memory_limit_bytes, ..Above::default() };
     let limited = |throttling, limit_bytes: Option<u64>, above| {
         let sample = sample(Role::Canary, 50);
         let memory = sample.memory.map(|memory| Memory { limit_bytes, ..memory });
@@ -212,6 +295,42 @@ fn a_limit_above_an_instance_is_its_own_where_it_is_the_tighter_one() {
     assert_eq!(limited(throttled(2), Some(1024), Some(above(6, Some(4096)))), (Some(0.6), Some(1024)));
     assert_eq!(limited(throttled(7), Some(8192), Some(above(6, Some(4096)))), (Some(0.7), Some(4096)));
     assert_eq!(limited(throttled(7), Some(8192), Some(Above::default())), (Some(0.7), Some(8192)));
+}
+
+/// The instance is `/canary`, and uses 4 KiB.
+#[test]
+fn whose_limit_it_is_is_told_as_far_as_it_is_known() {
+    let around = |own_periods: Option<u64>, own_limit_bytes: Option<u64>, above: Above| {
+        let sample = sample(Role::Canary, 50);
+        let throttling =
+            own_periods.map(|periods| Throttling { periods: 10, throttled_periods: periods, throttled_usec: 1 });
+        let memory = sample.memory.map(|memory| Memory { limit_bytes: own_limit_bytes, ..memory });
+        let samples = vec![Sample { throttling, memory, above: Some(above), ..sample }];
+        Windower::new("shop".into()).push(&tick(samples)).canary.remove(0).around
+    };
+    let slice = Throttling { periods: 10, throttled_periods: 6, throttled_usec: 1 };
+    let cpu = |own_periods: Option<u64>, by: Option<&str>| {
+        let above = Above { throttling: Some(slice), throttled_by: by.map(Into::into), ..Above::default() };
+        around(own_periods, None, above).throttled_by
+    };
+    assert_eq!(cpu(None, Some("/slice")).as_deref(), Some("/slice"));
+    assert_eq!(cpu(Some(2), Some("/slice")).as_deref(), Some("/slice"));
+    assert_eq!(cpu(Some(6), Some("/slice")).as_deref(), Some("/canary"), "of two alike the nearer one");
+    assert_eq!(cpu(Some(2), None), None, "it is not its own");
+    assert_eq!(cpu(Some(7), None).as_deref(), Some("/canary"));
+
+    let memory = |own_limit_bytes: Option<u64>, in_use_bytes: Option<u64>| {
+        let limit = |in_use_bytes| MemoryLimit { cgroup: "/slice".into(), limit_bytes: 65536, in_use_bytes };
+        let memory = in_use_bytes.map(limit);
+        let above = Above { memory_limit_bytes: Some(65536), memory, ..Above::default() };
+        let around = around(None, own_limit_bytes, above);
+        (around.memory.map(|limit| (limit.cgroup.to_string(), limit.left_bytes())), around.unknown_memory_limit)
+    };
+    assert_eq!(memory(Some(8192), Some(65000)), (Some(("/slice".to_owned(), 536)), false), "fuller, though larger");
+    assert_eq!(memory(Some(8192), Some(4096)), (Some(("/canary".to_owned(), 4096)), false));
+    assert_eq!(memory(None, Some(4096)), (Some(("/slice".to_owned(), 61440)), false));
+    assert_eq!(memory(Some(8192), None), (Some(("/canary".to_owned(), 4096)), true));
+    assert_eq!(memory(None, None), (None, true));
 }
 
 #[test]

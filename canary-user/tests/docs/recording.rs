@@ -9,8 +9,8 @@ use canary_user::{
     targets::{Identity, Role, Target},
     telemetry::{
         Above, BlockIo, Connections, Cpu, Dependency, Histogram, Http, Lifecycle, Limits, ListenQueue, Machine, Memory,
-        MemoryEvents, MemorySource, Network, Pressure, Quality, Reclaim, RoundTrip, Sample, Starts, Throttling, Tick,
-        WaitedFor,
+        MemoryEvents, MemoryLimit, MemorySource, Network, Pressure, Quality, Reclaim, RoundTrip, Sample, Starts,
+        Throttling, Tick, WaitedFor,
         recording::{Header, Reader, Writer},
     },
 };
@@ -98,7 +98,9 @@ fn full() -> Tick {
             throttling: Some(Throttling { periods: 1, throttled_periods: 1, throttled_usec: 1 }),
             above: Some(Above {
                 throttling: Some(Throttling { periods: 1, throttled_periods: 1, throttled_usec: 1 }),
+                throttled_by: Some("/shop".into()),
                 memory_limit_bytes: Some(1),
+                memory: Some(MemoryLimit { cgroup: "/shop".into(), limit_bytes: 1, in_use_bytes: 1 }),
             }),
             memory: Some(Memory {
                 in_use_bytes: 1,

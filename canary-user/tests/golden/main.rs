@@ -154,7 +154,8 @@ fn calibrating_compares_equals_and_finds_smaller_changes_in_longer_time() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let line: Value = serde_json::from_slice(&output.stdout).expect("one object");
     assert_eq!((&line["deployment"], &line["comparisons"], &line["condemned"]), (&"shop".into(), &3.into(), &0.into()));
-    assert_eq!(line["instances"], 3);
+    assert_eq!((&line["instances"], &line["independent"]), (&3.into(), &false.into()));
+    assert_eq!((&line["canaries"], &line["sets"], &line["sets_possible"]), (&1.into(), &3.into(), &3.into()));
     assert!(line["false_alarms_high"].as_f64().expect("a number") > 0.5, "three comparisons prove little: {line}");
     let cpu = &line["indicators"][0];
     assert_eq!(cpu["indicator"], "cpu_per_work");
@@ -166,4 +167,31 @@ fn calibrating_compares_equals_and_finds_smaller_changes_in_longer_time() {
         number("found_in_5_min") > number("found_in_30_min") && number("found_in_30_min") > number("margin"),
         "{cpu}"
     );
+}
+
+#[test]
+fn calibrating_takes_each_set_of_several_instances_and_says_where_they_are_too_few() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let recording = dir.path().join("good.jsonl");
+    stories::record(STORIES.iter().find(|s| s.name == "good-canary").expect("the story is there"), &recording);
+    let calibrate = |file: &Path, more: &[&str]| {
+        let mut command = own();
+        let output = command.arg("calibrate").arg(file).args(more).output().expect("the binary starts");
+        let told = [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("UTF-8"));
+        (output.status.code(), told)
+    };
+    let (code, [pairs, said]) = calibrate(&recording, &["--canaries", "2"]);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    assert!(pairs.starts_with("shop: 3 comparisons of equals among 3 instances, "), "{pairs}");
+    assert!(pairs.contains("\n    as the canary: all 3 sets of 2 instances\n"), "{pairs}");
+    assert!(pairs.contains("\n    one instance is left as stable"), "{pairs}");
+    let (code, [singles, _]) = calibrate(&recording, &[]);
+    assert_eq!(code, Some(0));
+    assert!(!singles.contains("as the canary") && !singles.contains("left as stable"), "as it was: {singles}");
+    let (code, [_, said]) = calibrate(&recording, &["--canaries", "3"]);
+    assert_eq!(code, Some(1));
+    let few = "shop is left out: 3 stable at once, and 3 as the canary takes 4, or better 5";
+    assert!(said.contains(few) && said.contains("no equals to compare"), "{said}");
+    let (code, [_, said]) = calibrate(Path::new("/dev/null"), &[]);
+    assert!(code == Some(1) && said.contains("/dev/null is no file: a recording is read twice"), "{said}");
 }

@@ -2,6 +2,8 @@
 //!
 //! A command that does something else than it says is worse than none: where it is not certain which is right, there is none.
 
+use std::fmt;
+
 /// Digits of a container's id that engines take for the whole.
 const SHORT_ID: usize = 12;
 /// The kernel's usual period of a CPU limit, and the microseconds of it that are a percent of a CPU.
@@ -23,6 +25,16 @@ impl Place {
     /// `None` where commands of this machine do not reach what runs there, or somebody takes back what they do: a kubelet starts
     /// again what ends in a pod and sets its limits, and a user's containers are known to that user's engine alone.
     pub fn parse(path: &str, mount: &str) -> Option<Place> {
+        Self::of_kind(path, mount, &[".service"])
+    }
+
+    /// Whoever has a limit: besides those, the slices and scopes of a systemd, that limit all that is in them.
+    pub fn of_limit(path: &str, mount: &str) -> Option<Place> {
+        Self::of_kind(path, mount, &[".service", ".slice", ".scope"])
+    }
+
+    /// `units` are the ends of the names that are a unit's.
+    fn of_kind(path: &str, mount: &str, units: &[&str]) -> Option<Place> {
         let steps: Vec<&str> = path.split('/').filter(|step| !step.is_empty()).collect();
         let (last, above) = steps.split_last()?;
         if steps.iter().any(|step| step.contains("kubepods")) {
@@ -46,7 +58,7 @@ impl Place {
             (Some((Some("crictl"), _)), _) | (Some((Some(_), _)), Some(_)) => None,
             (Some((Some(engine), id)), None) if is_managers => Some(Place::Container(engine, id)),
             (Some((None, id)), None) if matches!(above, ["docker"]) => Some(Place::Container("docker", id)),
-            (None, _) if is_managers && name == *last && name.ends_with(".service") => {
+            (None, _) if is_managers && name == *last && units.iter().any(|end| name.ends_with(end)) => {
                 Some(Place::Unit { name: name.to_owned(), user })
             }
             _ => Some(Place::Cgroup(format!("{mount}{path}"))),
@@ -120,6 +132,17 @@ impl Place {
                 let quota_usec = PERCENT_USEC * percent;
                 format!("echo '{quota_usec} {PERIOD_USEC}' >{}", quoted(&format!("{path}/cpu.max")))
             }
+        }
+    }
+}
+
+/// As one calls it.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Unit { name, .. } => f.write_str(name),
+            Place::Container(engine, id) => write!(f, "the {engine} container {id}"),
+            Place::Cgroup(path) => f.write_str(path),
         }
     }
 }
@@ -232,6 +255,59 @@ mod tests {
         ] {
             assert_eq!(place(&path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn a_limit_may_be_a_slices_or_a_scopes() {
+        let uid = "4b3d2c1e_7f60_4a5b_9c8d_1e2f3a4b5c6d";
+        let manager = "/user.slice/user-1000.slice/user@1000.service";
+        let unit = |path: &str, command: &str, name: &str| (path.to_owned(), Some(command.to_owned()), name.to_owned());
+        let cases = [
+            unit("/shop.slice", "systemctl set-property --runtime 'shop.slice' CPUQuota=", "shop.slice"),
+            unit(
+                "/system.slice/system-shop.slice",
+                "systemctl set-property --runtime 'system-shop.slice' CPUQuota=",
+                "system-shop.slice",
+            ),
+            unit(
+                "/user.slice/user-1000.slice",
+                "systemctl set-property --runtime 'user-1000.slice' CPUQuota=",
+                "user-1000.slice",
+            ),
+            unit(
+                &format!("{manager}/app.slice"),
+                "systemctl --user -M 1000@.host set-property --runtime 'app.slice' CPUQuota=",
+                "app.slice",
+            ),
+            unit(
+                "/user.slice/user-1000.slice/session-3.scope",
+                "systemctl set-property --runtime 'session-3.scope' CPUQuota=",
+                "session-3.scope",
+            ),
+            unit(
+                &format!("/system.slice/docker-{ID}.scope"),
+                "docker update --cpus \"$(nproc)\" 0123456789ab",
+                "the docker container 0123456789ab",
+            ),
+            unit("/shop", "echo max >'/sys/fs/cgroup/shop/cpu.max'", "/sys/fs/cgroup/shop"),
+            // What a container has of systemd is not the machine's.
+            unit(
+                &format!("/docker/{ID}/system.slice"),
+                &format!("echo max >'/sys/fs/cgroup/docker/{ID}/system.slice/cpu.max'"),
+                &format!("/sys/fs/cgroup/docker/{ID}/system.slice"),
+            ),
+            (
+                format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice"),
+                None,
+                String::new(),
+            ),
+        ];
+        for (path, command, name) in cases {
+            let place = Place::of_limit(&path, "/sys/fs/cgroup");
+            assert_eq!(place.as_ref().map(Place::lift_cpu_limit), command, "{path}");
+            assert_eq!(place.map(|place| place.to_string()).unwrap_or_default(), name, "{path}");
+        }
+        assert!(matches!(place("/shop.slice"), Some(Place::Cgroup(_))), "nothing is stopped or drained by its slice");
     }
 
     #[test]

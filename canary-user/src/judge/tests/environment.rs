@@ -128,6 +128,31 @@ fn a_limit_that_both_have_excuses_no_slower_version() {
     }
 }
 
+/// The limit is that of a slice. In the last window it is the canary's own that holds it back, by less.
+#[test]
+fn the_limit_to_raise_is_the_one_that_held_the_canary_back_lately() {
+    let (slice, own) = ("/shop.slice", "/shop.slice/canary-0");
+    let verdict = run(&mut new_judge(), &mut Service::new(54, 3, 0.3), 600, 799, |t, window| {
+        waits(window, 0.0);
+        window.canary[0].instance = own.into();
+        if t >= 300 {
+            let (share, by) = if t.is_multiple_of(3) { (0.2, own) } else { (0.5, slice) };
+            let around = &mut window.canary[0].around;
+            around.wait_ns = Some(100_000_000);
+            (around.throttled, around.throttled_by) = (Some(share), Some(by.into()));
+            scale(window, Indicator::RunQueueWait, 6.0);
+        }
+    });
+    assert!(verdict.environment.holds, "{:?}", verdict.reasons);
+    let advice = &verdict.recommendations[1];
+    assert_eq!(
+        advice.command.as_deref(),
+        Some("systemctl set-property --runtime 'shop.slice' CPUQuota="),
+        "{advice:?}"
+    );
+    assert!(advice.because.contains("The limit is that of shop.slice, above it"), "{advice:?}");
+}
+
 /// Those that come take a fifth more CPU and sit out their warm-up; right before they take part the canary takes twice as much.
 #[test]
 fn other_instances_of_stable_are_no_stable_that_got_worse() {

@@ -2,6 +2,9 @@
 //!
 //! The server draws it as HTML, with or without JavaScript; the script only asks for the new part when something happened.
 
+#[cfg(test)]
+mod contrast;
+
 use maud::{DOCTYPE, Markup, html};
 
 use super::{

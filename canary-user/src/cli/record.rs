@@ -19,7 +19,7 @@ lists. The file is JSON Lines, about 1 KB per window and instance;
 docs/recording.md explains each field.
 
 Examples:
-  canary record --config canary.toml --out run.jsonl --duration 10m";
+  canary record --config canary.toml --file run.jsonl --duration 10m";
 
 /// Record what the kernel counts to a file, without judging, for `canary replay`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub struct Args {
     pub config: PathBuf,
     /// The file to make; one that exists is not overwritten
     #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    pub file: PathBuf,
     /// Stop after this long, such as 90s or 10m [default: until interrupted]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = Root::find()?;
     warn_of_patterns(&config, &root)?;
     let sensor = Sensor::load(root.clone(), &Options { kernel_debug: wants_kernel_debug(), ..Options::default() })?;
-    let mut writer = Writer::create(&args.out, config.window.as_nanos() as u64)?;
+    let mut writer = Writer::create(&args.file, config.window.as_nanos() as u64)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let count = runtime.block_on(async {
         let (send, mut ticks) = mpsc::channel(8);
@@ -78,6 +78,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         drop(live);
         anyhow::Ok(count)
     })?;
-    eprintln!("{count} windows recorded to {}", args.out.display());
+    eprintln!("{count} windows recorded to {}", args.file.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -139,6 +139,7 @@ fn in_the_terminal(browser: &Browser, dir: &Path, directory: &Path) -> anyhow::R
             " REGRESSED   dies from a fault signal: ",
             "(none running)",
             "rollback done and verified, the service is back",
+            "stable serves ",
             "Nothing: mend it before the next rollout",
             "q quit",
             more,

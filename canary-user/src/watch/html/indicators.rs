@@ -127,5 +127,8 @@ pub fn events(verdict: &Verdict) -> Markup {
                 }
             }
         } }
+        @if verdict.hard.is_some() {
+            p.note { "A fact counts from the canary's first moment on; these counts begin after its warm-up." }
+        }
     }
 }

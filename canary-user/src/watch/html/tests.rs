@@ -313,6 +313,16 @@ fn each_name_has_its_verdict_beside_it_where_there_are_several() {
 }
 
 #[test]
+fn counts_that_begin_after_the_fact_say_so() {
+    let mut verdict = seen(story::DECIDED).state.deployments[0].verdict.clone();
+    let told =
+        |verdict: &Verdict| events(verdict).into_string().contains("A fact counts from the canary's first moment on");
+    assert!(!told(&verdict), "evidence is counted as they are");
+    verdict.hard = Some(crate::judge::HardFact::CrashLoop);
+    assert!(told(&verdict));
+}
+
+#[test]
 fn names_are_text_and_no_markup() {
     let mut seen = seen(story::DECIDED);
     seen.state.deployments[0].verdict.reasons = vec!["<script>alert(1)</script>".to_owned()];

@@ -19,7 +19,10 @@ use crate::{
             answers::{self, Next},
             ruled_out,
         },
-        terminal::{frame::Frame, table::not_compared},
+        terminal::{
+            frame::Frame,
+            table::{is_measured, not_compared},
+        },
         text::pad,
         units,
     },
@@ -249,7 +252,8 @@ impl Screen<'_> {
         let palette = self.0.palette;
         let name = pad(state.indicator.title(), NAME);
         if let Some(why) = &state.missing {
-            return Line::styled(format!("{name}not measured: {why}"), palette.faint());
+            let lacks = if is_measured(state) { "not compared" } else { "not measured" };
+            return Line::styled(format!("{name}{lacks}: {why}"), palette.faint());
         }
         let windows = &self.0.known.windows;
         let skip = windows.len().saturating_sub(width);

@@ -212,6 +212,8 @@ fn the_blocks_say_what_they_draw_in_words_too() {
     assert!(text.contains("not measured: this kernel has no memory.pressure file"), "{text}");
     assert!(text.find("CPU per turnaround") < text.find("memory in use"), "what is worse comes first");
     assert_eq!(text.matches("<svg").count(), 8, "one each, but for what is not measured");
+    assert_eq!(text.matches("role=\"img\" aria-label=\"").count(), 8, "{text}");
+    assert!(text.contains("aria-label=\"CPU per turnaround of stable and canary over time\""), "{text}");
     assert!(!text.contains("NaN"));
     let text = causes(&seen.state.deployments[0].verdict).into_string();
     assert!(text.contains("more work per request") && text.contains("Not compared: memory stall"), "{text}");

@@ -7,7 +7,13 @@ use std::{
     process::{Command, Output},
 };
 
-use canary_user::{targets::cgroup::Root, telemetry::capabilities};
+use canary_user::{
+    guard::{Action, Decision, Moment, Stage},
+    journal::Journal,
+    orchestrator::Plan,
+    targets::cgroup::Root,
+    telemetry::capabilities,
+};
 
 fn canary(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_canary")).args(args).output().expect("the binary starts")
@@ -114,6 +120,52 @@ fn a_replay_of_something_else_names_the_line() {
     let output = canary(&["replay", &path.display().to_string()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("run.jsonl:1"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_report_is_printed_or_written_in_the_form_that_is_asked_for() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = dir.path().join("journal.db");
+    let decision = Decision {
+        id: "shop-1".into(),
+        deployment: "shop".into(),
+        unix_ms: 1_800_000_000_000,
+        window: 7,
+        action: Action::Rollback,
+        reason: "CPU per turnaround +31 %".into(),
+        recommendation: None,
+        gates: Vec::new(),
+        canary: Vec::new(),
+        stable: Vec::new(),
+    };
+    let plan = Plan { orchestrator: "process".into(), steps: vec!["stop it".into()], ..Plan::default() };
+    let at = Moment { unix_ms: decision.unix_ms, t_ns: 1 };
+    let mut journal = Journal::open(&path).expect("a journal");
+    journal.record_decision(&decision, &plan, Stage::Planned, "", at).expect("recorded");
+    drop(journal);
+    let journal = path.display().to_string();
+    let report = |more: &[&str]| canary(&[&["report", "--journal", &journal][..], more].concat());
+    let printed = |more: &[&str]| {
+        let output = report(more);
+        assert!(output.status.success(), "{more:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    for (form, begins, part) in [
+        ("html", "<!DOCTYPE html>", "shop: rollback planned"),
+        ("markdown", "## shop: rollback planned", "CPU per turnaround"),
+        ("json", "{", "\"shop-1\""),
+    ] {
+        let text = printed(&["--output", form]);
+        assert!(text.starts_with(begins) && text.contains(part), "{form}: {text}");
+        let file = dir.path().join(form).display().to_string();
+        assert_eq!(printed(&["--output", form, "--file", &file]), "");
+        assert_eq!(fs::read_to_string(&file).expect("written"), text);
+    }
+    assert_eq!(printed(&[]), printed(&["--output", "html"]));
+    // A file is no form, and says so.
+    let output = report(&["--output", "shop.html"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("markdown"), "{}", stderr(&output));
 }
 
 #[test]

@@ -49,6 +49,23 @@ fn help_is_no_wider_than_80_columns() {
     }
 }
 
+#[test]
+fn output_is_how_it_is_printed_in_every_verb_and_json_is_one_way() {
+    let command = Cli::command();
+    let mut seen = 0;
+    for verb in command.get_subcommands() {
+        let name = verb.get_name();
+        let alike = verb.get_arguments().find(|option| matches!(option.get_long(), Some("format" | "out")));
+        assert!(alike.is_none(), "{name}: {alike:?} looks like --output, or means it");
+        for option in verb.get_arguments().filter(|option| option.get_long() == Some("output")) {
+            seen += 1;
+            let ways = option.get_possible_values();
+            assert!(ways.iter().any(|way| way.get_name() == "json"), "{name} --output: {ways:?}");
+        }
+    }
+    assert!(seen > 10, "only {seen} verbs have --output");
+}
+
 /// What draws a plot, what logs a line and what is a wrong use; each has colours on a terminal.
 fn colourful(dir: &Path) -> [String; 3] {
     let table = dir.join("table.csv");

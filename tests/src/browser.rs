@@ -113,6 +113,31 @@ impl Browser {
         Ok(())
     }
 
+    /// The same, once the guard's page has its charts for this width.
+    pub fn look_at_charts(&self, width: u32, height: u32, scheme: &str) -> anyhow::Result<()> {
+        self.look(width, height, scheme)?;
+        wait_until("charts of this width", PATIENCE, || {
+            std::thread::sleep(Duration::from_millis(200));
+            let room = self.script("return document.querySelector('.chart svg').width.baseVal.value").ok();
+            room.and_then(|r| r.as_f64()).is_some_and(|r| r <= f64::from(width))
+        })
+    }
+
+    /// By how many pixels the page is wider than the screen. `innerWidth` would not tell: a phone zooms out until all is in it.
+    pub fn overflow(&self) -> anyhow::Result<Value> {
+        self.script("return document.scrollingElement.scrollWidth - document.documentElement.clientWidth")
+    }
+
+    /// Presses a key, by its name and its number on Windows, as a person does.
+    pub fn press(&self, key: &str, number: u32) -> anyhow::Result<()> {
+        let text = if key == "Enter" { "\r" } else { "" };
+        for (kind, text) in [("keyDown", text), ("keyUp", "")] {
+            let event = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": number, "text": text });
+            self.devtools("Input.dispatchKeyEvent", &event)?;
+        }
+        Ok(())
+    }
+
     /// The whole page as a PNG file.
     pub fn screenshot(&self, file: &Path) -> anyhow::Result<()> {
         let picture = self.devtools("Page.captureScreenshot", &json!({ "captureBeyondViewport": true }))?;

@@ -14,6 +14,7 @@ pub mod overhead;
 pub mod pair;
 pub mod program;
 pub mod service;
+pub mod terminal;
 pub mod units;
 pub mod v1;
 

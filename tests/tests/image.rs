@@ -141,6 +141,33 @@ fn the_image_holds_a_guard_that_loads_every_hook_and_no_other_program() -> anyho
     let here = hooks(&canary(&[]).args(["check", "--output", "json"]).output()?.stdout)?;
     assert!(here.len() > 10, "{here:?}");
     assert_eq!(inside, here, "the same hooks are live as without a container");
+    rights_that_it_takes(&machine, &here)
+}
+
+/// The least capabilities with which every hook is live, by the seccomp profile that Docker has itself; and what is said where one
+/// is missing, or where a profile keeps `bpf()` from who holds them.
+fn rights_that_it_takes(machine: &Machine, here: &BTreeMap<String, bool>) -> anyhow::Result<()> {
+    let check = |rights: &[&str], form: &str| {
+        let run = ["run", "--rm", "--network", "none", "--cgroupns", "host", "--cap-drop", "ALL"];
+        let apparmor = ["--security-opt", "apparmor=unconfined"];
+        machine.docker(&[&run[..], &apparmor, rights, &[IMAGE, "check", "--output", form]].concat())
+    };
+    let least = ["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"];
+    assert_eq!(&hooks(check(&least, "json")?.as_bytes())?, here, "with Docker's own profile");
+    let shipped = fs::read_to_string(repository().join("deploy/seccomp/canary-guard.json"))?;
+    let without = shipped.replace("\"bpf\", ", "");
+    ensure!(without != shipped, "the profile allows bpf()");
+    fs::write(machine.run_dir().join("without-bpf.json"), without)?;
+    let forbidden = [&least[..], &["--security-opt", "seccomp=/run/without-bpf.json"]].concat();
+    for (rights, words) in [
+        (&forbidden[..], "its system calls are filtered (seccomp): allow bpf() in its profile"),
+        (&least[..2], "MISSING  CAP_NET_ADMIN"),
+        (&least[2..], "MISSING  CAP_BPF"),
+    ] {
+        let said =
+            check(rights, "text").map_or_else(|error| format!("{error:#}"), |said| format!("it can run: {said}"));
+        assert!(said.contains(words) && said.contains("The guard cannot run here"), "{rights:?}: {said}");
+    }
     Ok(())
 }
 

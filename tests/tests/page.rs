@@ -106,16 +106,9 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
         ("phone", 390, 844, "dark"),
         ("phone-light", 390, 844, "light"),
     ] {
-        browser.look(width, height, scheme)?;
-        wait_until("charts of this width", canary_e2e::guard::PATIENCE, || {
-            std::thread::sleep(std::time::Duration::from_millis(200));
-            let room = browser.script("return document.querySelector('.chart svg').width.baseVal.value").ok();
-            room.and_then(|r| r.as_f64()).is_some_and(|r| r <= f64::from(width))
-        })?;
+        browser.look_at_charts(width, height, scheme)?;
         browser.screenshot(&directory.join(format!("{name}.png")))?;
-        let over =
-            browser.script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")?;
-        assert_eq!(over, json!(0), "{name}: the page is wider than the screen");
+        assert_eq!(browser.overflow()?, json!(0), "{name}: the page is wider than the screen");
     }
     // Every control is reached by keyboard, and the key asks for the token.
     let reached = browser.script(
@@ -161,9 +154,7 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
     {
         browser.look(width, 1000, scheme)?;
         browser.screenshot(&directory.join(format!("{name}.png")))?;
-        let over =
-            browser.script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")?;
-        assert_eq!(over, json!(0), "{name}: the report is wider than the screen");
+        assert_eq!(browser.overflow()?, json!(0), "{name}: the report is wider than the screen");
         let drawn = "return [...document.querySelectorAll('#course svg')].filter(s => s.checkVisibility()).length";
         assert_eq!(browser.script(drawn)?, json!(1), "{name}: the picture for this screen, and no other");
     }

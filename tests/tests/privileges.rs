@@ -88,7 +88,7 @@ fn run_and_record_name_what_is_missing_and_leave_nothing() -> anyhow::Result<()>
     let public = Public::copy()?;
     let recording = configuration.dir.path().join("run.jsonl").display().to_string();
     let file = configuration.file();
-    for arguments in [vec!["run", "--config", &file], vec!["record", "--config", &file, "--out", &recording]] {
+    for arguments in [vec!["run", "--config", &file], vec!["record", "--config", &file, "--file", &recording]] {
         let output = public.run("-all", &arguments)?;
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");

@@ -1,6 +1,6 @@
 //! A demo that is recorded, and its recording judged again by `canary replay`: the same verdict, with its exit code.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, ensure};
 use canary_e2e::{
@@ -21,6 +21,35 @@ fn replay(file: &std::path::Path) -> anyhow::Result<Output> {
     let output = Command::new(program("canary")?).args(["replay", "--output", "json"]).arg(file).output()?;
     ensure!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(output)
+}
+
+/// On a terminal, which the program `script` makes; its last argument is where it would keep what it saw.
+#[test]
+fn a_recording_shows_on_a_terminal_how_far_it_is_and_can_be_judged() -> anyhow::Result<()> {
+    let test = "a_recording_shows_on_a_terminal_how_far_it_is_and_can_be_judged";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    if !Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        println!("SKIP {test}: there is no script here (apt-get install bsdutils)");
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    for cgroup in ["stable", "canary"] {
+        sandbox.run(&sandbox.cgroup(cgroup)?, "exec sleep 600")?;
+    }
+    let configuration = Configuration::shop(&sandbox)?;
+    let recording = configuration.dir.path().join("run.jsonl");
+    let (program, file) = (program("canary")?, configuration.file());
+    let record = format!("{} record --config {file} --file {}", program.display(), recording.display());
+    let command = format!("stty cols 100 rows 24 && exec {record} --duration 2s");
+    let script = ["--quiet", "--return", "--command", &command, "/dev/null"];
+    let output = Command::new("script").args(script).env("TERM", "xterm").stdin(Stdio::null()).output()?;
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains(" of 20 windows, ") && shown.contains(" windows recorded to "), "{shown}");
+    assert_eq!(replay(&recording)?.status.code(), Some(12), "too little to judge by");
+    Ok(())
 }
 
 #[test]

@@ -1,66 +1,20 @@
 //! `canary top` in a real terminal: a running guard at 80 by 24, and keys that command it.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use canary_e2e::{
     Sandbox,
-    guard::{Configuration, Guard, PATIENCE, program},
-    kernel_available, wait_until,
+    guard::{Configuration, Guard, program},
+    kernel_available,
+    terminal::Terminal,
+    wait_until,
 };
-
-/// One tmux of our own, with one window.
-struct Terminal {
-    socket: String,
-}
-
-impl Terminal {
-    /// `command` runs in a terminal of this size, as long as it likes.
-    fn open(dir: &Path, size: (u16, u16), command: &str) -> anyhow::Result<Self> {
-        let terminal = Self { socket: dir.join("tmux").display().to_string() };
-        let (columns, rows) = (size.0.to_string(), size.1.to_string());
-        terminal.tmux(&["new-session", "-d", "-x", &columns, "-y", &rows, command])?;
-        Ok(terminal)
-    }
-
-    /// Without anybody's own configuration, and with UTF-8 whatever the locale.
-    fn tmux(&self, words: &[&str]) -> anyhow::Result<String> {
-        let mut command = Command::new("tmux");
-        command.args(["-u", "-f", "/dev/null", "-S", &self.socket]).args(words).env_remove("TMUX");
-        let output = command.output().context("start tmux")?;
-        ensure!(output.status.success(), "tmux {words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    fn screen(&self) -> anyhow::Result<String> {
-        self.tmux(&["capture-pane", "-p"])
-    }
-
-    fn press(&self, key: &str) -> anyhow::Result<()> {
-        self.tmux(&["send-keys", key]).map(drop)
-    }
-
-    /// Waits until all of this stands on the screen.
-    fn shows(&self, words: &[&str]) -> anyhow::Result<()> {
-        let all = || self.screen().is_ok_and(|screen| words.iter().all(|word| screen.contains(word)));
-        wait_until(&format!("{words:?}"), PATIENCE, all).with_context(|| self.screen().unwrap_or_default())
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.tmux(&["kill-server"]);
-    }
-}
 
 #[test]
 fn top_shows_a_running_guard_at_80_by_24_and_pauses_it() -> anyhow::Result<()> {
     let test = "top_shows_a_running_guard_at_80_by_24_and_pauses_it";
-    if !kernel_available(test) {
-        return Ok(());
-    }
-    if Command::new("tmux").arg("-V").output().is_err() {
-        println!("SKIP {test}: there is no tmux here (apt-get install tmux)");
+    if !kernel_available(test) || !Terminal::available(test) {
         return Ok(());
     }
     let sandbox = Sandbox::new()?;

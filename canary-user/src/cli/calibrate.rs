@@ -84,9 +84,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let directory = tempdir(args.live.is_some())?;
     let mut files = args.files.clone();
     if let (Some(duration), Some(directory), Some(config)) = (args.live, &directory, &args.config) {
-        let out = directory.0.join("live.jsonl");
-        record::run(&record::Args { config: config.clone(), out: out.clone(), duration: Some(duration) })?;
-        files.push(out);
+        let file = directory.0.join("live.jsonl");
+        record::run(&record::Args { config: config.clone(), file: file.clone(), duration: Some(duration) })?;
+        files.push(file);
     }
     let mut found: BTreeMap<Arc<str>, Found> = BTreeMap::new();
     for file in &files {

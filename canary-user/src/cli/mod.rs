@@ -42,7 +42,7 @@ Examples:
   canary run --config FILE           watch, judge, and act as far as each
                                      deployment's mode allows
   canary top                         watch the running guard in the terminal
-  canary record --config FILE --out run.jsonl
+  canary record --config FILE --file run.jsonl
   canary replay run.jsonl            judge a recording again; the exit code is
                                      the verdict
   canary calibrate run.jsonl         how often it would be wrong here, and how
@@ -50,7 +50,7 @@ Examples:
   canary status                      how things stand, and what keeps the
                                      guard from acting
   canary history --limit 5           what was decided and done, newest first
-  canary report --out rollback.html  the latest decision as one file: verdict,
+  canary report --file shop.html     the latest decision as one file: verdict,
                                      charts, causes, what was done
   canary explain ID                  one decision's whole story: reasons,
                                      gates, plan, stages, the way back

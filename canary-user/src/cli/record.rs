@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
 use super::{config::warn_of_patterns, run::asked_to_stop, wants_kernel_debug};
@@ -19,7 +20,7 @@ lists. The file is JSON Lines, about 1 KB per window and instance;
 docs/recording.md explains each field.
 
 Examples:
-  canary record --config canary.toml --out run.jsonl --duration 10m";
+  canary record --config canary.toml --file run.jsonl --duration 10m";
 
 /// Record what the kernel counts to a file, without judging, for `canary replay`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,7 @@ pub struct Args {
     pub config: PathBuf,
     /// The file to make; one that exists is not overwritten
     #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    pub file: PathBuf,
     /// Stop after this long, such as 90s or 10m [default: until interrupted]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
@@ -42,7 +43,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = Root::find()?;
     warn_of_patterns(&config, &root)?;
     let sensor = Sensor::load(root.clone(), &Options { kernel_debug: wants_kernel_debug(), ..Options::default() })?;
-    let mut writer = Writer::create(&args.out, config.window.as_nanos() as u64)?;
+    let mut writer = Writer::create(&args.file, config.window.as_nanos() as u64)?;
+    let bar = progress(args.duration, config.window)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let count = runtime.block_on(async {
         let (send, mut ticks) = mpsc::channel(8);
@@ -66,6 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                     Some(tick) => {
                         writer.tick(&tick)?;
                         count += 1;
+                        bar.inc(1);
                     }
                     None => break,
                 },
@@ -78,6 +81,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         drop(live);
         anyhow::Ok(count)
     })?;
-    eprintln!("{count} windows recorded to {}", args.out.display());
+    bar.finish_and_clear();
+    eprintln!("{count} windows recorded to {}", args.file.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Drawn on a terminal only.
+fn progress(duration: Option<Duration>, window: Duration) -> anyhow::Result<ProgressBar> {
+    let Some(duration) = duration else {
+        let style = ProgressStyle::with_template("{spinner} {pos} windows, {elapsed}")?;
+        return Ok(ProgressBar::new_spinner().with_style(style));
+    };
+    let style = ProgressStyle::with_template("{bar:30} {pos} of {len} windows, {eta} left")?;
+    let windows = duration.as_nanos() / window.as_nanos().max(1);
+    Ok(ProgressBar::new(u64::try_from(windows).unwrap_or(u64::MAX)).with_style(style))
 }

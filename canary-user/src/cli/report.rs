@@ -19,9 +19,9 @@ latest 50 decisions; a report of an older one is without charts. With
 'reports' in the configuration the guard writes each report by itself.
 
 Examples:
-  canary report --out rollback.html
-  canary report shop-1795550412-1 --format markdown
-  canary report --format json";
+  canary report --file rollback.html
+  canary report shop-1795550412-1 --output markdown
+  canary report --output json";
 
 /// Write the report of a decision: verdict, evidence, charts, causes, gates, and the action's life.
 #[derive(Debug, clap::Args)]
@@ -34,10 +34,10 @@ pub struct Args {
     pub journal: PathBuf,
     /// html: one file that needs nothing else; markdown: for a chat; json: what both are made from
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-    /// Write to this file [default: standard output]
+    pub output: Format,
+    /// Write to this file; one that exists is overwritten [default: standard output]
     #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
+    pub file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let report = Report { life: &life, evidence: evidence.as_ref() };
-    let text = match args.format {
+    let text = match args.output {
         Format::Html => report::html(&report),
         Format::Markdown => report::markdown(&report),
         Format::Json => {
@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             serde_json::to_string_pretty(&all).context("write JSON")? + "\n"
         }
     };
-    match &args.out {
+    match &args.file {
         Some(file) => fs::write(file, text).with_context(|| format!("write {}", file.display()))?,
         None => print!("{text}"),
     }

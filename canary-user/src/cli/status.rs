@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use super::{Output, guard::ToGuard};
 use crate::{
     control::{Status, nearest, status::DeploymentStatus},
+    judge::Outcome,
     watch::units,
 };
 
@@ -75,7 +76,10 @@ fn lines(d: &DeploymentStatus) -> String {
     text += &entry("verdict", &format!("{}{reason}", d.verdict.name()));
     text += &entry("P(t)", &format!("stable {}, canary {}", units::p(d.p_stable), units::p(d.p_canary)));
     let evidence = d.evidence_ln.map_or("none".to_owned(), units::evidence);
-    text += &entry("evidence", &format!("{evidence} of {} needed to call it worse", units::evidence(d.threshold_ln)));
+    // A fact condemns whatever the evidence is, and a verdict stands whatever is seen since.
+    let condemned = d.verdict == Outcome::Regressed && d.evidence_ln.is_none_or(|ln| ln < d.threshold_ln);
+    let about = if condemned { "by now; it stands condemned, whatever that is" } else { "needed to call it worse" };
+    text += &entry("evidence", &format!("{evidence} of {} {about}", units::evidence(d.threshold_ln)));
     if let Some(pause) = &d.paused {
         text += &entry("paused", &pause.to_string());
     }

@@ -99,6 +99,10 @@ impl Occasion {
     }
 }
 
+/// For who asks for Kubernetes Events here.
+const EVENTS: &str = "remove this [[notify]]: Events of Kubernetes are written for each deployment that has \
+                      orchestrator = \"kubernetes\", and for no other";
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawNotify {
@@ -120,7 +124,14 @@ impl Source<'_> {
             self.mistake(word.span(), key, mistake)
         };
         let found = NotifyKind::ALL.into_iter().find(|k| k.name() == kind.as_ref());
-        let kind = found.ok_or_else(|| unknown(&kind, "notify.kind", kinds()))?;
+        let kind = found.ok_or_else(|| {
+            let word = kind.as_ref().to_lowercase();
+            if !["kubernetes", "k8s", "event"].iter().any(|part| word.contains(part)) {
+                return unknown(&kind, "notify.kind", kinds());
+            }
+            let mistake = Mistake::NotAllowed { value: format!("\"{}\"", kind.as_ref()), write: EVENTS.into() };
+            self.mistake(kind.span(), "notify.kind", mistake)
+        })?;
         let url = match (url, url_file) {
             (None, None) if kind == NotifyKind::Journald => None,
             (None, None) => return missing("notify.url", "url = \"https://...\", or url_file = \"/...\""),

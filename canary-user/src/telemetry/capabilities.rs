@@ -1,4 +1,6 @@
-//! Which capabilities this process holds, and what each is needed for.
+//! Which capabilities this process holds, what each is needed for, and what else may keep it from using them.
+
+use std::{fs, io};
 
 use anyhow::{Context as _, ensure};
 
@@ -40,7 +42,7 @@ impl Held {
 
 /// Reads this process' effective set from `/proc/self/status`.
 pub fn effective() -> anyhow::Result<Held> {
-    let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
+    let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
     let hex = status.lines().find_map(|l| l.strip_prefix("CapEff:")).context("/proc/self/status has no CapEff")?;
     Ok(Held(u64::from_str_radix(hex.trim(), 16).context("parse CapEff")?))
 }
@@ -53,6 +55,31 @@ pub fn ensure_held() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Adds to a refusal of `bpf()` what may be behind it: the capabilities are held, [`ensure_held`] has looked.
+pub fn explained(error: anyhow::Error) -> anyhow::Error {
+    // A filter may also say that there is no such call.
+    let forbids = |e: &io::Error| matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported);
+    if !error.chain().any(|e| e.downcast_ref::<io::Error>().is_some_and(forbids)) {
+        return error;
+    }
+    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    let why = what_forbids(&read("/proc/self/status"), &read("/proc/self/uid_map"));
+    error.context(format!("bpf() is forbidden to this process, although it holds the capabilities for it: {why}"))
+}
+
+/// `status` and `uid_map`: those files of the process in /proc; empty where they cannot be read.
+fn what_forbids(status: &str, uid_map: &str) -> &'static str {
+    let filtered = status.lines().filter_map(|l| l.strip_prefix("Seccomp:")).any(|mode| mode.trim() == "2");
+    let mapped: Vec<&str> = uid_map.split_whitespace().collect();
+    if !mapped.is_empty() && mapped != ["0", "0", "4294967295"] {
+        "it holds them in a user namespace only, as in a rootless container: run it in the machine's own"
+    } else if filtered {
+        "its system calls are filtered (seccomp): allow bpf() in its profile, as deploy/seccomp/canary-guard.json does"
+    } else {
+        "a security module (SELinux, AppArmor) or the kernel's lockdown may do that: see the kernel's log"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +89,23 @@ mod tests {
         assert_eq!(Held(0).missing(), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
         assert_eq!(Held(1 << SYS_ADMIN_BIT).missing(), ["CAP_NET_ADMIN"]);
         assert_eq!(Held(1 << 39 | 1 << 38 | 1 << 12).missing(), [""; 0]);
+    }
+    #[test]
+    fn a_refusal_says_what_may_be_behind_it() {
+        let root = "         0          0 4294967295\n";
+        let status = |mode| format!("NoNewPrivs:\t1\nSeccomp:\t{mode}\nSeccomp_filters:\t1\n");
+        assert!(what_forbids(&status(2), root).contains("(seccomp): allow bpf()"));
+        assert!(what_forbids(&status(2), "0 1000 1\n1 100000 65536\n").contains("user namespace"));
+        assert!(what_forbids(&status(0), root).contains("lockdown"));
+        assert!(what_forbids("", "").contains("lockdown"), "what cannot be read is no reason");
+    }
+
+    #[test]
+    fn another_error_stays_as_it_is() {
+        let error = |kind: io::ErrorKind| {
+            format!("{:#}", explained(anyhow::Error::from(io::Error::from(kind)).context("load")))
+        };
+        assert!(error(io::ErrorKind::PermissionDenied).starts_with("bpf() is forbidden to this process, although"));
+        assert_eq!(error(io::ErrorKind::OutOfMemory), "load: out of memory");
     }
 }

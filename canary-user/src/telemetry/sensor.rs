@@ -155,6 +155,7 @@ impl Sensor {
             .override_global("SKB_TCP_SEGMENTS", &layout.skb_tcp_segments, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .load(OBJECT)
+            .map_err(|error| super::capabilities::explained(error.into()))
             .context("load the kernel programs")?;
         let logger = match options.kernel_debug.then(|| aya_log::EbpfLogger::init(&mut ebpf)).transpose() {
             Ok(logger) => logger,

@@ -2,6 +2,9 @@
 //!
 //! The server draws it as HTML, with or without JavaScript; the script only asks for the new part when something happened.
 
+#[cfg(test)]
+mod contrast;
+
 use maud::{DOCTYPE, Markup, html};
 
 use super::{
@@ -114,7 +117,7 @@ fn course(view: &View, width: u32) -> Markup {
     let height = if room < blocks::figures::NARROW { 560 } else { 420 };
     html! {
         @match blocks::figures::course(view, room) {
-            Some(chart) => { div.chart role="img" aria-label="P(t) of both roles and the evidence over time" {
+            Some(chart) => { div.chart role="img" aria-label=(blocks::COURSE) {
                 (blocks::own(super::chart::svg(&chart, room, height)))
             } }
             None => { p.note { "No window yet." } }

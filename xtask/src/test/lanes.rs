@@ -27,7 +27,7 @@ use crate::cargo::Artifact;
 /// - `package`, which compares all files of the machine before and after: those of this machine show through;
 /// - `image`, which links `target/release/canary` anew while others would be starting it, with both CPUs;
 /// - `journal` and `lost_signals`, which are over within a second.
-const SIDE_BY_SIDE: [&str; 25] = [
+const SIDE_BY_SIDE: [&str; 26] = [
     "demo",
     "kills",
     "docker",
@@ -42,6 +42,7 @@ const SIDE_BY_SIDE: [&str; 25] = [
     "pages",
     "systemd",
     "page",
+    "rolled_back",
     "restart",
     "handed_over",
     "api",

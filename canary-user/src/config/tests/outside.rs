@@ -28,6 +28,26 @@ fn the_tables_of_webhook_and_command_are_taken_with_their_defaults() {
 }
 
 #[test]
+fn who_asks_a_receiver_for_kubernetes_events_is_told_who_writes_them() {
+    let refused = |kind: &str| {
+        let text = format!("{OUTSIDE}[[notify]]\nkind = \"{kind}\"\n");
+        Config::parse(&text, "c.toml").map(|_| ()).expect_err(kind).to_string()
+    };
+    for kind in ["kubernetes", "KubernetesEvent", "events", "k8s"] {
+        let expected = format!(
+            "c.toml:9:8: notify.kind: \"{kind}\" is not allowed: remove this [[notify]]: Events of Kubernetes are written for each \
+             deployment that has orchestrator = \"kubernetes\", and for no other"
+        );
+        assert_eq!(refused(kind), expected);
+    }
+    let unknown = refused("pager");
+    assert!(
+        unknown.ends_with("\"pager\" is not known here: write webhook, slack, alertmanager, journald"),
+        "{unknown}"
+    );
+}
+
+#[test]
 fn their_mistakes_are_told() {
     let cases = [
         (

@@ -123,8 +123,8 @@ impl Panel {
         match self.scale {
             Scale::Log10 => (low.floor(), (high + 0.2).ceil()),
             Scale::Of(indicator) => {
-                // A share that is always 0 has an axis all the same.
-                let least = if indicator == Indicator::MemoryStall { 1e-4 } else { 1e-9 };
+                // What is always 0 has an axis all the same, with labels that differ.
+                let least = if indicator == Indicator::MemoryStall { 1e-4 } else { 4.0 };
                 let air = (0.08 * (high - low)).max(0.01 * high.abs()).max(least);
                 ((low - air).max(0.0), high + air)
             }

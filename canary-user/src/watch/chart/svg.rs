@@ -9,7 +9,7 @@ use plotters::{
     element::{PathElement, Polygon},
     prelude::SVGBackend,
     series::LineSeries,
-    style::{Color as _, IntoFont as _, RGBColor, ShapeStyle},
+    style::{Color as _, FontDesc, IntoFont as _, RGBColor, ShapeStyle},
 };
 
 use self::head::Head;
@@ -20,6 +20,8 @@ const INK: RGBColor = RGBColor(40, 44, 52);
 const FONT: &str = "sans-serif";
 /// Panels that are lower than this many pixels have no room for a key and names.
 const SMALL: u32 = 160;
+/// Pixels above the axes: half of the label of a tick that stands at their very top.
+const ABOVE: i32 = 7;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -38,8 +40,7 @@ type Drawn = Result<(), Box<dyn std::error::Error>>;
 fn draw(chart: &Chart, text: &mut String, size: (u32, u32)) -> Drawn {
     let root = SVGBackend::with_string(text, size).into_drawing_area();
     root.fill(&WHITE)?;
-    let root =
-        if chart.title.is_empty() { root } else { root.titled(&chart.title, (FONT, 18).into_font().color(&INK))? };
+    let root = if chart.title.is_empty() { root } else { root.titled(&chart.title, font(15.0).color(&INK))? };
     let (from, to) = chart.x_range().unwrap_or((0.0, 1.0));
     let to = if to > from { to } else { from + 1.0 };
     for (i, area) in root.split_evenly((chart.panels.len().max(1), 1)).iter().enumerate() {
@@ -57,7 +58,7 @@ fn draw_panel(chart: &Chart, panel: &Panel, (from, to): (f64, f64), area: &Area<
     let (width, height) = area.dim_in_pixel();
     let small = height < SMALL;
     let margin: i32 = if small { 4 } else { 10 };
-    let labels: i32 = if width < 500 { 56 } else { 64 };
+    let labels: i32 = if width < 500 { 60 } else { 64 };
     // A time of day may be centred on the end of the axis.
     let right: i32 = if chart.x_axis == Axis::Clock { 28 } else { margin + 6 };
     let room = f64::from(width) - f64::from(margin + labels + right);
@@ -67,7 +68,7 @@ fn draw_panel(chart: &Chart, panel: &Panel, (from, to): (f64, f64), area: &Area<
     let (above, area) = area.split_vertically(head.height());
     head.draw(&above)?;
     let mut builder = ChartBuilder::on(&area);
-    builder.margin(margin).margin_top(4).margin_right(right);
+    builder.margin(margin).margin_top(ABOVE).margin_right(right);
     builder.x_label_area_size(if small { 20 } else { 36 }).y_label_area_size(labels);
     let mut axes = builder.build_cartesian_2d(from..to, low..high)?;
     axes.configure_mesh()
@@ -76,7 +77,7 @@ fn draw_panel(chart: &Chart, panel: &Panel, (from, to): (f64, f64), area: &Area<
         .light_line_style(WHITE)
         .bold_line_style(INK.mix(0.12))
         .axis_style(INK.mix(0.5))
-        .label_style((FONT, if small { 11_u32 } else { 12 }).into_font().color(&INK))
+        .label_style(font(if small { 10.0 } else { 11.0 }).color(&INK))
         .x_desc(if small { "" } else { &chart.x_label })
         .x_labels((width / 110).clamp(2, 8) as usize)
         .x_label_formatter(&|x| chart.x_axis.tick(*x))
@@ -109,6 +110,11 @@ fn y_labels(panel: &Panel, (low, high): (f64, f64)) -> usize {
         Scale::Log10 => ((high - low) as usize + 1).clamp(2, 8),
         Scale::Linear | Scale::Of(_) => 6,
     }
+}
+
+/// Letters of this many pixels. The crate takes a size for the height of a line, and makes the letters of an SVG that much smaller.
+fn font(pixels: f64) -> FontDesc<'static> {
+    (FONT, 1.24 * pixels).into_font()
 }
 
 fn stroke(tone: Tone, width: u32) -> ShapeStyle {

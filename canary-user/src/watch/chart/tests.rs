@@ -67,3 +67,76 @@ fn a_window_without_a_value_is_a_gap_and_nothing_at_all_is_said() {
     assert!(lines(&chart) >= lines(&Chart::default()) + 2);
     assert!(terminal(&Chart::default(), 80, 20, false).contains("nothing to draw"));
 }
+
+/// A text of a picture that is not empty.
+struct Written {
+    x: f64,
+    y: f64,
+    /// Whether its middle stands at `y`, as that of a label of the y axis; else its upper edge.
+    is_centred: bool,
+    anchor: String,
+    size: f64,
+    text: String,
+}
+
+fn written(svg: &str) -> Vec<Written> {
+    let read = |element: &str| {
+        let (tag, rest) = element.split_once('>').expect("a tag ends");
+        let attribute = |name: &str| {
+            let (_, value) = tag.split_once(&format!("{name}=\"")).unwrap_or_else(|| panic!("no {name} in {tag}"));
+            value.split('"').next().expect("split has a first part").to_owned()
+        };
+        let number = |name: &str| attribute(name).parse::<f64>().unwrap_or_else(|e| panic!("{name} in {tag}: {e}"));
+        let text = rest.split("</text>").next().unwrap_or_default().trim().to_owned();
+        let (x, y, size) = (number(" x"), number(" y"), number("font-size"));
+        let is_centred = attribute(" dy") == "0.5ex";
+        Written { x, y, is_centred, anchor: attribute("text-anchor"), size, text }
+    };
+    svg.split("<text").skip(1).map(read).filter(|w| !w.text.is_empty()).collect()
+}
+
+/// A panel of an indicator that was this all the time.
+fn level(indicator: Indicator, value: f64, label: &str) -> Chart {
+    let points = vec![(1_800_000_000.0, value), (1_800_000_060.0, value)];
+    let line = Line { name: "stable".into(), tone: Tone::Stable, points };
+    let scale = Scale::Of(indicator);
+    let panel = Panel { label: label.into(), scale, bands: Vec::new(), lines: vec![line], limit: None };
+    Chart { x_axis: Axis::Clock, panels: vec![panel], ..Chart::default() }
+}
+
+#[test]
+fn every_label_is_inside_its_picture_also_that_of_a_tick_at_the_top() {
+    let values = [0.0, 2e-5, 4e-4, 0.02, 0.9, 412.0, 1_100.0, 13_500.0, 1.9e6, 1.25e9, 58e9];
+    for indicator in Indicator::ALL {
+        let most = if indicator == Indicator::MemoryStall { 1.0 } else { f64::INFINITY };
+        for value in values.into_iter().filter(|value| *value <= most) {
+            for (label, width, height) in [("", 250, 120), ("highest: 90.0 ms", 250, 120), ("", 900, 210)] {
+                let all = written(&svg(&level(indicator, value, label), width, height));
+                assert!(all.len() > 3, "{}: {value}: labels of both axes", indicator.name());
+                for Written { x, y, is_centred, anchor, size, text } in all {
+                    let what = format!("{} of {value}: '{text}' at {x}, {y}", indicator.name());
+                    assert!(size >= 9.9, "{what}: letters of {size} pixels");
+                    let above = if is_centred { 0.5 * size } else { 0.0 };
+                    assert!(y >= above && y - above + size <= f64::from(height), "{what} is cut");
+                    let length = 0.6 * size * text.chars().count() as f64;
+                    let begin = match &*anchor {
+                        "end" => x - length,
+                        "middle" => x - length / 2.0,
+                        _ => x,
+                    };
+                    assert!(begin >= 0.0 && begin + length <= f64::from(width), "{what} is cut");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn labels_of_an_axis_differ_also_where_all_is_zero() {
+    for indicator in Indicator::ALL {
+        let all = written(&svg(&level(indicator, 0.0, ""), 250, 120));
+        let labels: Vec<&str> = all.iter().filter(|w| w.anchor == "end").map(|w| &*w.text).collect();
+        let distinct: std::collections::BTreeSet<&str> = labels.iter().copied().collect();
+        assert!(labels.len() > 1 && distinct.len() == labels.len(), "{}: {labels:?}", indicator.name());
+    }
+}

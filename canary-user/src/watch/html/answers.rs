@@ -35,8 +35,8 @@ pub fn answers(view: &View) -> Markup {
             section.wide.(if is_gone(view) { "unknown" } else { class(verdict.outcome) }) { p.question { "Is it worse?" } (worse) }
             section { p.question { "Is a canary running?" } p.answer { (running(view.deployment)) } p.more { (stable(view.deployment)) } }
             section { p.question { "How sure are we?" } (sure(verdict)) }
-            section { p.question { "What did we do?" } p.answer { (did) } @if !detail.is_empty() { p.more { (detail) } } }
-            section { p.question { "What to do next?" } p.answer { (next.what) } @if !next.why.is_empty() { p.more { (next.why) } }
+            section.did { p.question { "What did we do?" } p.answer { (did) } @if !detail.is_empty() { p.more { (detail) } } }
+            section.next { p.question { "What to do next?" } p.answer { (next.what) } @if !next.why.is_empty() { p.more { (next.why) } }
                 @for command in &next.commands { pre { (command) } } }
         }
     }

@@ -33,7 +33,11 @@ pub fn indicators(view: &View, width: u32) -> Markup {
                     h3 { (indicator.title()) }
                     (told.numbers())
                     @let figure = figures::indicator(indicator, view, each);
-                    @if let Some(figure) = figure { div.chart { (own(chart::svg(&figure, each, HEIGHT))) } }
+                    @if let Some(figure) = figure {
+                        div.chart role="img" aria-label={ (indicator.title()) " of stable and canary over time" } {
+                            (own(chart::svg(&figure, each, HEIGHT)))
+                        }
+                    }
                 }
             }
         }
@@ -127,5 +131,8 @@ pub fn events(verdict: &Verdict) -> Markup {
                 }
             }
         } }
+        @if verdict.hard.is_some() {
+            p.note { "A fact counts from the canary's first moment on; these counts begin after its warm-up." }
+        }
     }
 }

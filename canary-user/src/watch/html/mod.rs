@@ -24,6 +24,9 @@ use crate::judge::{Outcome, Verdict};
 pub use advice::{ADVICE, advice};
 pub use indicators::{events, indicators};
 
+/// What [`figures::course`] shows, for who does not see it.
+pub const COURSE: &str = "P(t) of both roles and the evidence over time";
+
 /// The stylesheet of the page and of the report.
 pub const STYLE: &str = include_str!("../page/style.css");
 

@@ -218,6 +218,8 @@ fn the_blocks_say_what_they_draw_in_words_too() {
     assert!(text.contains("not measured: this kernel has no memory.pressure file"), "{text}");
     assert!(text.find("CPU per turnaround") < text.find("memory in use"), "what is worse comes first");
     assert_eq!(text.matches("<svg").count(), 8, "one each, but for what is not measured");
+    assert_eq!(text.matches("role=\"img\" aria-label=\"").count(), 8, "{text}");
+    assert!(text.contains("aria-label=\"CPU per turnaround of stable and canary over time\""), "{text}");
     assert!(!text.contains("NaN"));
     let text = causes(&seen.state.deployments[0].verdict).into_string();
     assert!(text.contains("more work per request") && text.contains("Not compared: memory stall"), "{text}");
@@ -316,6 +318,16 @@ fn each_name_has_its_verdict_beside_it_where_there_are_several() {
             format!("{name}</a> <span class=\"tag {outcome}\" data-deployment=\"{name}\">{outcome}</span></span>");
         assert!(both.contains(&tag), "{tag} is not in {both}");
     }
+}
+
+#[test]
+fn counts_that_begin_after_the_fact_say_so() {
+    let mut verdict = seen(story::DECIDED).state.deployments[0].verdict.clone();
+    let told =
+        |verdict: &Verdict| events(verdict).into_string().contains("A fact counts from the canary's first moment on");
+    assert!(!told(&verdict), "evidence is counted as they are");
+    verdict.hard = Some(crate::judge::HardFact::CrashLoop);
+    assert!(told(&verdict));
 }
 
 #[test]

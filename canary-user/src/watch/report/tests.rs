@@ -61,8 +61,14 @@ fn a_report_is_whole_and_needs_nothing_else() {
         assert!(!text.contains(outside), "{outside} would need something else");
     }
     assert!(text.matches("<svg").count() >= 6 && !text.contains("NaN"));
-    let courses: Vec<&str> = text.split("<div class=\"chart on-").skip(1).map(|rest| &rest[..10]).collect();
-    assert!(courses[0].starts_with("wide\"><svg") && courses[1].starts_with("phone\"><sv"), "{courses:?}");
+    assert_eq!(
+        text.matches("<svg").count(),
+        text.matches("role=\"img\" aria-label=\"").count(),
+        "each is told in words"
+    );
+    let course =
+        |screen: &str| format!("<div class=\"chart on-{screen}\" role=\"img\" aria-label=\"{}\"><svg", blocks::COURSE);
+    assert!(text.contains(&course("wide")) && text.contains(&course("phone")), "{text}");
     let tile = text.split("<h3>CPU per turnaround</h3>").nth(1).and_then(|rest| rest.split("</svg>").next());
     let tile = tile.expect("a chart of its own");
     for (mark, colour) in [("onset", "#D55E00"), ("action", "#787878")] {

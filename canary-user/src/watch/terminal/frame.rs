@@ -173,7 +173,13 @@ impl<'a> Frame<'a> {
     fn evidence(&self, shown: &Shown, width: usize) -> Line<'a> {
         let verdict = &shown.verdict;
         let threshold = units::evidence(verdict.threshold_ln);
-        let told = format!("  {} of {threshold} needed to call it worse", units::evidence(verdict.evidence_ln));
+        let evidence = units::evidence(verdict.evidence_ln);
+        if verdict.hard.is_some() {
+            // A bar that is empty beside a canary that stands condemned would say the opposite.
+            let told = format!("{evidence} of {threshold}; a fact condemned it, whatever that is");
+            return Line::from(vec![Span::raw(pad("evidence", LABEL)), Span::raw(told)]);
+        }
+        let told = format!("  {evidence} of {threshold} needed to call it worse");
         let style = match verdict.outcome {
             Outcome::Regressed => self.palette.bad(),
             _ => self.palette.warning(),
@@ -229,7 +235,7 @@ impl<'a> Frame<'a> {
             // "mode is observe: …" names its gate.
             Some(gate) if gate.reason.starts_with(&gate.gate) => gate.reason.clone(),
             Some(gate) => format!("{}: {}", gate.gate.replace('_', " "), gate.reason),
-            None => view.detail.clone(),
+            None => not_said_by(&head, &view.detail).to_owned(),
         };
         // Beside the head, or below it where the column would be too narrow to be read.
         let beside = width.saturating_sub(LABEL + head.chars().count() + 2);
@@ -254,6 +260,11 @@ impl<'a> Frame<'a> {
             rows.push((Rank::Usual, text(caution.clone(), self.palette.warning())));
         }
     }
+}
+
+/// The detail without its first words, where they are the last ones before it: "the service is back: …".
+fn not_said_by<'a>(head: &str, detail: &'a str) -> &'a str {
+    detail.split_once(": ").filter(|(first, _)| head.ends_with(*first)).map_or(detail, |(_, rest)| rest)
 }
 
 /// The mechanism before the numbers that speak for it, which a narrow line may cut.

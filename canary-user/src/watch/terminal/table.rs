@@ -38,11 +38,14 @@ pub fn indicators<'a>(verdict: &'a Verdict, palette: Palette, width: usize, rows
 
 fn indicator<'a>(state: &'a IndicatorState, threshold_ln: f64, palette: Palette, width: usize) -> Line<'a> {
     let name = pad(state.indicator.title(), NAME);
-    if let Some(why) = &state.missing {
+    if let Some(why) = state.missing.as_ref().filter(|_| !is_measured(state)) {
         return Line::styled(format!("{name}  not measured: {why}"), palette.faint());
     }
     let value = |v| units::indicator(state.indicator, v);
     let values = format!("{name}  {:>NUMBER$}  {:>NUMBER$}  ", value(state.stable), value(state.canary));
+    if let Some(why) = &state.missing {
+        return Line::from(vec![Span::raw(values), Span::styled(why.clone(), palette.faint())]);
+    }
     let (Some(effect), Some(margin)) = (state.effect, state.margin) else {
         let why = not_compared(state);
         return Line::from(vec![Span::raw(values), Span::styled(format!("{why:>DIFFERENCE$}"), palette.faint())]);
@@ -63,10 +66,15 @@ fn indicator<'a>(state: &'a IndicatorState, threshold_ln: f64, palette: Palette,
     Line::from(spans)
 }
 
+/// Whether there is a reading of either side: then it may be that nothing is compared yet.
+pub fn is_measured(state: &IndicatorState) -> bool {
+    state.stable.is_some() || state.canary.is_some()
+}
+
 /// Why an indicator has no difference. Without a reading on either side nothing is learned: the canary is gone, or nothing was
 /// asked of either.
 pub fn not_compared(state: &IndicatorState) -> &'static str {
-    if state.stable.is_none() && state.canary.is_none() { "no reading" } else { "learning" }
+    if is_measured(state) { "learning" } else { "no reading" }
 }
 
 /// Red where it is proven, yellow beyond the margin, green where it is better than the margin by as much.

@@ -46,6 +46,34 @@ fn a_detail_that_has_no_room_beside_its_stage_stands_below_it() {
 }
 
 #[test]
+fn a_detail_does_not_say_again_what_the_stage_said() {
+    let mut live = live(120, 40, Palette::Colour);
+    play(&mut live, 0..=story::DECIDED + 8);
+    let mut after = story::snapshot(story::DECIDED + 9);
+    let view = after.deployments.get_mut(story::DEPLOYMENT).and_then(|d| d.decision.as_mut()).expect("decided");
+    (view.stage, view.detail) =
+        (Stage::Recovered, "the service is back: stable serves 300 requests a second".to_owned());
+    live.draw(&after).expect("draws");
+    has(&screen(&live), "rollback done and verified, the service is back  stable serves 300 requests a second");
+}
+
+#[test]
+fn what_is_measured_and_not_compared_has_its_values_and_a_fact_has_no_bar() {
+    let mut snapshot = story::snapshot(story::DECIDED);
+    let verdict = &mut snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment").verdict;
+    verdict.indicators[0].missing = Some("baseline: 118 of 300 placebo windows".to_owned());
+    verdict.hard = Some(crate::judge::HardFact::CrashLoop);
+    let mut live = live(80, 24, Palette::Plain);
+    live.draw(&snapshot).expect("draws");
+    let screen = screen(&live);
+    let cpu = screen.iter().find(|l| l.starts_with("CPU per turnaround")).expect("a row");
+    assert!(cpu.ends_with("µs  baseline: 118 of 300 placebo windows"), "{cpu}");
+    has(&screen, "memory stall          not measured: this kernel has no memory.pressure file");
+    let evidence = screen.iter().find(|l| l.starts_with("evidence")).expect("a row");
+    assert!(evidence.ends_with(" of 1\u{202f}000; a fact condemned it, whatever that is"), "{evidence}");
+}
+
+#[test]
 fn the_end_of_the_story_fits_80_by_24() {
     let mut live = live(80, 24, Palette::Colour);
     play(&mut live, 0..=story::DECIDED + 8);

@@ -13,13 +13,16 @@ use crate::{
     guard::Stage,
     judge::{IndicatorState, Outcome, Stretch, Verdict},
     watch::{
-        api::WindowPoint,
+        api::{Deployment, WindowPoint},
         html::{
             ADVICE, STRETCHES, View,
             answers::{self, Next},
             ruled_out,
         },
-        terminal::{frame::Frame, table::not_compared},
+        terminal::{
+            frame::Frame,
+            table::{is_measured, not_compared},
+        },
         text::pad,
         units,
     },
@@ -30,6 +33,8 @@ pub struct Screen<'a>(pub &'a Top);
 /// Columns of a name, and of a course beside it.
 const NAME: usize = 22;
 const COURSE: usize = 30;
+/// Stands for names that are left out.
+const LEFT_OUT: &str = "… ";
 /// Stretches that are listed; more would push the gates of a decision off the screen.
 const STRETCHES_SHOWN: usize = 4;
 
@@ -38,7 +43,7 @@ impl Widget for Screen<'_> {
         let top = self.0;
         let rows = [Constraint::Length(1), Constraint::Min(1), Constraint::Length(1), Constraint::Length(1)];
         let [tabs, pane, said, keys] = Layout::vertical(rows).areas(area);
-        self.tabs().render(tabs, buffer);
+        self.tabs(tabs.width.into()).render(tabs, buffer);
         match top.pane {
             Pane::Overview => {
                 let next = self.next();
@@ -69,11 +74,29 @@ impl Screen<'_> {
         Some(answers::next(&View { deployment, windows, decisions, verdicts, paused }))
     }
 
-    fn tabs(&self) -> Line<'_> {
+    /// A pause, which must not be overlooked, and the names with their verdicts. Where these have no room, those before the
+    /// chosen one are left out until it is on the screen.
+    fn tabs(&self, width: usize) -> Line<'_> {
         let top = self.0;
+        let all = &top.known.state.deployments;
         let shown = top.model.shown.as_ref().map(|s| &*s.name);
+        let at = all.iter().position(|d| shown == Some(&*d.name)).unwrap_or(0);
         let mut spans = Vec::new();
-        for deployment in &top.known.state.deployments {
+        let alone = all.get(at).is_some_and(|d| d.paused.is_some());
+        if alone || top.known.state.paused.is_some() {
+            spans.push(Span::styled(" PAUSED ", top.palette.warning().add_modifier(Modifier::REVERSED)));
+            spans.push(Span::raw("  "));
+        }
+        let columns = |d: &Deployment| d.name.chars().count() + 1 + d.verdict.outcome.name().len() + 3;
+        let room = width.saturating_sub(spans.iter().map(Span::width).sum());
+        let mut from = 0;
+        while from < at && all[from..=at].iter().map(columns).sum::<usize>() + LEFT_OUT.len() > room {
+            from += 1;
+        }
+        if from > 0 {
+            spans.push(Span::styled(LEFT_OUT, top.palette.faint()));
+        }
+        for deployment in &all[from..] {
             let outcome = deployment.verdict.outcome;
             let chosen = shown == Some(&*deployment.name);
             let name =
@@ -85,10 +108,6 @@ impl Screen<'_> {
             };
             spans.push(Span::styled(deployment.name.to_string(), name));
             spans.push(Span::styled(format!(" {}   ", outcome.name()), mark));
-        }
-        let alone = shown.and_then(|name| top.known.state.deployment(name)).is_some_and(|d| d.paused.is_some());
-        if alone || top.known.state.paused.is_some() {
-            spans.push(Span::styled(" PAUSED ", top.palette.warning().add_modifier(Modifier::REVERSED)));
         }
         Line::from(spans)
     }
@@ -249,7 +268,8 @@ impl Screen<'_> {
         let palette = self.0.palette;
         let name = pad(state.indicator.title(), NAME);
         if let Some(why) = &state.missing {
-            return Line::styled(format!("{name}not measured: {why}"), palette.faint());
+            let lacks = if is_measured(state) { "not compared" } else { "not measured" };
+            return Line::styled(format!("{name}{lacks}: {why}"), palette.faint());
         }
         let windows = &self.0.known.windows;
         let skip = windows.len().saturating_sub(width);

@@ -159,6 +159,28 @@ async fn what_to_do_next_stands_at_80_by_24_and_what_was_said_does_not_stay() {
 }
 
 #[tokio::test]
+async fn of_many_deployments_the_chosen_one_and_a_pause_are_on_the_screen() {
+    let (address, snapshots, board) = guard().await;
+    let mut snapshot = story::snapshot(50);
+    let one = snapshot.deployments[DEPLOYMENT].clone();
+    for n in 0..12 {
+        snapshot.deployments.insert(format!("service-{n:02}").into(), one.clone());
+    }
+    snapshot.paused = Some("by root".to_owned());
+    board.record(&snapshot);
+    snapshots.send_replace(Arc::new(snapshot));
+    let tabs = |top: &Top| screen(top, 80, 24).lines().next().unwrap_or_default().to_owned();
+    let client = || Client::new(&address, None, Trusted::Machine).expect("valid");
+    let mut first = Top::new(client(), Some(DEPLOYMENT.to_owned()));
+    first.look().await;
+    assert!(tabs(&first).starts_with(" PAUSED   checkout healthy   service-00 healthy"), "{}", tabs(&first));
+    let mut last = Top::new(client(), Some("service-11".to_owned()));
+    last.look().await;
+    assert!(tabs(&last).starts_with(" PAUSED   … service-"), "{}", tabs(&last));
+    assert!(tabs(&last).ends_with("service-11 healthy"), "{}", tabs(&last));
+}
+
+#[tokio::test]
 async fn what_goes_on_is_listed_before_what_is_over_and_only_the_latest() {
     let (address, snapshots, board) = guard().await;
     play(story::DECIDED, &snapshots, &board);

@@ -2,10 +2,10 @@
 
 use plotters::{
     element::{PathElement, Text},
-    style::{IntoFont as _, RGBColor},
+    style::RGBColor,
 };
 
-use super::{Area, Drawn, FONT, INK, colour, stroke};
+use super::{Area, Drawn, INK, colour, font, stroke};
 use crate::watch::{
     chart::{Chart, Panel, Tone},
     text::wrap,
@@ -13,10 +13,12 @@ use crate::watch::{
 
 /// Pixels to the left and right of the text.
 const EDGE: i32 = 10;
-/// Pixels of a row of the key or of names, of a caption of each size, and of a character in them on average.
+/// Pixels of a row of the key or of names, of a caption of each size, of their letters, and of a character in them on average.
 const ROW: i32 = 15;
+const LETTERS: f64 = 10.5;
 const ROW_CHARACTER: f64 = 6.4;
 const CAPTION: i32 = 19;
+const CAPTION_LETTERS: f64 = 12.0;
 const CAPTION_CHARACTER: f64 = 7.0;
 /// Pixels of a line's sample in the key, and between two entries.
 const SAMPLE: i32 = 16;
@@ -75,7 +77,7 @@ impl Head {
     }
 
     pub fn draw(&self, area: &Area<'_>) -> Drawn {
-        let (row, size) = if self.small { (ROW, 11) } else { (CAPTION, 14) };
+        let (row, size) = if self.small { (ROW, LETTERS) } else { (CAPTION, CAPTION_LETTERS) };
         let mut y = 4;
         for line in &self.caption {
             area.draw(&text(line, (EDGE, y), size, INK))?;
@@ -85,12 +87,12 @@ impl Head {
         for (name, tone) in &self.key {
             let middle = y + ROW / 2 - 1;
             area.draw(&PathElement::new(vec![(x, middle), (x + SAMPLE, middle)], stroke(*tone, 2)))?;
-            area.draw(&text(name, (x + SAMPLE + 5, y), 12, INK))?;
+            area.draw(&text(name, (x + SAMPLE + 5, y), LETTERS, INK))?;
             x += entry_width(name);
         }
         for name in &self.names {
             let y = self.height() - ROW * (name.row as i32 + 1);
-            area.draw(&text(&name.text, (name.x, y), 11, colour(name.tone)))?;
+            area.draw(&text(&name.text, (name.x, y), LETTERS, colour(name.tone)))?;
         }
         Ok(())
     }
@@ -127,8 +129,9 @@ fn names(chart: &Chart, width: i32, place: &dyn Fn(f64) -> f64) -> Vec<Name> {
     names
 }
 
-fn text(text: &str, at: (i32, i32), size: u32, colour: RGBColor) -> Text<'static, (i32, i32), String> {
-    Text::new(text.to_owned(), at, (FONT, size).into_font().color(&colour))
+/// `size`: of its letters, in pixels.
+fn text(text: &str, at: (i32, i32), size: f64, colour: RGBColor) -> Text<'static, (i32, i32), String> {
+    Text::new(text.to_owned(), at, font(size).color(&colour))
 }
 
 #[cfg(test)]

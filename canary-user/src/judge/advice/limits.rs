@@ -93,6 +93,7 @@ mod tests {
             reasons: &[],
             evidence_share: 1.0,
             canary_cpus: None,
+            healthy_at_load: None,
             held_back_by: None,
             window,
             mount: "/sys/fs/cgroup",

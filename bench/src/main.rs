@@ -7,6 +7,7 @@ mod counts;
 mod detectors;
 mod experiments;
 mod random;
+mod recorded;
 mod rows;
 mod service;
 mod speed;
@@ -42,7 +43,7 @@ struct Options {
     #[arg(long, conflicts_with_all = ["quick", "check", "only", "output", "seed"])]
     stdin: bool,
     /// Only what contains this in its name, e.g. "+20 quiet" or "equal iid"; "events" is the count test, "stretch"
-    /// what is told of anomalous stretches, "whole" equal versions and "told" causes before the whole judge [default: all]
+    /// what is told of anomalous stretches, "recorded" replicas of a real service, "whole" equal versions and "told" causes before the whole judge [default: all]
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// What the random numbers begin with
@@ -106,6 +107,9 @@ fn measure(options: &Options) -> Result<Report> {
         rows.push(counted(what, counts::many(events, seed, scale.counts, threads, &bar)));
     }
     rows.extend(stretches::rows(&asked_stretches, seed, scale.days, threads, &bar));
+    if asked("recorded") {
+        rows.extend(recorded::rows()?);
+    }
     bar.finish_and_clear();
     rows.push(Row::new("15", "time per indicator and window", nanoseconds, 150.0, Unit::Nanoseconds));
     let bytes = canary_user::judge::pace::Pace::INDICATOR_BYTES as f64;

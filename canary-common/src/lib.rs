@@ -10,8 +10,10 @@
 
 mod counters;
 pub mod histogram;
+mod moved;
 
 pub use counters::Counters;
+pub use moved::Move;
 
 /// How many targets one daemon can track. A slot is an index into the arrays of counters and histograms.
 pub const MAX_SLOTS: usize = 4096;

@@ -9,6 +9,7 @@ pub mod libtest;
 
 use std::{
     io::{BufRead, BufReader},
+    panic::{self, AssertUnwindSafe},
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
@@ -38,18 +39,27 @@ pub struct Options {
 }
 
 pub fn test(options: &Options, setup_from: setup::From) -> ExitCode {
-    let mut total = Counts::default();
-    let outcome = all(options.filter.as_deref(), setup_from, &mut total);
-    if let Err(error) = &outcome {
-        total.failed += 1;
-        println!("FAILED {error:#}");
-    } else if total == Counts::default() {
-        total.failed += 1;
-        println!("FAILED no test was found: nothing was checked");
-    }
+    let total = counted(|total| all(options.filter.as_deref(), setup_from, total));
     println!("{total}");
     // Reasons were told on stdout above: the count has to be the last line.
     if total.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What `tests` count. That they end with an error or a panic, or count nothing, is a failure more, and takes nothing back.
+fn counted(tests: impl FnOnce(&mut Counts) -> Result<()>) -> Counts {
+    let mut total = Counts::default();
+    // Counts are whole between any two additions.
+    let reason = match panic::catch_unwind(AssertUnwindSafe(|| tests(&mut total))) {
+        Ok(Ok(())) if total == Counts::default() => Some("no test was found: nothing was checked".to_owned()),
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(format!("{error:#}")),
+        Err(_) => Some("cargo xtask test panicked, see above: what it had not come to was not run".to_owned()),
+    };
+    if let Some(reason) = reason {
+        total.failed += 1;
+        println!("FAILED {reason}");
+    }
+    total
 }
 
 fn all(filter: Option<&str>, setup_from: setup::From, total: &mut Counts) -> Result<()> {
@@ -92,7 +102,11 @@ fn side_by_side(programs: &[&Artifact], filter: Option<&str>, total: &mut Counts
         programs,
         at_a_time,
         |artifact| kept(artifact, filter),
-        |(lines, counts)| {
+        |artifact, outcome| {
+            let (lines, counts) = outcome.unwrap_or_else(|_| {
+                let line = format!("FAILED {}: cargo xtask test panicked while it ran, see above", name(artifact));
+                (vec![line], Counts { failed: 1, ..Counts::default() })
+            });
             for line in lines {
                 println!("{line}");
             }
@@ -119,6 +133,11 @@ fn print(line: String) {
     println!("{line}");
 }
 
+/// As it is told to whoever reads the output.
+fn name(artifact: &Artifact) -> String {
+    format!("{} {} {}", artifact.package, artifact.kind, artifact.target)
+}
+
 /// Test executables lie in `deps/`; the programs that integration tests start do not.
 fn is_test(artifact: &Artifact) -> bool {
     artifact.executable.parent().is_some_and(|directory| directory.ends_with("deps"))
@@ -131,7 +150,7 @@ fn executable(artifact: &Artifact, filter: Option<&str>, arguments: &[&str], say
     // The tests that start our programs refuse old ones; these were built with the tests.
     command.env("CANARY_PROGRAMS_ARE_FRESH", "1");
     command.arg("--show-output").args(arguments).args(filter);
-    watch(&format!("{} {} {}", artifact.package, artifact.kind, artifact.target), &mut command, say)
+    watch(&name(artifact), &mut command, say)
 }
 
 fn doc_tests(filter: Option<&str>) -> Result<Counts> {
@@ -168,7 +187,7 @@ fn watch(name: &str, command: &mut Command, say: Say<'_>) -> Result<Counts> {
 
 /// Names each test of an executable that is not run.
 fn skipped(artifact: &Artifact, filter: Option<&str>, reason: &str) -> Result<Counts> {
-    println!("testing {} {} {}", artifact.package, artifact.kind, artifact.target);
+    println!("testing {}", name(artifact));
     let mut list = Command::new(&artifact.executable);
     let output = list.args(["--list", "--format", "terse"]).args(filter).output();
     let output = output.with_context(|| format!("list the tests of {}", artifact.target))?;
@@ -182,4 +201,33 @@ fn skipped(artifact: &Artifact, filter: Option<&str>, reason: &str) -> Result<Co
     }
     println!("  {counts}");
     Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn whatever_ends_the_tests_early_is_a_failure_beside_what_was_counted() {
+        let passed = Counts { passed: 3, failed: 0, skipped: 2 };
+        let failed = Counts { failed: 1, ..passed };
+        let to_the_end = |total: &mut Counts| -> Result<()> {
+            total.add(passed);
+            Ok(())
+        };
+        assert_eq!(counted(to_the_end), passed);
+        let with_an_error = |total: &mut Counts| -> Result<()> {
+            total.add(passed);
+            Err(anyhow!("on purpose"))
+        };
+        assert_eq!(counted(with_an_error), failed);
+        let with_a_panic = |total: &mut Counts| -> Result<()> {
+            total.add(passed);
+            panic!("on purpose")
+        };
+        assert_eq!(counted(with_a_panic), failed);
+        assert_eq!(counted(|_| Ok(())), Counts { failed: 1, ..Counts::default() }, "nothing was checked");
+    }
 }

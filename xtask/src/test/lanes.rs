@@ -104,7 +104,12 @@ pub fn side_by_side<J: Sync, R: Send>(
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+    use std::{
+        collections::BTreeSet,
+        path::PathBuf,
+        sync::{Condvar, Mutex},
+        time::Duration,
+    };
 
     use super::*;
     use crate::cargo;
@@ -157,6 +162,28 @@ mod tests {
             told.sort_unstable();
             assert_eq!(told, jobs);
             assert!(most.into_inner() <= at_a_time.max(1));
+        }
+    }
+
+    #[test]
+    fn as_many_run_at_a_time_as_may() {
+        /// Whoever is alone for so long has nobody beside it.
+        const LONG: Duration = Duration::from_secs(60);
+        for at_a_time in [2, 3] {
+            let (begun, more) = (Mutex::new(0), Condvar::new());
+            // Each job waits until the last of them has begun.
+            let run = |_: &usize| {
+                let mut count = begun.lock().expect("no job panics");
+                *count += 1;
+                more.notify_all();
+                let (_, waited) =
+                    more.wait_timeout_while(count, LONG, |count| *count < at_a_time).expect("none panics");
+                !waited.timed_out()
+            };
+            let jobs: Vec<usize> = (0..at_a_time).collect();
+            let mut met = Vec::new();
+            side_by_side(&jobs, at_a_time, run, |_, result| met.push(result.expect("no job panics")));
+            assert_eq!(met, vec![true; at_a_time], "they did not run beside each other");
         }
     }
 

@@ -4,13 +4,19 @@
 use std::{
     fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     os::unix::process::ExitStatusExt,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_canary-demo");
+/// An order is obeyed soon, not at once: within so many requests in any case.
+const OBEYED_WITHIN: u64 = 8000;
+/// What has not happened by then does not happen.
+const LONG: Duration = Duration::from_secs(60);
 
 struct Server {
     child: Child,
@@ -25,7 +31,7 @@ impl Server {
 
     /// A verb that prints its address and ends with its standard input.
     fn run(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_canary-demo"))
+        let mut child = Command::new(PROGRAM)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -208,9 +214,33 @@ fn server_errors_are_whole_answers_with_status_500() {
 }
 
 #[test]
-fn what_cannot_be_reached_keeps_no_answer_back() {
-    let mut server = Server::start();
+fn what_cannot_be_reached_is_asked_and_keeps_no_answer_back() {
+    // Somebody who can be reached, for who is asked notices it.
+    let somebody = TcpListener::bind("127.0.0.1:0").expect("listen");
+    somebody.set_nonblocking(true).expect("not to wait for connections");
+    let address = somebody.local_addr().expect("own address").to_string();
+    let asked = || somebody.incoming().take_while(Result::is_ok).count();
+    let mut server = Server::run(&["serve", "--unreachable", &address]);
+    for _ in 0..50 {
+        assert_eq!(body_bytes(&server.get().expect("answer")), 2048);
+    }
+    assert_eq!(asked(), 0, "there is no fault yet");
+    // (21 - 1) × 5 % is all of them.
     server.order(r#"{"fault":"unreachable","severity":21}"#);
+    let obeyed = (0..OBEYED_WITHIN).any(|_| body_bytes(&server.get().expect("answer")) == 2048 && asked() > 0);
+    assert!(obeyed, "nobody was asked");
+    let mut times = 0;
+    for _ in 0..50 {
+        assert_eq!(body_bytes(&server.get().expect("answer")), 2048);
+        times += asked();
+    }
+    // The kernel may be a little behind with what is to be accepted.
+    let answered = Instant::now();
+    while times < 50 {
+        assert!(answered.elapsed() < LONG, "of 50 requests {times} asked");
+        times += asked();
+    }
+    drop(somebody);
     for _ in 0..50 {
         assert_eq!(body_bytes(&server.get().expect("answer")), 2048);
     }
@@ -222,7 +252,7 @@ fn what_cannot_be_reached_keeps_no_answer_back() {
 #[test]
 fn helpers_fail_where_that_is_the_fault_and_keep_no_answer_back() {
     let helper = |arguments: &[&str]| {
-        let ended = Command::new(env!("CARGO_BIN_EXE_canary-demo")).arg("helper").args(arguments).status();
+        let ended = Command::new(PROGRAM).arg("helper").args(arguments).status();
         ended.expect("start a helper").code()
     };
     assert_eq!((helper(&[]), helper(&["--fail"])), (Some(0), Some(1)));

@@ -65,8 +65,8 @@ counters! {
     dependency_rtt_ns,
 
     // The next one: a packet that goes out.
-    /// No count: how many packets that go out are being counted here right now. It goes up and down, and is for the kernel
-    /// programs only.
+    /// No count: how many packets that go out are being counted here right now. It goes up and down, is for the kernel programs
+    /// only, and is left out of what the daemon subtracts ([`Counters::EGRESS_UNDER_WAY`]).
     egress_under_way,
     /// Bytes sent, IP header and up.
     tx_bytes,
@@ -137,6 +137,11 @@ counters! {
     main_restarts,
     /// How often the target's cgroup was made again after it had been removed, as service managers do when they restart it.
     remade,
+}
+
+impl Counters {
+    /// Which word is the one that is no count: `egress_under_way`.
+    pub const EGRESS_UNDER_WAY: usize = core::mem::offset_of!(Counters, egress_under_way) / size_of::<u64>();
 }
 
 #[cfg(test)]

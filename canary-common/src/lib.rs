@@ -10,8 +10,10 @@
 
 mod counters;
 pub mod histogram;
+mod moved;
 
 pub use counters::Counters;
+pub use moved::Move;
 
 /// How many targets one daemon can track. A slot is an index into the arrays of counters and histograms.
 pub const MAX_SLOTS: usize = 4096;
@@ -134,6 +136,27 @@ pub struct Cached {
     pub slot: u32,
 }
 
+/// Whose a socket is, as a look-up said. In the socket's state it is one word: packets of both directions look it up, read it and write
+/// it, on two CPUs at once, and who reads it gets what one look-up said, as of the generation of that look-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    pub slot: u32,
+    /// Of [`Settings`], where the first one is 1: a state of zeros was never looked up.
+    pub generation: u32,
+}
+
+impl Owner {
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self { slot: word as u32, generation: (word >> 32) as u32 }
+    }
+
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        (self.generation as u64) << 32 | self.slot as u64
+    }
+}
+
 /// Memory that the maps take from their making on, on a machine that can have so many CPUs. Of those that grow neither with the
 /// slots nor with the CPUs it has none: together they take some 3 MiB.
 pub const fn map_bytes(cpus: usize) -> usize {
@@ -212,6 +235,15 @@ mod pod {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_a_socket_is_and_as_of_when_is_one_word() {
+        for (slot, generation) in [(0, 1), (4095, 1), (UNTRACKED, 7), (7, u32::MAX)] {
+            let owner = Owner { slot, generation };
+            assert_eq!(Owner::from_word(owner.word()), owner);
+        }
+        assert_eq!(Owner::from_word(0).generation, 0, "nobody has looked it up");
+    }
 
     /// A number that was given to another process, or a victim that was ending by itself, is no OOM kill.
     #[test]

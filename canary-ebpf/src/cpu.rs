@@ -17,7 +17,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
-use canary_common::{Counters, UNTRACKED};
+use canary_common::{Counters, Move, UNTRACKED};
 
 use crate::{
     lookup::{counters, current_slot_of, known_slot},
@@ -58,16 +58,6 @@ pub struct Stretch {
     /// How many of them this CPU has dealt with: see `split`.
     pub moves_seen: u32,
     pub moves: [Move; MOVES],
-}
-
-/// A task that was moved to another cgroup while it ran.
-#[repr(C)]
-pub struct Move {
-    /// Its book at that moment.
-    pub sum_exec_runtime_ns: u64,
-    pub cgroup_id: u64,
-    pub pid: u32,
-    pub reserved: u32,
 }
 
 /// So many moves are remembered within a stretch; a power of two.
@@ -189,24 +179,36 @@ unsafe fn is_to_be_split(stretch: *mut Stretch) -> bool {
 ///
 /// Whoever moved it saw it run here and wrote the note then; in between this CPU may have gone on to another task, or to another
 /// stretch of the same one. So a note says only where to cut: it is left aside unless it is of this task and lies within this
-/// stretch. Whatever the two CPUs do at once, both cgroups together get what the task ran here, no more and no less.
+/// stretch, and has reached this CPU whole. Whatever the two CPUs do at once, both cgroups together get what the task ran here, no
+/// more and no less.
 ///
 /// # Safety
 /// `stretch` is a live element of this CPU, `task` is who runs in it.
 #[inline(always)]
 unsafe fn split(stretch: *mut Stretch, task: TaskPtr, now_ns: u64) {
-    for _ in 0..MOVES {
-        // SAFETY: the caller's promise. The notes are another CPU's, which writes a new one before it says so.
+    for look in 0..MOVES {
+        // SAFETY: the caller's promise. The notes are another CPU's, which may be writing one.
         unsafe {
             if !is_to_be_split(stretch) {
                 return;
             }
             let seen = (*stretch).moves_seen;
-            (*stretch).moves_seen = seen.wrapping_add(1);
             let note = &raw const (*stretch).moves[seen as usize & (MOVES - 1)];
-            let moved_ns = (&raw const (*note).sum_exec_runtime_ns).read_volatile();
-            let cgroup_id = (&raw const (*note).cgroup_id).read_volatile();
-            let is_of_it = (&raw const (*note).pid).read_volatile() == (*stretch).pid;
+            let moved = Move {
+                sum_exec_runtime_ns: (&raw const (*note).sum_exec_runtime_ns).read_volatile(),
+                cgroup_id: (&raw const (*note).cgroup_id).read_volatile(),
+                pid: (&raw const (*note).pid).read_volatile(),
+                check: (&raw const (*note).check).read_volatile(),
+            };
+            let is_whole = moved.is_whole(seen);
+            if !is_whole && look + 1 < MOVES {
+                // The rest of it is on its way.
+                continue;
+            }
+            // From here on its place may be written over.
+            (&raw mut (*stretch).moves_seen).write_volatile(seen.wrapping_add(1));
+            let is_of_it = is_whole && moved.pid == (*stretch).pid;
+            let moved_ns = moved.sum_exec_runtime_ns;
             if !is_of_it || moved_ns < (*stretch).sum_exec_runtime_ns || moved_ns > now_ns {
                 continue;
             }
@@ -215,7 +217,7 @@ unsafe fn split(stretch: *mut Stretch, task: TaskPtr, now_ns: u64) {
                 charge(stretch, task, moved_ns, slot, counters);
             }
             (*stretch).waited = 0;
-            (*stretch).cgroup_id = cgroup_id;
+            (*stretch).cgroup_id = moved.cgroup_id;
             (*stretch).sum_exec_runtime_ns = moved_ns;
         }
     }
@@ -312,9 +314,11 @@ pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         let note = &raw mut (*stretch).moves[noted as usize & (MOVES - 1)];
-        (&raw mut (*note).sum_exec_runtime_ns).write_volatile(task.sum_exec_runtime_ns());
-        (&raw mut (*note).cgroup_id).write_volatile(task.cgroup_id());
-        (&raw mut (*note).pid).write_volatile(task.pid());
+        let moved = Move::new(noted, task.sum_exec_runtime_ns(), task.cgroup_id(), task.pid());
+        (&raw mut (*note).sum_exec_runtime_ns).write_volatile(moved.sum_exec_runtime_ns);
+        (&raw mut (*note).cgroup_id).write_volatile(moved.cgroup_id);
+        (&raw mut (*note).pid).write_volatile(moved.pid);
+        (&raw mut (*note).check).write_volatile(moved.check);
         (&raw mut (*stretch).moves_noted).write_volatile(noted.wrapping_add(1));
     }
     0

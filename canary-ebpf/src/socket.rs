@@ -9,7 +9,7 @@ use aya_ebpf::{
     },
     helpers::generated::{bpf_sk_fullsock, bpf_sk_storage_get},
 };
-use canary_common::{Settings, UNTRACKED};
+use canary_common::{Owner, Settings, UNTRACKED};
 
 use crate::{
     lookup::skb_slot,
@@ -42,9 +42,8 @@ pub const CLIENT: u8 = 2;
 pub struct Socket {
     /// When the connection was asked for.
     pub since_ns: u64,
-    /// As it was resolved at `generation`.
-    pub slot: u32,
-    pub generation: u32,
+    /// An [`Owner`]: whose it is, as of when.
+    pub owner: u64,
     pub side: u8,
     /// 1 from the first payload on.
     pub spoken: u8,
@@ -154,18 +153,21 @@ pub fn of(skb: *mut __sk_buff) -> Option<(*mut bpf_sock, *mut Socket)> {
 #[inline(always)]
 pub fn slot(skb: *mut __sk_buff, socket: Option<(*mut bpf_sock, *mut Socket)>, settings: &Settings) -> u32 {
     let Some((_, socket)) = socket else { return skb_slot(skb, settings) };
-    // SAFETY: live while the program runs. Where packets of both directions come first at once, both look the same up.
+    // SAFETY: live while the program runs. Where packets of both directions come first at once, both look it up.
     unsafe {
+        let word = &raw mut (*socket).owner;
         // Before the look-up: what it finds is as old as this at least.
         let generation = (&raw const settings.generation).read_volatile();
-        if (*socket).generation != generation {
-            (*socket).slot = skb_slot(skb, settings);
-            (*socket).generation = generation;
-            // Where its cgroup was not watched for a while, packets went by unseen.
-            (*socket).incoming.end_known = 0;
-            (*socket).outgoing.end_known = 0;
+        let known = Owner::from_word(word.read_volatile());
+        if known.generation == generation {
+            return known.slot;
         }
-        (*socket).slot
+        let owner = Owner { slot: skb_slot(skb, settings), generation };
+        word.write_volatile(owner.word());
+        // Where its cgroup was not watched for a while, packets went by unseen.
+        (*socket).incoming.end_known = 0;
+        (*socket).outgoing.end_known = 0;
+        owner.slot
     }
 }
 
@@ -177,7 +179,7 @@ pub fn slot(skb: *mut __sk_buff, socket: Option<(*mut bpf_sock, *mut Socket)>, s
 #[inline(always)]
 pub unsafe fn remembered_slot(socket: *mut Socket) -> u32 {
     // SAFETY: the caller's promise.
-    let (slot, generation) = unsafe { ((*socket).slot, (*socket).generation) };
+    let Owner { slot, generation } = Owner::from_word(unsafe { (&raw const (*socket).owner).read_volatile() });
     match OWNED_SINCE.get(slot) {
         Some(since) if generation != 0 && *since <= generation => slot,
         _ => UNTRACKED,

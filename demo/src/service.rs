@@ -47,7 +47,7 @@ const BURST_EVERY: u64 = 5;
 const BURST_REQUESTS: f64 = 2.5;
 const ERROR_SHARE: f64 = 0.05;
 const EXIT_SHARE: f64 = 0.5;
-/// Where nobody listens: no service of today has the first port.
+/// Where the fault 'unreachable' asks. Nobody listens there: no service of today has the first port.
 const NOBODY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1));
 
 /// A chain of `links` SplitMix64 steps, each of which needs the one before.
@@ -81,6 +81,9 @@ pub struct Equipment {
     /// A program is started for one request in 80.
     #[arg(long)]
     pub helpers: bool,
+    /// The fault 'unreachable' asks there, and not where nobody listens.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub unreachable: Option<SocketAddr>,
 }
 
 /// The state that requests share.
@@ -90,6 +93,7 @@ pub struct Service {
     upstream: Option<Upstream>,
     log_thread: Option<LogThread>,
     has_helpers: bool,
+    unreachable: SocketAddr,
 }
 
 struct State {
@@ -152,6 +156,7 @@ impl Service {
             upstream: equipment.upstream.map(Upstream::at),
             log_thread: equipment.log_thread.then(LogThread::start).transpose()?,
             has_helpers: equipment.helpers,
+            unreachable: equipment.unreachable.unwrap_or(NOBODY),
         })
     }
 
@@ -241,7 +246,7 @@ impl Service {
             Some(Fault::Errors) if is_hit => return Err(Broken::Reset),
             Some(Fault::ServerErrors) if is_hit => *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
             // That it fails is the fault.
-            Some(Fault::Unreachable) if is_hit => drop(TcpStream::connect(NOBODY).await),
+            Some(Fault::Unreachable) if is_hit => drop(TcpStream::connect(self.unreachable).await),
             _ => {}
         }
         Ok(answer)

@@ -4,13 +4,22 @@
 use std::{
     fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
+use canary_demo::helper;
 use rustix::process::{Pid, Signal, kill_process};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_canary-demo");
+/// An order is obeyed soon, not at once: within so many requests in any case.
+const OBEYED_WITHIN: u64 = 8000;
+/// What has not happened by then does not happen.
+const LONG: Duration = Duration::from_secs(60);
 
 struct Server {
     child: Child,
@@ -25,7 +34,11 @@ impl Server {
 
     /// A verb that prints its address and ends with its standard input.
     fn run(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_canary-demo"))
+        Self::run_program(Path::new(PROGRAM), arguments)
+    }
+
+    fn run_program(program: &Path, arguments: &[&str]) -> Self {
+        let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -208,9 +221,33 @@ fn server_errors_are_whole_answers_with_status_500() {
 }
 
 #[test]
-fn what_cannot_be_reached_keeps_no_answer_back() {
-    let mut server = Server::start();
+fn what_cannot_be_reached_is_asked_and_keeps_no_answer_back() {
+    // Somebody who can be reached, for who is asked notices it.
+    let somebody = TcpListener::bind("127.0.0.1:0").expect("listen");
+    somebody.set_nonblocking(true).expect("not to wait for connections");
+    let address = somebody.local_addr().expect("own address").to_string();
+    let asked = || somebody.incoming().take_while(Result::is_ok).count();
+    let mut server = Server::run(&["serve", "--unreachable", &address]);
+    for _ in 0..50 {
+        assert_eq!(body_bytes(&server.get().expect("answer")), 2048);
+    }
+    assert_eq!(asked(), 0, "there is no fault yet");
+    // (21 - 1) × 5 % is all of them.
     server.order(r#"{"fault":"unreachable","severity":21}"#);
+    let obeyed = (0..OBEYED_WITHIN).any(|_| body_bytes(&server.get().expect("answer")) == 2048 && asked() > 0);
+    assert!(obeyed, "nobody was asked");
+    let mut times = 0;
+    for _ in 0..50 {
+        assert_eq!(body_bytes(&server.get().expect("answer")), 2048);
+        times += asked();
+    }
+    // The kernel may be a little behind with what is to be accepted.
+    let answered = Instant::now();
+    while times < 50 {
+        assert!(answered.elapsed() < LONG, "of 50 requests {times} asked");
+        times += asked();
+    }
+    drop(somebody);
     for _ in 0..50 {
         assert_eq!(body_bytes(&server.get().expect("answer")), 2048);
     }
@@ -221,18 +258,58 @@ fn what_cannot_be_reached_keeps_no_answer_back() {
 
 #[test]
 fn helpers_fail_where_that_is_the_fault_and_keep_no_answer_back() {
-    let helper = |arguments: &[&str]| {
-        let ended = Command::new(env!("CARGO_BIN_EXE_canary-demo")).arg("helper").args(arguments).status();
+    let code = |arguments: &[&str]| {
+        let ended = Command::new(PROGRAM).arg("helper").args(arguments).status();
         ended.expect("start a helper").code()
     };
-    assert_eq!((helper(&[]), helper(&["--fail"])), (Some(0), Some(1)));
-    let mut server = Server::run(&["serve", "--helpers"]);
-    for fault in ["null", r#""exits""#] {
-        server.order(&format!(r#"{{"fault":{fault},"severity":3}}"#));
-        for _ in 0..200 {
+    assert_eq!((code(&[]), code(&["--fail"])), (Some(0), Some(1)));
+
+    // The helpers are the server's own program, by the name that the kernel has for it. Where that program was removed meanwhile, its
+    // name ends with " (deleted)" (proc_pid_exe(5)), and something else can stand there: a script that writes down its arguments.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the file system of the program");
+    let program = dir.path().join("canary-demo");
+    fs::hard_link(PROGRAM, &program).expect("another name of the program");
+    let mut server = Server::run_program(&program, &["serve", "--helpers"]);
+    fs::remove_file(&program).expect("remove the name");
+    let script = dir.path().join("canary-demo (deleted)");
+    let started = dir.path().join("canary-demo (deleted).started");
+    // Written by a shell: what this process has open for writing, another test's child has open, too, for a moment, and is not executed.
+    let writer = r##"printf '#!/bin/sh\necho "$*" >>"$0.started"\n' >"$1" && chmod +x "$1""##;
+    let written = Command::new("sh").args(["-c", writer, "sh"]).arg(&script).status().expect("start a shell");
+    assert!(written.success(), "{written}");
+
+    let mut helpers = 0;
+    // What the next helper is started with. It writes it down a little later than the request is answered.
+    let mut next = |server: &Server| {
+        for _ in 0..helper::EVERY {
             assert_eq!(body_bytes(&server.get().expect("answer")), 2048);
         }
+        helpers += 1;
+        let answered = Instant::now();
+        loop {
+            let text = fs::read_to_string(&started).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            if text.ends_with('\n') && lines.len() >= helpers {
+                assert_eq!(lines.len(), helpers, "one in {} requests starts one", helper::EVERY);
+                return lines[helpers - 1].to_owned();
+            }
+            assert!(answered.elapsed() < LONG, "{helpers} helpers should have been started: {lines:?}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for _ in 0..2 {
+        assert_eq!(next(&server), "helper");
     }
+    // (3 - 1) × 50 % is all of them.
+    server.order(r#"{"fault":"exits","severity":3}"#);
+    let obeyed = (0..OBEYED_WITHIN / helper::EVERY).any(|_| next(&server) == "helper --fail");
+    assert!(obeyed, "no helper was told to fail");
+    for _ in 0..2 {
+        assert_eq!(next(&server), "helper --fail");
+    }
+    server.order(r#"{"fault":null}"#);
+    let obeyed = (0..OBEYED_WITHIN / helper::EVERY).any(|_| next(&server) == "helper");
+    assert!(obeyed, "all helpers go on to fail");
     drop(server.orders.take());
     let (status, errors) = server.wait();
     assert!(status.success() && errors.is_empty(), "{status}: {errors}");

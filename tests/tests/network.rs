@@ -2,12 +2,13 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
     thread::{self, sleep},
     time::Duration,
 };
 
-use canary_e2e::{Sandbox, bpf, kernel_available};
+use canary_e2e::{Sandbox, bpf, kernel_available, pair::Pair};
 use canary_user::{
     targets::Role,
     telemetry::{Network, Options, Sensor},
@@ -116,5 +117,43 @@ fn is_counted_once(test: &str, what_is_above: Above) -> anyhow::Result<()> {
     };
     assert_eq!((network.turnarounds, network.rx_payload_bytes), (10, 10 * REQUEST as u64));
     assert!(retransmits > 0 || network.tx_payload_bytes == 10 * RESPONSE as u64, "{network:?}");
+    Ok(())
+}
+
+/// Often enough for many readings to fall into the counting of a packet, where the machine has another CPU to send on.
+const READINGS: u32 = 1000;
+
+/// The kernel programs mark each packet that goes out for as long as they count it. That is no count: what is read meanwhile is not
+/// missing, at that reading or at the next.
+#[test]
+fn what_is_read_while_packets_go_out_is_there_and_each_is_counted_once() -> anyhow::Result<()> {
+    let test = "what_is_read_while_packets_go_out_is_there_and_each_is_counted_once";
+    if !kernel_available(test) {
+        return Ok(());
+    }
+    let mut pair = Pair::new()?;
+    // Takes in what it has room for, and is never read.
+    let sink = pair.sandbox.inside(&pair.server.cgroup, || UdpSocket::bind("127.0.0.1:0"))??;
+    let source = pair.sandbox.inside(&pair.client.cgroup, || UdpSocket::bind("127.0.0.1:0"))??;
+    source.connect(sink.local_addr()?)?;
+    pair.samples();
+    let done = AtomicBool::new(false);
+    let (readings, sent) = thread::scope(|scope| {
+        let sending = scope.spawn(|| -> std::io::Result<u64> {
+            let mut sent = 0;
+            while !done.load(Ordering::Relaxed) {
+                source.send(b"one of many")?;
+                sent += 1;
+            }
+            Ok(sent)
+        });
+        let readings: Vec<_> = (0..READINGS).map(|_| pair.samples().0.network.map(|n| n.tx_packets)).collect();
+        done.store(true, Ordering::Relaxed);
+        (readings, sending.join().expect("the sending thread does not panic"))
+    });
+    let missing = readings.iter().filter(|packets| packets.is_none()).count();
+    assert_eq!(missing, 0, "of {READINGS} readings");
+    let rest = pair.samples().0.network.expect("live").tx_packets;
+    assert_eq!(readings.into_iter().flatten().sum::<u64>() + rest, sent?, "each packet is in one reading");
     Ok(())
 }

@@ -9,6 +9,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
+/// Something under way that is no step of ours.
+pub fn line(text: &str) {
+    eprintln!("  ..   {text}");
+}
+
 /// A step under way. Ends with [`Step::done`]; dropped without it, it has failed.
 pub struct Step {
     name: String,
@@ -29,9 +34,17 @@ impl Step {
             spinner
         });
         if spinner.is_none() {
-            eprintln!("  ..   {name}");
+            line(&name);
         }
         Self { name, started: Instant::now(), spinner, done: false }
+    }
+
+    /// A line that stays, also in a log.
+    pub fn line(&self, text: &str) {
+        match &self.spinner {
+            Some(spinner) => spinner.suspend(|| line(text)),
+            None => line(text),
+        }
     }
 
     /// The latest detail; shown on a terminal only.

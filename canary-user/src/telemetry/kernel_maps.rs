@@ -185,9 +185,7 @@ impl KernelMaps {
 
     /// What a slot has counted since the programs were loaded.
     fn words(&self, slot: u32) -> anyhow::Result<[u64; Counters::WORDS]> {
-        let mut words = self.counters.read(slot)?;
-        words.iter_mut().zip(self.contended.read(slot)?).for_each(|(word, more)| *word += more);
-        Ok(words)
+        Ok(sum(self.counters.read(slot)?, &self.contended.read(slot)?))
     }
 
     /// What was counted since the last read.
@@ -227,6 +225,14 @@ impl KernelMaps {
         }
         exits
     }
+}
+
+/// What was counted in both places together. What is no count is 0 at every reading: a packet that was under way at one and is gone
+/// at the next would look like a count that went back.
+fn sum(mut words: [u64; Counters::WORDS], contended: &[u64; Counters::WORDS]) -> [u64; Counters::WORDS] {
+    words.iter_mut().zip(contended).for_each(|(word, more)| *word += more);
+    words[Counters::EGRESS_UNDER_WAY] = 0;
+    words
 }
 
 /// What came on top of what was seen, which is `now` from here on, and whether a count went back, as it never should.
@@ -289,18 +295,38 @@ impl SeenHistogram {
 mod tests {
     use super::*;
 
+    /// A slot's words as they are read: all counts are `counts`, of which 1 was counted in the other place.
+    fn read(counts: u64, under_way: u64) -> [u64; Counters::WORDS] {
+        let mut words = [counts - 1; Counters::WORDS];
+        words[Counters::EGRESS_UNDER_WAY] = under_way;
+        sum(words, &[1; Counters::WORDS])
+    }
+
     #[test]
-    fn a_count_that_went_back_is_told_and_the_next_difference_is_from_there() {
-        let mut seen = [7; Counters::WORDS];
-        let mut now = [9; Counters::WORDS];
-        let (words, went_back) = on_top(&mut seen, &now);
-        assert_eq!((words, went_back), ([2; Counters::WORDS], false));
-        now[1] = 3;
-        let (words, went_back) = on_top(&mut seen, &now);
-        assert!(went_back && words == [0; Counters::WORDS], "{words:?}");
-        now[1] = 8;
-        let (words, went_back) = on_top(&mut seen, &now);
-        assert_eq!((words[0], words[1], went_back), (0, 5, false));
+    fn each_count_that_went_back_is_told_and_the_next_difference_is_from_there() {
+        for word in (0..Counters::WORDS).filter(|word| *word != Counters::EGRESS_UNDER_WAY) {
+            let mut seen = read(7, 0);
+            let mut now = read(9, 0);
+            let (words, went_back) = on_top(&mut seen, &now);
+            assert!(!went_back && words[word] == 2, "{word}: {words:?}");
+            now[word] = 3;
+            let (words, went_back) = on_top(&mut seen, &now);
+            assert!(went_back && words == [0; Counters::WORDS], "{word}: {words:?}");
+            now[word] = 8;
+            let (words, went_back) = on_top(&mut seen, &now);
+            assert!(!went_back && words[word] == 5 && words.iter().sum::<u64>() == 5, "{word}: {words:?}");
+        }
+    }
+
+    #[test]
+    fn packets_that_are_under_way_at_one_reading_and_gone_at_the_next_are_no_count_that_went_back() {
+        let mut seen = read(10, 2);
+        for (counts, under_way, more) in [(10, 0, 0), (12, 1, 2), (12, 0, 0), (13, 3, 1), (15, 1, 2)] {
+            let (words, went_back) = on_top(&mut seen, &read(counts, under_way));
+            let counters = Counters::from_words(&words);
+            assert!(!went_back, "{counters:?}");
+            assert_eq!((counters.tx_packets, counters.remade, counters.egress_under_way), (more, more, 0));
+        }
     }
 
     #[test]

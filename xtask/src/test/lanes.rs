@@ -1,6 +1,7 @@
 //! Which end-to-end programs may run beside another one, and jobs that run some at a time.
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     sync::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
@@ -70,12 +71,13 @@ pub fn split(all: &[Artifact]) -> (Vec<&Artifact>, Vec<&Artifact>) {
     (beside, alone)
 }
 
-/// Does all jobs, so many at a time, begun in their order. `ended` is called here, with one after the other, as they end.
+/// Does all jobs, so many at a time, begun in their order. `ended` is called here, with one after the other, as they end: with the job
+/// and what came of it, an error where it panicked, which keeps none of the others back.
 pub fn side_by_side<J: Sync, R: Send>(
     jobs: &[J],
     at_a_time: usize,
     run: impl Fn(&J) -> R + Sync,
-    mut ended: impl FnMut(R),
+    mut ended: impl FnMut(&J, thread::Result<R>),
 ) {
     let next = &AtomicUsize::new(0);
     let run = &run;
@@ -85,7 +87,9 @@ pub fn side_by_side<J: Sync, R: Send>(
             let sender = sender.clone();
             scope.spawn(move || {
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if sender.send(run(job)).is_err() {
+                    // A job's own state goes with it, and nothing else is looked at after a panic.
+                    let result = panic::catch_unwind(AssertUnwindSafe(|| run(job)));
+                    if sender.send((job, result)).is_err() {
                         return;
                     }
                 }
@@ -93,15 +97,20 @@ pub fn side_by_side<J: Sync, R: Send>(
         }
         // With the last worker the results end.
         drop(sender);
-        for result in results {
-            ended(result);
+        for (job, result) in results {
+            ended(job, result);
         }
     });
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+    use std::{
+        collections::BTreeSet,
+        path::PathBuf,
+        sync::{Condvar, Mutex},
+        time::Duration,
+    };
 
     use super::*;
     use crate::cargo;
@@ -147,7 +156,10 @@ mod tests {
                 running.fetch_sub(1, Ordering::SeqCst);
                 *job
             };
-            side_by_side(&jobs, at_a_time, run, |job| told.push(job));
+            side_by_side(&jobs, at_a_time, run, |job, result| {
+                assert_eq!(*job, result.expect("no job panics"));
+                told.push(*job);
+            });
             told.sort_unstable();
             assert_eq!(told, jobs);
             assert!(most.into_inner() <= at_a_time.max(1));
@@ -155,8 +167,45 @@ mod tests {
     }
 
     #[test]
+    fn as_many_run_at_a_time_as_may() {
+        /// Whoever is alone for so long has nobody beside it.
+        const LONG: Duration = Duration::from_secs(60);
+        for at_a_time in [2, 3] {
+            let (begun, more) = (Mutex::new(0), Condvar::new());
+            // Each job waits until the last of them has begun.
+            let run = |_: &usize| {
+                let mut count = begun.lock().expect("no job panics");
+                *count += 1;
+                more.notify_all();
+                let (_, waited) =
+                    more.wait_timeout_while(count, LONG, |count| *count < at_a_time).expect("none panics");
+                !waited.timed_out()
+            };
+            let jobs: Vec<usize> = (0..at_a_time).collect();
+            let mut met = Vec::new();
+            side_by_side(&jobs, at_a_time, run, |_, result| met.push(result.expect("no job panics")));
+            assert_eq!(met, vec![true; at_a_time], "they did not run beside each other");
+        }
+    }
+
+    #[test]
+    fn a_job_that_panics_is_told_and_keeps_none_of_the_others_back() {
+        let jobs: Vec<u32> = (0..6).collect();
+        for at_a_time in [1, 2] {
+            let run = |job: &u32| {
+                assert!(!job.is_multiple_of(3), "job {job} panics on purpose");
+                *job
+            };
+            let mut told = Vec::new();
+            side_by_side(&jobs, at_a_time, run, |job, result| told.push((*job, result.ok())));
+            told.sort_unstable();
+            assert_eq!(told, [(0, None), (1, Some(1)), (2, Some(2)), (3, None), (4, Some(4)), (5, Some(5))]);
+        }
+    }
+
+    #[test]
     fn without_a_job_nothing_is_waited_for() {
         let none: [u32; 0] = [];
-        side_by_side(&none, 2, |job| *job, |job| panic!("there is no job {job}"));
+        side_by_side(&none, 2, |job| *job, |job, _| panic!("there is no job {job}"));
     }
 }

@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 
 use crate::{
@@ -117,8 +117,13 @@ fn boot(prepared: &Prepared, built: &[Artifact], demo: bool) -> Result<Vec<Resul
     lanes::side_by_side(
         &places,
         at_a_time,
-        |place| (*place, run(&prepared.qemu, &prepared.kernels[*place], &image)),
-        |guest| ended.push(guest),
+        |place| run(&prepared.qemu, &prepared.kernels[*place], &image),
+        |place, guest| {
+            let release = &prepared.kernels[*place].release;
+            let panicked =
+                |_| Err(anyhow!("cargo xtask panicked while the guest with kernel {release} ran, see above"));
+            ended.push((*place, guest.unwrap_or_else(panicked)));
+        },
     );
     ended.sort_by_key(|(place, _)| *place);
     Ok(ended.into_iter().map(|(_, report)| report).collect())

@@ -45,11 +45,15 @@ impl Kubernetes {
         }
         let canary = Side::of(api, &decision.canary).await?;
         not_paused(&canary)?;
+        let stable = self.stable(api, decision).await?;
+        stable.as_ref().map_or(Ok(()), not_paused)?;
         if decision.action == Action::Hold {
             return Ok(Work { changes: vec![hold(&canary)?], takes_seconds: 0, background: None, takes_away: None });
         }
-        let stable = self.stable(api, decision).await?;
-        not_paused(&stable)?;
+        let Some(stable) = stable else {
+            let name = &decision.deployment;
+            return Err(Error::refused(format!("no stable pod of {name} is left: what to go back to is not known")));
+        };
         let changes = match (canary.kind, canary.is_same_workload(&stable)) {
             (Kind::Rollout, true) => abort(&canary, &stable)?,
             (Kind::Deployment, true) if decision.action == Action::Rollback => vec![template_back(&canary, &stable)?],
@@ -69,8 +73,8 @@ impl Kubernetes {
         Ok(Work { takes_seconds: takes_seconds(&canary, &changes), changes, background, takes_away })
     }
 
-    /// Where stable belongs, by those of its pods that are still there.
-    async fn stable(&self, api: &Api, decision: &Decision) -> Result<Side, Error> {
+    /// Where stable belongs, by those of its pods that are still there; `None` = none is.
+    async fn stable(&self, api: &Api, decision: &Decision) -> Result<Option<Side>, Error> {
         let mut there: Vec<Target> = Vec::new();
         for target in &decision.stable {
             if pod(api, PodRun::of(target)?).await.map_err(Error::refused)?.is_some() {
@@ -78,10 +82,9 @@ impl Kubernetes {
             }
         }
         if there.is_empty() {
-            let name = &decision.deployment;
-            return Err(Error::refused(format!("no stable pod of {name} is left: what to go back to is not known")));
+            return Ok(None);
         }
-        Side::of(api, &there).await
+        Side::of(api, &there).await.map(Some)
     }
 
     /// Two Deployments: requests are kept from the canary where a route can do that, else, or for good, it is scaled to 0.

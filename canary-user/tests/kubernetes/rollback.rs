@@ -29,6 +29,9 @@ async fn the_template_that_stable_runs_comes_back_whole() {
         Some(32_000),
         "the pod's grace, what the Deployment gives a rollout, and a little"
     );
+    let back = "the template of ReplicaSet checkout-bbb again in Deployment shop/checkout, which rolls that version out to \
+                all its pods";
+    assert_eq!(plan.inverse.as_deref(), Some(back));
     k.apply(&decision, &plan).await.expect("done");
     let (deployment, stable) = (cluster.get("deployments", "checkout"), cluster.get("replicasets", "checkout-aaa"));
     assert_eq!(deployment["spec"]["template"], without_hash(&stable["spec"]["template"]));
@@ -40,6 +43,7 @@ async fn the_template_that_stable_runs_comes_back_whole() {
     k.undo(&decision, &plan).await.expect("undone");
     let (deployment, canary) = (cluster.get("deployments", "checkout"), cluster.get("replicasets", "checkout-bbb"));
     assert_eq!(deployment["spec"]["template"], without_hash(&canary["spec"]["template"]));
+    assert!(deployment["spec"]["paused"].is_null(), "it was not before");
 }
 
 #[tokio::test]
@@ -91,6 +95,19 @@ async fn a_paused_rollout_gets_on_again_with_the_old_template() {
     assert!(plan.steps[0].contains("and end its pause"), "{:?}", plan.steps);
     k.apply(&decision, &plan).await.expect("done");
     assert!(cluster.get("deployments", "checkout")["spec"]["paused"].is_null());
+
+    let back = "the template of ReplicaSet checkout-bbb and the pause again in Deployment shop/checkout: its pods come once \
+                somebody lets the rollout go on";
+    assert_eq!(plan.inverse.as_deref(), Some(back));
+    k.undo(&decision, &plan).await.expect("undone");
+    let (deployment, canary) = (cluster.get("deployments", "checkout"), cluster.get("replicasets", "checkout-bbb"));
+    assert_eq!(deployment["spec"]["template"], without_hash(&canary["spec"]["template"]));
+    assert_eq!(deployment["spec"]["paused"], true);
+    assert_eq!(canary["spec"]["replicas"], 0, "the condemned version is rolled out to nobody");
+    assert_eq!(cluster.changes().len(), 2, "template and pause in one change, each way");
+    assert_eq!(k.state(&decision).await.expect("asked").state, State::NotInEffect);
+    k.undo(&decision, &plan).await.expect("undone already");
+    assert_eq!(cluster.changes().len(), 2);
 }
 
 #[tokio::test]

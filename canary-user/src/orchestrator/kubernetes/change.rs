@@ -156,8 +156,8 @@ impl Change {
         Some(match self.clone() {
             Change::Weight { route, service, weights } => Inverse::Weight { route, service, weights },
             Change::Scale { deployment, from, to, .. } => Inverse::Scale { deployment, replicas: from, was_set_to: to },
-            Change::Template { deployment, replica_set, replaced, .. } => {
-                Inverse::Template { deployment, replica_set: replaced, was_set_to: replica_set }
+            Change::Template { deployment, replica_set, replaced, unpause, .. } => {
+                Inverse::Template { deployment, replica_set: replaced, was_set_to: replica_set, paused: unpause }
             }
             Change::Abort { .. } => return None,
             Change::Pause { workload, paused } => Inverse::Pause { workload, paused: !paused },
@@ -176,7 +176,13 @@ impl Change {
             Change::Scale { from, .. } => {
                 format!("kubectl --namespace {namespace} scale deployment {name} --replicas {from}")
             }
-            Change::Template { replaced, .. } => format!("the template of ReplicaSet {replaced} again in {object}"),
+            Change::Template { replaced, unpause: true, .. } => format!(
+                "the template of ReplicaSet {replaced} and the pause again in {object}: its pods come once somebody lets the \
+                 rollout go on"
+            ),
+            Change::Template { replaced, .. } => format!(
+                "the template of ReplicaSet {replaced} again in {object}, which rolls that version out to all its pods"
+            ),
             Change::Abort { .. } => format!(
                 "for people only, it promotes the canary again: kubectl argo rollouts --namespace {namespace} retry rollout {name}"
             ),

@@ -14,10 +14,28 @@ use crate::orchestrator::Error;
 /// What takes a change back, as it stands in the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Inverse {
-    Weight { route: Object, service: String, weights: Vec<Backend> },
-    Scale { deployment: Object, replicas: i64, was_set_to: i64 },
-    Template { deployment: Object, replica_set: String, was_set_to: String },
-    Pause { workload: Object, paused: bool },
+    Weight {
+        route: Object,
+        service: String,
+        weights: Vec<Backend>,
+    },
+    Scale {
+        deployment: Object,
+        replicas: i64,
+        was_set_to: i64,
+    },
+    Template {
+        deployment: Object,
+        replica_set: String,
+        was_set_to: String,
+        /// Whether the rollout was paused before, and is to be again.
+        #[serde(default)]
+        paused: bool,
+    },
+    Pause {
+        workload: Object,
+        paused: bool,
+    },
 }
 
 impl Inverse {
@@ -59,7 +77,7 @@ impl Inverse {
                 })
                 .await
             }
-            Inverse::Template { deployment, replica_set, was_set_to } => {
+            Inverse::Template { deployment, replica_set, was_set_to, paused } => {
                 let of = async |name: &str| {
                     let found = api.get(Kind::ReplicaSet, &deployment.namespace, name).await.map_err(Error::refused)?;
                     found.as_ref().and_then(template).ok_or_else(|| {
@@ -70,7 +88,12 @@ impl Inverse {
                 send(api, deployment, None, decision, |now| match template(now) {
                     Some(now) if now == back => Ok(None),
                     Some(now) if now == set => {
-                        Ok(Some(vec![json!({ "op": "replace", "path": "/spec/template", "value": back })]))
+                        let mut all = vec![json!({ "op": "replace", "path": "/spec/template", "value": back })];
+                        // In the same change: a moment without it would begin to roll that version out to everybody.
+                        if *paused {
+                            all.push(json!({ "op": "add", "path": "/spec/paused", "value": true }));
+                        }
+                        Ok(Some(all))
                     }
                     _ => since(deployment, "another template".into()),
                 })

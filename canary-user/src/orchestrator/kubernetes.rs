@@ -21,7 +21,7 @@ mod probes;
 mod state;
 mod workload;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
@@ -117,13 +117,18 @@ impl Kubernetes {
         if changes.len() > 1 {
             try_out(api, &changes, decision).await?;
         }
+        // By uid: the generation that this decision's own changes have left.
+        let mut left: BTreeMap<&str, i64> = BTreeMap::new();
         for (done, change) in changes.iter().enumerate() {
             // What was begun is finished.
             let look = || if done == 0 { self.look_once_more(decision) } else { Ok(()) };
-            change.make(api, &decision.id, look).await.map_err(|e| match e {
+            let object = change.object();
+            let expected = left.get(&*object.uid).copied().unwrap_or(object.generation);
+            let generation = change.make(api, &decision.id, expected, look).await.map_err(|e| match e {
                 Error::Refused(why) if done > 0 => anyhow!("after a part was done: {why}").into(),
                 other => other,
             })?;
+            left.insert(&object.uid, generation);
         }
         // A route and a pause are what they are at once; pods take their time.
         loop {
@@ -215,7 +220,8 @@ impl Kubernetes {
 async fn try_out(api: &Api, changes: &[Change], decision: &Decision) -> Result<(), Error> {
     let api = api.dry_run();
     for change in changes {
-        change.make(&api, &decision.id, || Ok(())).await.map_err(|e| {
+        // None of them is made: each object stays as it was planned on.
+        change.make(&api, &decision.id, change.object().generation, || Ok(())).await.map_err(|e| {
             let why = match e {
                 Error::Refused(why) => why,
                 Error::Failed(e) => format!("{e:#}"),

@@ -186,6 +186,40 @@ async fn a_rollout_of_argo_that_is_held_keeps_its_pods_where_weights_take_the_re
 }
 
 #[tokio::test]
+async fn a_rollout_without_a_part_for_its_status_is_aborted_and_its_pause_ended() {
+    let cluster = Cluster::rollout().await;
+    cluster.server.store().whole_rollouts = true;
+    cluster.change("rollouts", "checkout", |r| {
+        r["spec"]["paused"] = json!(true);
+        r["status"]["canary"] = json!({ "weights": { "canary": { "weight": 0 } } });
+    });
+    let (k, rollback) = (&cluster.kubernetes, decision(Action::Rollback, "checkout", "checkout"));
+    let plan = k.describe(&rollback).await.expect("possible");
+    k.apply(&rollback, &plan).await.expect("the second change expects what the first one left");
+    let rollout = cluster.get("rollouts", "checkout");
+    assert_eq!((&rollout["status"]["abort"], &rollout["spec"]["paused"]), (&json!(true), &json!(false)));
+    let whole = "patch rollouts checkout";
+    assert_eq!(cluster.changes(), ["patch rollouts/status checkout", whole, whole]);
+}
+
+#[tokio::test]
+async fn what_somebody_changes_between_two_changes_of_one_object_is_not_touched() {
+    let cluster = Cluster::rollout().await;
+    cluster.change("rollouts", "checkout", |r| r["spec"]["paused"] = json!(true));
+    let (k, rollback) = (&cluster.kubernetes, decision(Action::Rollback, "checkout", "checkout"));
+    let plan = k.describe(&rollback).await.expect("possible");
+    cluster.meanwhile(|_| ());
+    cluster.meanwhile(|store| {
+        store.change("rollouts", NAMESPACE, "checkout", |r| r["spec"]["replicas"] = json!(3));
+    });
+    let failed = k.apply(&rollback, &plan).await.expect_err("broken off");
+    let words = "after a part was done: Rollout shop/checkout was changed since (its spec is generation 3 now, 2 then)";
+    assert!(matches!(&failed, Error::Failed(e) if e.to_string().contains(words)), "{failed}");
+    let rollout = cluster.get("rollouts", "checkout");
+    assert_eq!((&rollout["status"]["abort"], &rollout["spec"]["paused"]), (&json!(true), &json!(true)));
+}
+
+#[tokio::test]
 async fn pods_of_one_deployment_are_not_drained() {
     let cluster = Cluster::rolling("").await;
     let (k, decision) = (&cluster.kubernetes, decision(Action::Drain, "checkout", "checkout"));

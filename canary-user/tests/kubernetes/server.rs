@@ -59,6 +59,8 @@ pub struct Store {
     pub policy: Option<String>,
     /// How many of the next calls it has no time for.
     pub busy: usize,
+    /// Whether Rollouts have no part for their status, as those of old: then each change of it counts their generation up.
+    pub whole_rollouts: bool,
 }
 
 #[derive(Clone)]
@@ -179,7 +181,8 @@ impl Store {
 
     fn write(&mut self, key: &Key, mut object: Value) -> Value {
         let before = self.objects.get(key).cloned().unwrap_or_default();
-        if before["spec"] != object["spec"] {
+        let status_counts = self.whole_rollouts && key.1 == "rollouts";
+        if before["spec"] != object["spec"] || status_counts && before["status"] != object["status"] {
             object["metadata"]["generation"] = json!(before["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
         }
         self.version += 1;
@@ -333,6 +336,9 @@ async fn answer(
 }
 
 fn patch(store: &mut Store, key: &Key, part: &str, body: Value, dry_run: bool) -> Response {
+    if store.whole_rollouts && (&*key.1, part) == ("rollouts", "status") {
+        return refuse(404, "NotFound", "the server could not find the requested resource");
+    }
     if !dry_run && !store.meanwhile.is_empty() {
         let meanwhile = store.meanwhile.remove(0);
         meanwhile(store);

@@ -133,16 +133,22 @@ impl Change {
         }
     }
 
-    /// Carries it out, on the object as it was decided on and on no other. `look`: whether it still may, asked right before each
-    /// try.
-    pub async fn make(&self, api: &Api, decision: &str, look: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
+    /// Carries it out, on the object as it was decided on and on no other: its generation has to be `expected`, the one that was
+    /// planned on or that an earlier change of the same decision has left. Gives the one that it leaves. `look`: whether it still
+    /// may, asked right before each try.
+    pub async fn make(
+        &self,
+        api: &Api,
+        decision: &str,
+        expected: i64,
+        look: impl Fn() -> Result<(), Error>,
+    ) -> Result<i64, Error> {
         send(api, self.object(), self.part(), decision, |now| {
             let object = self.object();
             let generation = now.metadata.generation.unwrap_or_default();
-            if generation != object.generation {
+            if generation != expected {
                 return Err(Error::refused(format!(
-                    "{object} was changed since (its spec is generation {generation} now, {} then): it is not touched",
-                    object.generation
+                    "{object} was changed since (its spec is generation {generation} now, {expected} then): it is not touched"
                 )));
             }
             look()?;

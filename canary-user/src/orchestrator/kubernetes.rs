@@ -12,6 +12,7 @@
 pub mod api;
 mod change;
 mod event;
+mod hold;
 mod inverse;
 pub mod lease;
 mod owner;

@@ -1,7 +1,7 @@
 //! One Deployment, or one Rollout, in the middle of a rollout: the named version comes back, not "the one before".
 
 use canary_user::{
-    guard::Action,
+    guard::{Action, Decision},
     orchestrator::{Error, Orchestrator as _, State},
 };
 use serde_json::json;
@@ -120,6 +120,46 @@ async fn a_hold_pauses_and_its_undo_ends_that() {
     k.undo(&decision, &plan).await.expect("undone");
     assert_eq!(cluster.get("deployments", "checkout")["spec"]["paused"], false);
     assert_eq!(k.state(&decision).await.expect("asked").state, State::NotInEffect);
+}
+
+#[tokio::test]
+async fn a_pause_that_is_not_the_holds_own_any_more_is_not_ended() {
+    let cluster = Cluster::rolling("").await;
+    let (k, hold) = (&cluster.kubernetes, decision(Action::Hold, "checkout", "checkout"));
+    let plan = k.describe(&hold).await.expect("possible");
+    k.apply(&hold, &plan).await.expect("done");
+    let pauses = |paused: bool| cluster.change("deployments", "checkout", |d| d["spec"]["paused"] = json!(paused));
+    let refused = async |whose: &str| {
+        let refused = k.undo(&hold, &plan).await.expect_err("refused");
+        let words = format!("Deployment shop/checkout is paused{whose}: it is not touched");
+        assert!(matches!(&refused, Error::Refused(why) if why.contains(&words)), "{refused}\ninstead of: {words}");
+        assert_eq!(cluster.get("deployments", "checkout")["spec"]["paused"], true);
+    };
+    // Somebody lets it go on, and holds it again.
+    pauses(false);
+    pauses(true);
+    refused(", and the API server does not say that this decision did it").await;
+    let fields = json!({ "f:spec": { "f:paused": {} } });
+    cluster.change("deployments", "checkout", |d| {
+        d["metadata"]["managedFields"] =
+            json!([{ "manager": "kubectl-rollout", "time": "2026-11-27T10:00:00Z", "fieldsV1": fields }]);
+    });
+    refused(", as kubectl-rollout wrote at 2026-11-27T10:00:00Z").await;
+    // Where two want it, it is not the guard's alone.
+    cluster.change("deployments", "checkout", |d| {
+        let ours = json!({ "manager": "canary-guard", "time": "2026-11-27T11:00:00Z", "fieldsV1": fields });
+        d["metadata"]["managedFields"].as_array_mut().expect("one").push(ours);
+    });
+    refused(", as kubectl-rollout wrote at 2026-11-27T10:00:00Z").await;
+    // The guard itself does, for another decision.
+    pauses(false);
+    let later = Decision { id: "checkout-2".into(), ..hold.clone() };
+    let again = k.describe(&later).await.expect("possible");
+    k.apply(&later, &again).await.expect("done");
+    refused(", by decision checkout-2 of the guard").await;
+    k.undo(&later, &again).await.expect("its own");
+    assert_eq!(cluster.get("deployments", "checkout")["spec"]["paused"], false);
+    k.undo(&hold, &plan).await.expect("nothing is left to end");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{
     api::{Api, Kind},
     change::Backend,
+    hold,
     patch::send,
     workload::{Object, flag, number, string, template},
 };
@@ -105,8 +106,16 @@ impl Inverse {
             }
             Inverse::Pause { workload, paused } => {
                 send(api, workload, None, decision, |now| {
-                    let stands = flag(&now.data, "/spec/paused") != *paused;
-                    Ok(stands.then(|| vec![json!({ "op": "add", "path": "/spec/paused", "value": paused })]))
+                    if flag(&now.data, "/spec/paused") == *paused {
+                        return Ok(None);
+                    }
+                    // A pause that somebody set since is theirs, and so is one of another decision.
+                    if !*paused && let Some(whose) = hold::paused_by_another(now, decision) {
+                        return Err(Error::refused(format!(
+                            "{workload} is paused{whose}: it is not touched; by hand, spec.paused false lets its rollout go on"
+                        )));
+                    }
+                    Ok(Some(vec![json!({ "op": "add", "path": "/spec/paused", "value": paused })]))
                 })
                 .await
             }

@@ -15,6 +15,11 @@ const TRIES: usize = 5;
 /// Which decision an object was changed by.
 const DECISION: &str = "canary-guard/decision";
 
+/// The decision by which the guard changed an object last, as a whole.
+pub(super) fn decision_of(object: &DynamicObject) -> Option<&str> {
+    object.annotations().get(DECISION).map(String::as_str)
+}
+
 /// Reads an object, has the change worked out for what was read (`None` = there is nothing to do), and writes it for that
 /// version only. Where that is no longer the current one, all of it is done again; where it still is, it was refused for another
 /// reason, such as an admission policy's. Gives the generation of the object afterwards.

@@ -5,6 +5,7 @@ use kube::{ResourceExt as _, api::DynamicObject};
 use super::{
     Kubernetes,
     api::{Api, Kind},
+    hold,
     owner::writer,
     workload::{Object, PodRun, flag, number, pod, replica_set_of, string, template, template_hash, workload_of},
 };
@@ -61,7 +62,7 @@ impl Kubernetes {
         if decision.action == Action::Hold {
             let paused = flag(&workload.data, "/spec/paused");
             let state = if paused { State::InEffect } else { State::NotInEffect };
-            let by = if paused { String::new() } else { writer(&workload, &[("f:spec", "f:paused")]) };
+            let by = if paused { String::new() } else { writer(&workload, hold::PAUSED) };
             return say(state, format!("spec.paused of {object} is {paused}{by}"));
         }
         let away = match kind {

@@ -2,8 +2,8 @@
 //!
 //! Goes in: a decision on targets that are pods. Stable and canary as two Deployments: the canary's weight in an HTTPRoute
 //! becomes 0 (drain, where one is named), or it is scaled to 0. One Deployment in the middle of a rollout: it gets the template
-//! of the ReplicaSet that stable runs. An Argo Rollout is aborted. A hold pauses the Deployment or the Rollout. Refused: what
-//! somebody else would change back, and what was replaced since the decision.
+//! of the ReplicaSet that stable runs. An Argo Rollout is aborted. A hold pauses the Deployment or the Rollout, and what takes the
+//! canary away ends that. Refused: what somebody else would change back, and what was replaced since the decision.
 //!
 //! Every change holds for one version of one object only (`test` of uid and resourceVersion in a JSON Patch), and is made
 //! only while that object's `spec` is the one that was planned on. Before it is planned the API server is asked by a dry run

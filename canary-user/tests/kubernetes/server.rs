@@ -199,12 +199,13 @@ impl Store {
 
     /// Does at once what the Deployment controller does: one ReplicaSet has all replicas, the others none, nor pods.
     fn control(&mut self, namespace: &str, deployment: &Value) {
-        if deployment["spec"]["paused"] == json!(true) {
+        let replicas = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
+        // Paused, it is scaled all the same: to 0 by none; among whom others are shared out is not played here.
+        if deployment["spec"]["paused"] == json!(true) && replicas > 0 {
             return;
         }
         let is_owner = |object: &Value, uid: &Value| object["metadata"]["ownerReferences"][0]["uid"] == *uid;
         let wanted = without_hash(&deployment["spec"]["template"]);
-        let replicas = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
         let sets: Vec<Value> = self.all("replicasets");
         for set in sets.iter().filter(|set| is_owner(set, &deployment["metadata"]["uid"])) {
             let has = if without_hash(&set["spec"]["template"]) == wanted { replicas } else { 0 };

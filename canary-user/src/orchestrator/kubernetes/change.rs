@@ -45,6 +45,8 @@ pub enum Change {
     Pause {
         workload: Object,
         paused: bool,
+        /// The decision whose pause ends; `None` = it begins, or was not the guard's.
+        of: Option<String>,
     },
 }
 
@@ -166,7 +168,7 @@ impl Change {
                 Inverse::Template { deployment, replica_set: replaced, was_set_to: replica_set, paused: unpause }
             }
             Change::Abort { .. } => return None,
-            Change::Pause { workload, paused } => Inverse::Pause { workload, paused: !paused },
+            Change::Pause { workload, paused, .. } => Inverse::Pause { workload, paused: !paused },
         })
     }
 
@@ -225,9 +227,14 @@ impl fmt::Display for Change {
             Change::Abort { rollout } => {
                 write!(f, "abort {rollout} (status.abort), if its spec is still generation {generation}")
             }
-            Change::Pause { workload, paused } => {
-                write!(f, "set spec.paused of {workload} to {paused}, if its spec is still generation {generation}")
+            Change::Pause { workload, paused: true, .. } => {
+                write!(f, "set spec.paused of {workload} to true, if its spec is still generation {generation}")
             }
+            Change::Pause { workload, of, .. } => write!(
+                f,
+                "set spec.paused of {workload} to false{}, if its spec is still generation {generation} but for what is done before",
+                of.as_ref().map(|of| format!(", which ends the hold by decision {of}")).unwrap_or_default()
+            ),
         }
     }
 }

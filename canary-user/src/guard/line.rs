@@ -98,6 +98,8 @@ pub(super) struct Line {
     kept: Kept,
     refused: Option<Refusal>,
     view: Option<DecisionView>,
+    /// Of the latest hold, which stands beside that.
+    hold_view: Option<DecisionView>,
     advice: Advice,
     /// Other deployments that were condemned at about the same time.
     elsewhere: Vec<Arc<str>>,
@@ -127,6 +129,7 @@ impl Line {
             kept: Kept::default(),
             refused: None,
             view: None,
+            hold_view: None,
             advice: Advice::default(),
             elsewhere: Vec::new(),
             now: Moment::default(),
@@ -323,14 +326,8 @@ impl Line {
             threshold_ln: verdict.threshold_ln,
             paused: desk.pauses.of(Some(&config.name)).cloned(),
             blocked_by: gates::blocking(case),
-            decision: self.view.as_ref().map(|view| DecisionStatus {
-                id: view.decision.id.clone(),
-                unix_ms: view.decision.unix_ms,
-                action: view.decision.action,
-                reason: view.decision.reason.clone(),
-                stage: view.stage,
-                detail: view.detail.clone(),
-            }),
+            decision: self.view.as_ref().map(decision_status),
+            hold: self.hold_view.as_ref().map(decision_status),
         })
     }
 
@@ -346,8 +343,21 @@ impl Line {
             verdict: verdict.clone(),
             samples: tick.samples.iter().filter(|s| mine(&s.target)).cloned().collect(),
             decision: self.view.clone(),
+            hold: self.hold_view.clone(),
             advice: self.advice.clone(),
         })
+    }
+}
+
+fn decision_status(view: &DecisionView) -> DecisionStatus {
+    let DecisionView { decision, stage, detail, .. } = view;
+    DecisionStatus {
+        id: decision.id.clone(),
+        unix_ms: decision.unix_ms,
+        action: decision.action,
+        reason: decision.reason.clone(),
+        stage: *stage,
+        detail: detail.clone(),
     }
 }
 

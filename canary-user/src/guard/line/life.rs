@@ -445,7 +445,9 @@ impl Line {
             _ => tracing::info!(decision = %decision.id, action = %decision.action, stage = name, "{detail}"),
         }
         self.caller.note(&decision, stage, &detail);
-        self.view = Some(DecisionView { decision, stage, detail, t_ns: self.now.t_ns });
+        let is_hold = decision.action == Action::Hold;
+        let view = Some(DecisionView { decision, stage, detail, t_ns: self.now.t_ns });
+        *(if is_hold { &mut self.hold_view } else { &mut self.view }) = view;
     }
 }
 

@@ -17,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 use self::{
     approval::Yes,
     brought_back::BroughtBack,
+    held::Held,
     kept::Kept,
     life::{InHand, Step},
     limited::{Limited, Marks},
@@ -89,6 +90,8 @@ pub(super) struct Line {
     is_condemned: bool,
     condemned_t_ns: Option<u64>,
     in_hand: Option<InHand>,
+    /// The hold that stands beside it.
+    held: Option<Held>,
     being_described: Option<Proposal>,
     temporary: Vec<Temporary>,
     brought_back: Vec<BroughtBack>,
@@ -120,6 +123,7 @@ impl Line {
             is_condemned: false,
             condemned_t_ns: None,
             in_hand: None,
+            held: None,
             being_described: None,
             temporary: Vec::new(),
             brought_back: Vec::new(),
@@ -196,6 +200,7 @@ impl Line {
     pub fn act(&mut self, tick: &Tick, desk: &mut Desk, elsewhere: Vec<Arc<str>>) {
         self.elsewhere = elsewhere;
         self.progress(tick, &mut desk.ledger);
+        self.progress_hold(tick.t_ns, &mut desk.ledger);
         self.let_newcomers_in(tick, &mut desk.ledger);
         self.end_temporary();
         let Some((_, verdict)) = &self.current else { return };
@@ -209,7 +214,7 @@ impl Line {
         }
         let mut facts = self.facts(tick, verdict, desk);
         self.advice.gates = self.guard.advise(verdict, &facts);
-        if self.is_busy() {
+        if self.in_the_way_of_action().is_some() {
             // Who waits for a person means to act, and keeps the lead until then.
             if let Some(action) = self.in_hand.as_ref().filter(|a| matches!(a.step, Step::Awaiting { .. })) {
                 self.ask_for_lead(verdict, &mut facts, action.decision.action);

@@ -1,6 +1,7 @@
 //! The whole line, live: sensor, windows, judge, guard, journal, watchers. `canary run` and the demo start it alike.
 
 mod recorded;
+mod recorder;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -142,7 +143,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
         deployments,
         journal,
         snapshots,
-        record: recording.map(record),
+        record: recording.map(record).transpose()?,
         on_entry: Some(Box::new({
             let board = board.clone();
             move |entry| board.tell(entry)
@@ -213,17 +214,9 @@ fn watched(config: &DeploymentConfig, root: &Root, orchestrator: Arc<dyn Orchest
     }
 }
 
-/// Writes each tick. A recording that cannot be written ends; the guard goes on.
-pub(crate) fn record(recording: recording::Writer) -> guard::Record {
-    let mut recording = Some(recording);
-    Box::new(move |tick: &Tick| {
-        if let Some(writer) = &mut recording
-            && let Err(error) = writer.tick(tick)
-        {
-            tracing::error!("the recording ends here: {error:#}");
-            recording = None;
-        }
-    })
+/// Writes each tick, beside the line.
+pub(crate) fn record(mut recording: recording::Writer) -> anyhow::Result<guard::Record> {
+    recorder::beside(move |tick| recording.tick(tick))
 }
 
 /// The pure part of one deployment's line; replay uses the same.

@@ -42,7 +42,10 @@ Examples:
 const UNDO_NOTES: &str = "\
 Applies the inverse that was recorded with the action, where the orchestrator
 can do that; else it says how a person gets back. What comes back is left
-alone from then on. Also while paused.
+alone from then on; where a hold is undone, the canary is judged and acted on
+as before. Only the hold's own pause is ended. Where a Deployment got its old
+template back, the canary's version is rolled out again, to all pods, unless
+it was paused before: then it is paused again. Also while the guard is paused.
 Exit code: 0 begun, 1 not.
 
 Examples:

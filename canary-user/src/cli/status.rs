@@ -21,7 +21,7 @@ Examples:
   canary status
   canary status shop
   canary status --output json   one object: version, pid, paused, deployments
-                                with verdict, blocked_by and decision";
+                                with verdict, blocked_by, decision and hold";
 
 /// Show how each deployment stands: verdict, P(t), evidence, mode, pause, the last decision, and the gates that block.
 #[derive(Debug, clap::Args)]
@@ -83,8 +83,9 @@ fn lines(d: &DeploymentStatus) -> String {
     if let Some(pause) = &d.paused {
         text += &entry("paused", &pause.to_string());
     }
-    if let Some(decision) = &d.decision {
-        text += &entry("decision", &format!("{} {}: {}", decision.action, decision.stage.name(), decision.detail));
+    for (label, told) in [("decision", &d.decision), ("hold", &d.hold)] {
+        let Some(decision) = told else { continue };
+        text += &entry(label, &format!("{} {}: {}", decision.action, decision.stage.name(), decision.detail));
         text += &entry("", &format!("because {}", decision.reason));
         text += &entry("", &format!("`canary explain {}`", decision.id));
     }

@@ -48,10 +48,14 @@ pub struct DeploymentStatus {
     pub paused: Option<Pause>,
     /// Every gate that would keep the guard from acting now, in the order of asking.
     pub blocked_by: Vec<GateResult>,
+    /// The latest but for holds.
     pub decision: Option<DecisionStatus>,
+    /// The latest hold of its rollout.
+    #[serde(default)]
+    pub hold: Option<DecisionStatus>,
 }
 
-/// The latest decision with where it stands.
+/// A decision with where it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DecisionStatus {
     pub id: String,

@@ -17,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 use self::{
     approval::Yes,
     brought_back::BroughtBack,
+    held::Held,
     kept::Kept,
     life::{InHand, Step},
     limited::{Limited, Marks},
@@ -89,6 +90,8 @@ pub(super) struct Line {
     is_condemned: bool,
     condemned_t_ns: Option<u64>,
     in_hand: Option<InHand>,
+    /// The hold that stands beside it.
+    held: Option<Held>,
     being_described: Option<Proposal>,
     temporary: Vec<Temporary>,
     brought_back: Vec<BroughtBack>,
@@ -98,6 +101,8 @@ pub(super) struct Line {
     kept: Kept,
     refused: Option<Refusal>,
     view: Option<DecisionView>,
+    /// Of the latest hold, which stands beside that.
+    hold_view: Option<DecisionView>,
     advice: Advice,
     /// Other deployments that were condemned at about the same time.
     elsewhere: Vec<Arc<str>>,
@@ -118,6 +123,7 @@ impl Line {
             is_condemned: false,
             condemned_t_ns: None,
             in_hand: None,
+            held: None,
             being_described: None,
             temporary: Vec::new(),
             brought_back: Vec::new(),
@@ -127,6 +133,7 @@ impl Line {
             kept: Kept::default(),
             refused: None,
             view: None,
+            hold_view: None,
             advice: Advice::default(),
             elsewhere: Vec::new(),
             now: Moment::default(),
@@ -193,6 +200,7 @@ impl Line {
     pub fn act(&mut self, tick: &Tick, desk: &mut Desk, elsewhere: Vec<Arc<str>>) {
         self.elsewhere = elsewhere;
         self.progress(tick, &mut desk.ledger);
+        self.progress_hold(tick.t_ns, &mut desk.ledger);
         self.let_newcomers_in(tick, &mut desk.ledger);
         self.end_temporary();
         let Some((_, verdict)) = &self.current else { return };
@@ -206,7 +214,7 @@ impl Line {
         }
         let mut facts = self.facts(tick, verdict, desk);
         self.advice.gates = self.guard.advise(verdict, &facts);
-        if self.is_busy() {
+        if self.in_the_way_of_action().is_some() {
             // Who waits for a person means to act, and keeps the lead until then.
             if let Some(action) = self.in_hand.as_ref().filter(|a| matches!(a.step, Step::Awaiting { .. })) {
                 self.ask_for_lead(verdict, &mut facts, action.decision.action);
@@ -323,14 +331,8 @@ impl Line {
             threshold_ln: verdict.threshold_ln,
             paused: desk.pauses.of(Some(&config.name)).cloned(),
             blocked_by: gates::blocking(case),
-            decision: self.view.as_ref().map(|view| DecisionStatus {
-                id: view.decision.id.clone(),
-                unix_ms: view.decision.unix_ms,
-                action: view.decision.action,
-                reason: view.decision.reason.clone(),
-                stage: view.stage,
-                detail: view.detail.clone(),
-            }),
+            decision: self.view.as_ref().map(decision_status),
+            hold: self.hold_view.as_ref().map(decision_status),
         })
     }
 
@@ -346,8 +348,21 @@ impl Line {
             verdict: verdict.clone(),
             samples: tick.samples.iter().filter(|s| mine(&s.target)).cloned().collect(),
             decision: self.view.clone(),
+            hold: self.hold_view.clone(),
             advice: self.advice.clone(),
         })
+    }
+}
+
+fn decision_status(view: &DecisionView) -> DecisionStatus {
+    let DecisionView { decision, stage, detail, .. } = view;
+    DecisionStatus {
+        id: decision.id.clone(),
+        unix_ms: decision.unix_ms,
+        action: decision.action,
+        reason: decision.reason.clone(),
+        stage: *stage,
+        detail: detail.clone(),
     }
 }
 

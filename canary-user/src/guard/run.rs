@@ -88,7 +88,7 @@ pub type IncarnationNow = Box<dyn Fn(&Target) -> Option<u64> + Send>;
 /// What is called with every tick's snapshot.
 pub type OnTick = Box<dyn FnMut(&Arc<Snapshot>) + Send>;
 
-/// What is called with every tick that was judged, before anything follows from it.
+/// What is called with every tick that was judged, before anything follows from it, on the line: it must not block.
 pub type Record = Box<dyn FnMut(&Tick) + Send>;
 
 /// Everything that the loop needs besides ticks.

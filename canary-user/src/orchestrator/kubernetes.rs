@@ -2,8 +2,8 @@
 //!
 //! Goes in: a decision on targets that are pods. Stable and canary as two Deployments: the canary's weight in an HTTPRoute
 //! becomes 0 (drain, where one is named), or it is scaled to 0. One Deployment in the middle of a rollout: it gets the template
-//! of the ReplicaSet that stable runs. An Argo Rollout is aborted. A hold pauses the Deployment or the Rollout. Refused: what
-//! somebody else would change back, and what was replaced since the decision.
+//! of the ReplicaSet that stable runs. An Argo Rollout is aborted. A hold pauses the Deployment or the Rollout, and what takes the
+//! canary away ends that. Refused: what somebody else would change back, and what was replaced since the decision.
 //!
 //! Every change holds for one version of one object only (`test` of uid and resourceVersion in a JSON Patch), and is made
 //! only while that object's `spec` is the one that was planned on. Before it is planned the API server is asked by a dry run
@@ -12,6 +12,7 @@
 pub mod api;
 mod change;
 mod event;
+mod hold;
 mod inverse;
 pub mod lease;
 mod owner;
@@ -21,7 +22,7 @@ mod probes;
 mod state;
 mod workload;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
@@ -117,13 +118,18 @@ impl Kubernetes {
         if changes.len() > 1 {
             try_out(api, &changes, decision).await?;
         }
+        // By uid: the generation that this decision's own changes have left.
+        let mut left: BTreeMap<&str, i64> = BTreeMap::new();
         for (done, change) in changes.iter().enumerate() {
             // What was begun is finished.
             let look = || if done == 0 { self.look_once_more(decision) } else { Ok(()) };
-            change.make(api, &decision.id, look).await.map_err(|e| match e {
+            let object = change.object();
+            let expected = left.get(&*object.uid).copied().unwrap_or(object.generation);
+            let generation = change.make(api, &decision.id, expected, look).await.map_err(|e| match e {
                 Error::Refused(why) if done > 0 => anyhow!("after a part was done: {why}").into(),
                 other => other,
             })?;
+            left.insert(&object.uid, generation);
         }
         // A route and a pause are what they are at once; pods take their time.
         loop {
@@ -215,7 +221,8 @@ impl Kubernetes {
 async fn try_out(api: &Api, changes: &[Change], decision: &Decision) -> Result<(), Error> {
     let api = api.dry_run();
     for change in changes {
-        change.make(&api, &decision.id, || Ok(())).await.map_err(|e| {
+        // None of them is made: each object stays as it was planned on.
+        change.make(&api, &decision.id, change.object().generation, || Ok(())).await.map_err(|e| {
             let why = match e {
                 Error::Refused(why) => why,
                 Error::Failed(e) => format!("{e:#}"),

@@ -53,8 +53,11 @@ pub struct Deployment {
     /// Stable first.
     pub versions: Vec<Version>,
     pub verdict: Verdict,
-    /// The latest decision with where it stands.
+    /// The latest decision with where it stands, but for holds.
     pub decision: Option<DecisionState>,
+    /// The latest hold of its rollout, which a person asked for, with where it stands.
+    #[serde(default)]
+    pub hold: Option<DecisionState>,
 }
 
 /// A decision with where it stands.
@@ -218,6 +221,15 @@ fn deployment(name: &Arc<str>, view: &DeploymentView, seconds: f64) -> Deploymen
         versions: versions.into_iter().map(|((role, name), s)| version(role, name, &s, seconds)).collect(),
         verdict: view.verdict.clone(),
         decision: view.decision.as_ref().map(DecisionState::from),
+        hold: view.hold.as_ref().map(DecisionState::from),
+    }
+}
+
+impl Deployment {
+    /// The hold, while it is not over or nothing was done since.
+    pub fn held(&self) -> Option<&DecisionState> {
+        let is_latest = |hold: &DecisionState| self.decision.as_ref().is_none_or(|other| other.t_ns <= hold.t_ns);
+        self.hold.as_ref().filter(|hold| hold.stage.is_open() || is_latest(hold))
     }
 }
 

@@ -61,6 +61,7 @@ fn window(snapshot: &Snapshot, deployment: &str, view: &DeploymentView) -> Value
         "reasons": verdict.reasons,
         "stretches": verdict.stretches,
         "decision": view.decision.as_ref().map(decision),
+        "hold": view.hold.as_ref().map(decision),
     })
 }
 

@@ -102,6 +102,7 @@ struct DeploymentState {
     /// By the gate that held a decision back.
     gates: BTreeMap<String, u64>,
     last_decision: Option<(String, Stage)>,
+    last_hold: Option<(String, Stage)>,
     /// Whether the latest decision was only said, and whether what it asked for holds.
     withheld: bool,
     in_effect: bool,
@@ -194,6 +195,7 @@ impl DeploymentState {
             results: ENDS.map(|stage| (stage.name(), 0)).into(),
             gates: BTreeMap::new(),
             last_decision: None,
+            last_hold: None,
             withheld: false,
             in_effect: false,
             stretches: SHAPES
@@ -208,15 +210,11 @@ impl DeploymentState {
         self.paused = all_paused || view.paused.is_some();
         self.count_stretches(&view.verdict.stretches);
         self.verdict.clone_from(&view.verdict);
+        // A hold that a person asked for says nothing of what the guard may do by itself, and takes no canary away.
         let latest = view.decision.as_ref();
-        // A hold that a person asked for says nothing of what the guard may do by itself.
-        let was_withheld = self.withheld;
-        let withholds = |d: &DecisionView| is_withheld(d) || was_withheld && d.decision.action == Action::Hold;
-        self.withheld = view.verdict.outcome == Outcome::Regressed && latest.is_some_and(withholds);
+        self.withheld = view.verdict.outcome == Outcome::Regressed && latest.is_some_and(is_withheld);
         self.in_effect = latest.is_some_and(is_in_effect);
-        if let Some(decision) = latest {
-            self.count(decision);
-        }
+        view.decision.iter().chain(&view.hold).for_each(|decision| self.count(decision));
     }
 
     /// Counts what is over, and was not yet in the verdict before this one.
@@ -232,15 +230,18 @@ impl DeploymentState {
 
     /// Counts a decision when its id is new, and a result when its stage is a new end of an action.
     fn count(&mut self, view: &DecisionView) {
-        let known = self.last_decision.as_ref().filter(|(id, _)| *id == view.decision.id).map(|(_, stage)| *stage);
+        let is_hold = view.decision.action == Action::Hold;
+        let last = if is_hold { &mut self.last_hold } else { &mut self.last_decision };
+        let known = last.as_ref().filter(|(id, _)| *id == view.decision.id).map(|(_, stage)| *stage);
         if known == Some(view.stage) {
             return;
         }
+        *last = Some((view.decision.id.clone(), view.stage));
         if known.is_none() {
             *self.decisions.entry(view.decision.action.name()).or_default() += 1;
         }
         // What becomes of a hold takes no canary away and brings none back, which is what is alerted on.
-        if ENDS.contains(&view.stage) && view.decision.action != Action::Hold {
+        if ENDS.contains(&view.stage) && !is_hold {
             *self.results.entry(view.stage.name()).or_default() += 1;
         }
         // Also one that blocks after a wait for approval, which was counted when the wait began.
@@ -249,7 +250,6 @@ impl DeploymentState {
         if let Some(gate) = view.decision.blocked_by().filter(is_news) {
             *self.gates.entry(gate.gate.clone()).or_default() += 1;
         }
-        self.last_decision = Some((view.decision.id.clone(), view.stage));
     }
 }
 

@@ -35,6 +35,7 @@ struct Told {
     line_ns: Option<u64>,
     outcome: Option<Outcome>,
     decision: Option<(String, Stage)>,
+    hold: Option<(String, Stage)>,
 }
 
 impl<W: Write> PlainView<W> {
@@ -103,9 +104,10 @@ impl Told {
             lines.push(line);
             self.outcome = Some(verdict.outcome);
         }
-        if let Some(d) = &view.decision {
+        for (told, latest) in [(&mut self.decision, &view.decision), (&mut self.hold, &view.hold)] {
+            let Some(d) = latest else { continue };
             let now = (d.decision.id.clone(), d.stage);
-            if self.decision.as_ref() != Some(&now) {
+            if told.as_ref() != Some(&now) {
                 let action = d.decision.action;
                 let mut line = format!("{name}: decision {action} {}", d.stage.name());
                 if let Some(gate) = d.decision.blocked_by() {
@@ -114,7 +116,7 @@ impl Told {
                     let _ = write!(line, ": {}", d.detail);
                 }
                 lines.push(line);
-                self.decision = Some(now);
+                *told = Some(now);
             }
         }
         lines
@@ -225,6 +227,24 @@ mod tests {
         assert_eq!(text.matches("3 kernel events were lost").count(), 1, "{text}");
         assert_eq!(text.matches("the data is complete again").count(), 1, "{text}");
         assert!(text.contains("; requests 7 served"), "{text}");
+    }
+
+    #[test]
+    fn a_hold_beside_an_action_is_told_once_at_each_stage() {
+        let mut view = PlainView::new(Vec::new());
+        for index in story::DECIDED..story::WINDOWS {
+            let mut snapshot = story::snapshot(index);
+            let deployment = snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment");
+            let mut hold = deployment.decision.clone().expect("decided");
+            (hold.decision.action, hold.decision.id) = (crate::guard::Action::Hold, "checkout-hold".to_owned());
+            hold.stage = if index < story::DECIDED + 5 { Stage::Applied } else { Stage::Verified };
+            deployment.hold = Some(hold);
+            view.draw(&snapshot).expect("writes to memory");
+        }
+        let text = String::from_utf8(view.writer).expect("text");
+        for (action, stages) in [("hold", 2), ("rollback", 4)] {
+            assert_eq!(text.matches(&format!(": decision {action} ")).count(), stages, "{text}");
+        }
     }
 
     #[test]

@@ -44,8 +44,11 @@ pub struct DeploymentView {
     pub verdict: Verdict,
     /// This tick's raw counts, all targets of the deployment.
     pub samples: Vec<Sample>,
-    /// The latest decision with where it stands.
+    /// The latest decision with where it stands, but for holds.
     pub decision: Option<DecisionView>,
+    /// The latest hold of its rollout with where it stands: it stands beside what is done to the canary.
+    #[serde(default)]
+    pub hold: Option<DecisionView>,
     /// What others who carry the rollout out are told.
     pub advice: Advice,
 }

@@ -55,6 +55,7 @@ pub fn snapshot(index: u64) -> Snapshot {
         verdict,
         samples,
         decision: (index >= DECIDED).then(|| decision(index)),
+        hold: None,
         advice: advice(index),
     };
     Snapshot {

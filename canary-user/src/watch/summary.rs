@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::{DecisionView, DeploymentView, Snapshot, text::wrap, units};
 use crate::{
-    guard::{Action, Stage},
+    guard::Stage,
     judge::{Cause, IndicatorState, Outcome, Recommendation, Verdict},
 };
 
@@ -176,8 +176,7 @@ fn changed(verdict: &Verdict) -> Vec<String> {
 
 fn since(run: &Run<'_>, view: &DeploymentView) -> Option<String> {
     let onset = view.verdict.onset?;
-    // A hold is no answer to what got worse.
-    let decided = run.decisions.iter().find(|d| d.decision.action != Action::Hold).map(|d| d.decision.window);
+    let decided = run.decisions.first().map(|d| d.decision.window);
     let until = decided.unwrap_or(view.window.index);
     let ns = until.checked_sub(onset)? as f64 * view.window.span_ns as f64;
     let until = if decided.is_some() { "before the decision" } else { "before the end" };

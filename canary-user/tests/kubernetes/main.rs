@@ -2,6 +2,7 @@
 
 mod cluster;
 mod dry_run;
+mod held;
 mod last_look;
 mod lease;
 mod next_rollout;

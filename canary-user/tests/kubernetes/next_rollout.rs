@@ -71,3 +71,18 @@ async fn a_canary_that_was_deleted_after_its_drain_is_not_wanted_again() {
     cluster.server.store().remove("deployments", NAMESPACE, CANARY);
     finds(&cluster, &decision, State::InEffect, "is gone or was replaced, and none of its pods is left").await;
 }
+
+#[tokio::test]
+async fn a_hold_is_over_with_the_version_whose_rollout_was_held() {
+    let cluster = Cluster::two_deployments("").await;
+    let hold = decision(Action::Hold, "checkout", CANARY);
+    carried_out(&cluster, &hold).await;
+    cluster.server.store().remove("replicasets", NAMESPACE, "checkout-canary-bbb");
+    let words = "the ReplicaSet of pod shop/checkout-canary-bbb-11111 is gone, and with it the rollout that was held";
+    finds(&cluster, &hold, State::NotInEffect, words).await;
+
+    let cluster = Cluster::two_deployments("").await;
+    carried_out(&cluster, &hold).await;
+    cluster.server.store().remove("deployments", NAMESPACE, CANARY);
+    finds(&cluster, &hold, State::NotInEffect, "is gone, and with it the rollout that was held").await;
+}

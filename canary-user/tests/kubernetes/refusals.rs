@@ -251,6 +251,20 @@ async fn a_rollout_that_is_paused_already_or_is_not_to_be_held() {
 }
 
 #[tokio::test]
+async fn a_hold_where_the_owner_of_stable_says_so() {
+    let cluster = Cluster::two_deployments("").await;
+    let hold = decision(Action::Hold, "checkout", "checkout-canary");
+    cluster.change("deployments", "checkout", |d| {
+        d["metadata"]["annotations"] = json!({ "canary-guard/pause": "incident 12" });
+    });
+    let why = "paused: Deployment shop/checkout has the annotation canary-guard/pause (incident 12)";
+    refused(&cluster, &hold, why).await;
+    // Where no stable pod is left there is no other owner to ask.
+    cluster.server.store().remove("pods", NAMESPACE, "checkout-aaa-11111");
+    cluster.kubernetes.describe(&hold).await.expect("possible");
+}
+
+#[tokio::test]
 async fn a_quarantine_and_a_promotion() {
     let cluster = Cluster::two_deployments("").await;
     let of = |action| decision(action, "checkout", "checkout-canary");

@@ -69,6 +69,14 @@ async fn act(cluster: &Cluster, action: Action, canary: &str) {
     }
 }
 
+/// The same of a rollback while the rollout is held.
+async fn hold_and_roll_back(cluster: &Cluster, canary: &str) {
+    let (k, hold) = (&cluster.kubernetes, decision(Action::Hold, "checkout", canary));
+    let plan = k.describe(&hold).await.expect("possible");
+    k.apply(&hold, &plan).await.expect("done");
+    act(cluster, Action::Rollback, canary).await;
+}
+
 /// Everything that the guard does in a cluster, once; the calls that it made.
 async fn calls() -> BTreeSet<Call> {
     let mut calls = BTreeSet::new();
@@ -88,6 +96,8 @@ async fn calls() -> BTreeSet<Call> {
     act(&rolling, Action::Rollback, "checkout").await;
     let held = Cluster::rolling("").await;
     act(&held, Action::Hold, "checkout").await;
+    let held_and_rolled_back = Cluster::rolling("").await;
+    hold_and_roll_back(&held_and_rolled_back, "checkout").await;
     let rollout = Cluster::rollout().await;
     rollout.meanwhile(|store| {
         store.change("rollouts", NAMESPACE, "checkout", |r| {
@@ -95,7 +105,7 @@ async fn calls() -> BTreeSet<Call> {
         });
     });
     act(&rollout, Action::Rollback, "checkout").await;
-    for cluster in [scaled, routed, rolling, held, rollout] {
+    for cluster in [scaled, routed, rolling, held, held_and_rolled_back, rollout] {
         calls.extend(cluster.server.store().calls.iter().cloned());
     }
 
@@ -123,18 +133,36 @@ fn right_to(call: &Call, rights: &BTreeSet<Right>) -> Option<Right> {
     [right(name), right(String::new())].into_iter().find(|right| rights.contains(right))
 }
 
+/// The calls that were made and that no Role which is shipped allows.
+fn not_allowed(cluster: &Cluster) -> BTreeSet<String> {
+    let (rights, store) = (rights(), cluster.server.store());
+    let missing = store.calls.iter().filter(|call| right_to(call, &rights).is_none());
+    missing.map(|call| format!("{} {} {}", call.verb, call.resource, call.name)).collect()
+}
+
 /// It would be the right to run anything in the Rollout's place, which an abort does not need.
 #[tokio::test]
 async fn to_hold_a_rollout_of_argo_takes_one_right_that_is_not_shipped() {
-    let (rights, rollout) = (rights(), Cluster::rollout().await);
+    let rollout = Cluster::rollout().await;
     act(&rollout, Action::Hold, "checkout").await;
-    let calls = rollout.server.store().calls.clone();
-    let missing: BTreeSet<String> = calls
-        .iter()
-        .filter(|call| right_to(call, &rights).is_none())
-        .map(|call| format!("{} {} {}", call.verb, call.resource, call.name))
-        .collect();
-    assert_eq!(missing, BTreeSet::from(["patch rollouts checkout".to_owned()]));
+    let right = BTreeSet::from(["patch rollouts checkout".to_owned()]);
+    assert_eq!(not_allowed(&rollout), right);
+    rollout.change("rollouts", "checkout", |r| {
+        r["status"]["canary"] = json!({ "weights": { "canary": { "weight": 0 } } });
+    });
+    hold_and_roll_back(&rollout, "checkout").await;
+    assert_eq!(not_allowed(&rollout), right, "what ends the hold needs no other");
+}
+
+/// As above: to scale it needs less.
+#[tokio::test]
+async fn to_hold_the_canarys_own_deployment_takes_one_right_that_is_not_shipped() {
+    let two = Cluster::two_deployments("").await;
+    act(&two, Action::Hold, "checkout-canary").await;
+    let right = BTreeSet::from(["patch deployments checkout-canary".to_owned()]);
+    assert_eq!(not_allowed(&two), right);
+    hold_and_roll_back(&two, "checkout-canary").await;
+    assert_eq!(not_allowed(&two), right, "what ends the hold needs no other");
 }
 
 #[tokio::test]

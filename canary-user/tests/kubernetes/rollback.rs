@@ -29,6 +29,9 @@ async fn the_template_that_stable_runs_comes_back_whole() {
         Some(32_000),
         "the pod's grace, what the Deployment gives a rollout, and a little"
     );
+    let back = "the template of ReplicaSet checkout-bbb again in Deployment shop/checkout, which rolls that version out to \
+                all its pods";
+    assert_eq!(plan.inverse.as_deref(), Some(back));
     k.apply(&decision, &plan).await.expect("done");
     let (deployment, stable) = (cluster.get("deployments", "checkout"), cluster.get("replicasets", "checkout-aaa"));
     assert_eq!(deployment["spec"]["template"], without_hash(&stable["spec"]["template"]));
@@ -40,6 +43,7 @@ async fn the_template_that_stable_runs_comes_back_whole() {
     k.undo(&decision, &plan).await.expect("undone");
     let (deployment, canary) = (cluster.get("deployments", "checkout"), cluster.get("replicasets", "checkout-bbb"));
     assert_eq!(deployment["spec"]["template"], without_hash(&canary["spec"]["template"]));
+    assert!(deployment["spec"]["paused"].is_null(), "it was not before");
 }
 
 #[tokio::test]
@@ -91,81 +95,53 @@ async fn a_paused_rollout_gets_on_again_with_the_old_template() {
     assert!(plan.steps[0].contains("and end its pause"), "{:?}", plan.steps);
     k.apply(&decision, &plan).await.expect("done");
     assert!(cluster.get("deployments", "checkout")["spec"]["paused"].is_null());
-}
 
-#[tokio::test]
-async fn a_hold_pauses_and_its_undo_ends_that() {
-    let cluster = Cluster::rolling("").await;
-    let (k, decision) = (&cluster.kubernetes, decision(Action::Hold, "checkout", "checkout"));
-    let plan = k.describe(&decision).await.expect("possible");
-    k.apply(&decision, &plan).await.expect("done");
-    assert_eq!(cluster.get("deployments", "checkout")["spec"]["paused"], true);
+    let back = "the template of ReplicaSet checkout-bbb and the pause again in Deployment shop/checkout: its pods come once \
+                somebody lets the rollout go on";
+    assert_eq!(plan.inverse.as_deref(), Some(back));
     k.undo(&decision, &plan).await.expect("undone");
-    assert_eq!(cluster.get("deployments", "checkout")["spec"]["paused"], false);
+    let (deployment, canary) = (cluster.get("deployments", "checkout"), cluster.get("replicasets", "checkout-bbb"));
+    assert_eq!(deployment["spec"]["template"], without_hash(&canary["spec"]["template"]));
+    assert_eq!(deployment["spec"]["paused"], true);
+    assert_eq!(canary["spec"]["replicas"], 0, "the condemned version is rolled out to nobody");
+    assert_eq!(cluster.changes().len(), 2, "template and pause in one change, each way");
     assert_eq!(k.state(&decision).await.expect("asked").state, State::NotInEffect);
+    k.undo(&decision, &plan).await.expect("undone already");
+    assert_eq!(cluster.changes().len(), 2);
 }
 
 #[tokio::test]
-async fn a_hold_leaves_every_pod_and_takes_as_long_as_it_takes_to_write() {
-    let cluster = Cluster::rolling("").await;
-    let (k, hold) = (&cluster.kubernetes, decision(Action::Hold, "checkout", "checkout"));
-    let plan = k.describe(&hold).await.expect("possible");
-    assert_eq!(
-        plan.steps,
-        [
-            "set spec.paused of Deployment shop/checkout to true, if its spec is still generation 5",
-            "tried out beforehand at the API server, which takes it (dryRun=All)"
-        ]
-    );
-    assert_eq!(plan.inverse.as_deref(), Some("spec.paused false again in Deployment shop/checkout"));
-    assert_eq!((plan.takes_away, plan.takes_at_most_ms), (None, Some(30_000)));
-    let pods = cluster.server.store().all("pods");
-    k.apply(&hold, &plan).await.expect("in effect at once");
-    assert_eq!(k.state(&hold).await.expect("asked").state, State::InEffect);
-    assert_eq!(cluster.server.store().all("pods"), pods);
-    assert_eq!(cluster.changes(), ["patch deployments checkout"]);
-}
-
-#[tokio::test]
-async fn a_rollout_of_argo_that_is_held_is_aborted_and_its_pause_ended() {
+async fn a_rollout_without_a_part_for_its_status_is_aborted_and_its_pause_ended() {
     let cluster = Cluster::rollout().await;
-    let (k, hold) = (&cluster.kubernetes, decision(Action::Hold, "checkout", "checkout"));
-    let held = k.describe(&hold).await.expect("possible");
-    k.apply(&hold, &held).await.expect("in effect at once");
-    assert_eq!(cluster.get("rollouts", "checkout")["spec"]["paused"], true);
-    assert_eq!(k.state(&hold).await.expect("asked").state, State::InEffect);
-    // While it is paused, Argo would leave as many pods of the canary as there are.
-    let rollback = decision(Action::Rollback, "checkout", "checkout");
-    let plan = k.describe(&rollback).await.expect("possible");
-    assert!(plan.steps[0].starts_with("abort Rollout shop/checkout"), "{:?}", plan.steps);
-    assert!(plan.steps[1].starts_with("set spec.paused of Rollout shop/checkout to false"), "{:?}", plan.steps);
-    let back = plan.inverse.clone().expect("in words");
-    assert!(back.starts_with("spec.paused true again in Rollout shop/checkout; for people only"), "{back}");
-    cluster.meanwhile(|store| {
-        store.change("rollouts", NAMESPACE, "checkout", |r| {
-            r["status"]["canary"] = json!({ "weights": { "canary": { "weight": 0 } } });
-        });
-    });
-    k.apply(&rollback, &plan).await.expect("done");
-    let rollout = cluster.get("rollouts", "checkout");
-    assert_eq!((&rollout["status"]["abort"], &rollout["spec"]["paused"]), (&json!(true), &json!(false)));
-    assert_eq!(cluster.changes().last().map(String::as_str), Some("patch rollouts checkout"), "after the abort");
-    assert_eq!(k.state(&hold).await.expect("asked").state, State::NotInEffect);
-    // To take it back then finds nothing to do.
-    k.undo(&hold, &held).await.expect("undone");
-}
-
-#[tokio::test]
-async fn a_rollout_of_argo_that_is_held_keeps_its_pods_where_weights_take_the_requests() {
-    let cluster = Cluster::rollout().await;
+    cluster.server.store().whole_rollouts = true;
     cluster.change("rollouts", "checkout", |r| {
         r["spec"]["paused"] = json!(true);
-        r["spec"]["strategy"]["canary"]["trafficRouting"] = json!({ "nginx": {} });
+        r["status"]["canary"] = json!({ "weights": { "canary": { "weight": 0 } } });
     });
-    let rollback = decision(Action::Rollback, "checkout", "checkout");
-    let plan = cluster.kubernetes.describe(&rollback).await.expect("possible");
-    assert_eq!(plan.steps.len(), 2, "the abort, tried out: {:?}", plan.steps);
-    assert!(plan.background.is_some(), "its pods run on");
+    let (k, rollback) = (&cluster.kubernetes, decision(Action::Rollback, "checkout", "checkout"));
+    let plan = k.describe(&rollback).await.expect("possible");
+    k.apply(&rollback, &plan).await.expect("the second change expects what the first one left");
+    let rollout = cluster.get("rollouts", "checkout");
+    assert_eq!((&rollout["status"]["abort"], &rollout["spec"]["paused"]), (&json!(true), &json!(false)));
+    let whole = "patch rollouts checkout";
+    assert_eq!(cluster.changes(), ["patch rollouts/status checkout", whole, whole]);
+}
+
+#[tokio::test]
+async fn what_somebody_changes_between_two_changes_of_one_object_is_not_touched() {
+    let cluster = Cluster::rollout().await;
+    cluster.change("rollouts", "checkout", |r| r["spec"]["paused"] = json!(true));
+    let (k, rollback) = (&cluster.kubernetes, decision(Action::Rollback, "checkout", "checkout"));
+    let plan = k.describe(&rollback).await.expect("possible");
+    cluster.meanwhile(|_| ());
+    cluster.meanwhile(|store| {
+        store.change("rollouts", NAMESPACE, "checkout", |r| r["spec"]["replicas"] = json!(3));
+    });
+    let failed = k.apply(&rollback, &plan).await.expect_err("broken off");
+    let words = "after a part was done: Rollout shop/checkout was changed since (its spec is generation 3 now, 2 then)";
+    assert!(matches!(&failed, Error::Failed(e) if e.to_string().contains(words)), "{failed}");
+    let rollout = cluster.get("rollouts", "checkout");
+    assert_eq!((&rollout["status"]["abort"], &rollout["spec"]["paused"]), (&json!(true), &json!(true)));
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! A small API server: objects with versions, JSON Patch with its `test`, subresources, selectors, and a log of every call.
 //!
 //! What it keeps to, because the guard relies on it: a version that counts up with every write, a generation that counts up with
-//! those of `spec`, 409 for a write of an old version, 422 for a `test` that does not hold, all of a patch or nothing, and nothing
-//! at all of a dry run.
+//! those of `spec`, who set each field of `spec` last, 409 for a write of an old version, 422 for a `test` that does not hold, all of
+//! a patch or nothing, and nothing at all of a dry run.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
@@ -59,6 +59,8 @@ pub struct Store {
     pub policy: Option<String>,
     /// How many of the next calls it has no time for.
     pub busy: usize,
+    /// Whether Rollouts have no part for their status, as those of old: then each change of it counts their generation up.
+    pub whole_rollouts: bool,
 }
 
 #[derive(Clone)]
@@ -169,18 +171,22 @@ impl Store {
         self.objects.remove(&key).expect("it is there");
     }
 
-    /// Somebody changes an object.
+    /// Somebody changes an object, and does not say who, unless with the change.
     pub fn change(&mut self, resource: &str, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
         let key = self.key(resource, namespace, name);
         let mut object = self.objects[&key].clone();
         change(&mut object);
-        self.write(&key, object);
+        self.write(&key, object, "");
     }
 
-    fn write(&mut self, key: &Key, mut object: Value) -> Value {
+    fn write(&mut self, key: &Key, mut object: Value, manager: &str) -> Value {
         let before = self.objects.get(key).cloned().unwrap_or_default();
-        if before["spec"] != object["spec"] {
+        let status_counts = self.whole_rollouts && key.1 == "rollouts";
+        if before["spec"] != object["spec"] || status_counts && before["status"] != object["status"] {
             object["metadata"]["generation"] = json!(before["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+        }
+        if before["metadata"]["managedFields"] == object["metadata"]["managedFields"] {
+            note_manager(&before, &mut object, manager);
         }
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
@@ -193,12 +199,13 @@ impl Store {
 
     /// Does at once what the Deployment controller does: one ReplicaSet has all replicas, the others none, nor pods.
     fn control(&mut self, namespace: &str, deployment: &Value) {
-        if deployment["spec"]["paused"] == json!(true) {
+        let replicas = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
+        // Paused, it is scaled all the same: to 0 by none; among whom others are shared out is not played here.
+        if deployment["spec"]["paused"] == json!(true) && replicas > 0 {
             return;
         }
         let is_owner = |object: &Value, uid: &Value| object["metadata"]["ownerReferences"][0]["uid"] == *uid;
         let wanted = without_hash(&deployment["spec"]["template"]);
-        let replicas = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
         let sets: Vec<Value> = self.all("replicasets");
         for set in sets.iter().filter(|set| is_owner(set, &deployment["metadata"]["uid"])) {
             let has = if without_hash(&set["spec"]["template"]) == wanted { replicas } else { 0 };
@@ -213,6 +220,31 @@ impl Store {
         let key = self.key("deployments", namespace, name);
         let stored = self.objects.get_mut(&key).expect("written just now");
         stored["status"] = json!({ "replicas": replicas, "availableReplicas": replicas });
+    }
+}
+
+/// Whoever changes a field of `spec` has it from then on, and nobody else; what is gone is nobody's.
+fn note_manager(before: &Value, object: &mut Value, manager: &str) {
+    let spec = |object: &Value| object["spec"].as_object().cloned().unwrap_or_default();
+    let (was, is) = (spec(before), spec(object));
+    let names = was.keys().chain(is.keys());
+    let changed: BTreeSet<&String> = names.filter(|name| was.get(*name) != is.get(*name)).collect();
+    let mut entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    if !manager.is_empty() && !changed.is_empty() && !entries.iter().any(|entry| entry["manager"] == manager) {
+        entries.push(json!({ "manager": manager, "operation": "Update", "fieldsV1": { "f:spec": {} } }));
+    }
+    for entry in &mut entries {
+        let is_theirs = entry["manager"] == manager;
+        let Some(fields) = entry.pointer_mut("/fieldsV1/f:spec").and_then(Value::as_object_mut) else { continue };
+        for name in &changed {
+            fields.remove(&format!("f:{name}"));
+            if is_theirs && is.contains_key(*name) {
+                fields.insert(format!("f:{name}"), json!({}));
+            }
+        }
+    }
+    if !entries.is_empty() {
+        object["metadata"]["managedFields"] = json!(entries);
     }
 }
 
@@ -290,6 +322,7 @@ async fn answer(
         );
     }
     let key: Key = (group.into(), resource.into(), namespace.into(), name.into());
+    let manager = query.get("fieldManager").map_or("", String::as_str);
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     match verb {
         "list" => {
@@ -321,18 +354,21 @@ async fn answer(
             if now["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"] {
                 return refuse(409, "Conflict", "the object has been modified");
             }
-            Json(if dry_run { body } else { store.write(&key, body) }).into_response()
+            Json(if dry_run { body } else { store.write(&key, body, manager) }).into_response()
         }
         _ => {
             if headers.get("content-type").is_none_or(|t| t != "application/json-patch+json") {
                 return refuse(415, "UnsupportedMediaType", "only JSON Patch is known here");
             }
-            patch(&mut store, &key, part, body, dry_run)
+            patch(&mut store, &key, part, body, (dry_run, manager))
         }
     }
 }
 
-fn patch(store: &mut Store, key: &Key, part: &str, body: Value, dry_run: bool) -> Response {
+fn patch(store: &mut Store, key: &Key, part: &str, body: Value, (dry_run, manager): (bool, &str)) -> Response {
+    if store.whole_rollouts && (&*key.1, part) == ("rollouts", "status") {
+        return refuse(404, "NotFound", "the server could not find the requested resource");
+    }
     if !dry_run && !store.meanwhile.is_empty() {
         let meanwhile = store.meanwhile.remove(0);
         meanwhile(store);
@@ -369,7 +405,7 @@ fn patch(store: &mut Store, key: &Key, part: &str, body: Value, dry_run: bool) -
         // Where there is a status with an address, it cannot be changed with the rest; Rollouts of old have none.
         _ => object = seen.clone(),
     }
-    let written = store.write(key, object);
+    let written = store.write(key, object, manager);
     Json(if part == "scale" { seen } else { written }).into_response()
 }
 

@@ -177,9 +177,8 @@ mod tests {
                 let mut count = begun.lock().expect("no job panics");
                 *count += 1;
                 more.notify_all();
-                let (_, waited) =
-                    more.wait_timeout_while(count, LONG, |count| *count < at_a_time).expect("none panics");
-                !waited.timed_out()
+                let waited = more.wait_timeout_while(count, LONG, |count| *count < at_a_time);
+                !waited.expect("none panics").1.timed_out()
             };
             let jobs: Vec<usize> = (0..at_a_time).collect();
             let mut met = Vec::new();

@@ -30,6 +30,10 @@ impl Line {
     /// A person approves the decision that waits; `Err` = not as things stand.
     pub fn approve(&mut self, by: &str, tick: &Tick, desk: &mut Desk) -> Result<String, String> {
         let Some((_, verdict)) = &self.current else { return Err("no window was judged yet".into()) };
+        // What is planned now has to be what is there when it is carried out.
+        if let Some(id) = self.calling() {
+            return Err(format!("{id} is under way, on the same rollout: approve it in a moment; it goes on waiting"));
+        }
         let waits = |a: &mut InHand| matches!(a.step, Step::Awaiting { .. });
         let Some(action) = self.in_hand.take_if(waits) else { return Err("nothing waits for approval".into()) };
         let mut facts = self.facts(tick, verdict, desk);

@@ -11,7 +11,7 @@ use crate::{
 /// What an orchestrator may take beyond what its plan says, or the grace of the canary.
 const CALL_MARGIN: Duration = Duration::from_secs(30);
 /// What the counts may take to fall quiet beyond the grace of the canary.
-const SETTLE: Duration = Duration::from_secs(60);
+pub(super) const SETTLE: Duration = Duration::from_secs(60);
 /// How long a verified action is watched for someone who brings the canary back: longer than any usual reconciler.
 pub(super) const WATCH: Duration = Duration::from_secs(600);
 
@@ -33,12 +33,10 @@ pub(super) enum Step {
     Applying,
     /// Both sides have to agree: our counts (in words once quiet), and the orchestrator, which is being asked.
     Verifying { verification: Verification, quiet: Option<String>, asking: bool, said: String },
-    /// A canary in quarantine, or whose rollout is held, goes on working: the orchestrator's word has to do.
+    /// A canary in quarantine goes on working: the orchestrator's word has to do.
     Confirming { deadline_t_ns: u64, asking: bool, said: String },
     /// Done; watched until this moment for someone who brings the canary back, and for whether it helped.
     Watching { verification: Verification, until_t_ns: u64, helped: Helped, looks: Looks },
-    /// The rollout stands still; watched until this moment for someone who lets it go on.
-    Holding { until_t_ns: u64, looks: Looks },
 }
 
 /// Whether it helped.
@@ -68,7 +66,7 @@ impl Helped {
 impl Step {
     /// Whether another canary may be acted on meanwhile.
     pub fn is_done(&self) -> bool {
-        matches!(self, Step::Watching { .. } | Step::Holding { .. })
+        matches!(self, Step::Watching { .. })
     }
 }
 
@@ -85,11 +83,14 @@ impl Line {
     /// Whether an orchestrator's answer is waited for before the guard may end.
     pub fn is_waiting(&self) -> bool {
         let is_called = self.in_hand.as_ref().is_some_and(|a| matches!(a.step, Step::Applying));
-        self.being_described.is_some() || is_called || !self.brought_back.is_empty()
+        let is_holding = self.held.as_ref().is_some_and(Held::is_called);
+        self.being_described.is_some() || is_called || is_holding || !self.brought_back.is_empty()
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        self.being_described.is_some() || self.in_hand.as_ref().is_some_and(|a| !a.step.is_done())
+    /// What keeps an action on the canary from being begun now.
+    pub(super) fn in_the_way_of_action(&self) -> Option<&str> {
+        let begun = self.in_hand.as_ref().filter(|a| !a.step.is_done()).map(|a| a.decision.id.as_str());
+        self.calling().or(begun)
     }
 
     /// Intent on disk, approval where it is required, the last look, the mark that the call is made, the call. In this order.
@@ -141,17 +142,21 @@ impl Line {
             self.held_back(decision, gates::LEADERSHIP, why, &mut desk.ledger);
             return;
         }
+        if decision.action.takes_away() || decision.action == Action::Hold {
+            self.end_hold(&decision.id, &mut desk.ledger);
+        }
         let anew = if is_other { format!(", planned anew: {}", plan.steps.join("; ")) } else { String::new() };
         let calls = format!("{} is called{anew}", plan.orchestrator);
         if let Err(why) = desk.ledger.stage(&decision.id, Stage::Applying, &calls, self.now) {
             self.show(decision, Stage::Blocked, format!("no action, for the call is not on disk: {why}"));
             return;
         }
-        if decision.action.is_done_once() {
-            self.guard.leave(&decision.canary);
-        }
-        self.caller.apply(&decision, plan.clone(), self.longest_call(&plan));
         self.show(decision.clone(), Stage::Applying, calls);
+        if decision.action == Action::Hold {
+            return self.hold(decision, plan);
+        }
+        self.guard.leave(&decision.canary);
+        self.caller.apply(&decision, plan.clone(), self.longest_call(&plan));
         if decision.action == Action::Quarantine {
             // From here on it may be in effect, whatever comes of the call.
             self.begin_temporary(decision.clone(), plan.clone(), self.now);
@@ -181,11 +186,8 @@ impl Line {
     /// An action that is only watched ends by another one that takes its place.
     fn end_watch(&mut self, by: &Decision, ledger: &mut Ledger) {
         let Some(InHand { decision: watched, step, .. }) = self.in_hand.take() else { return };
-        let helped = match step {
-            Step::Watching { helped, .. } => helped.in_the_end(),
-            Step::Holding { .. } => String::new(),
-            _ => return,
-        };
+        let Step::Watching { helped, .. } = step else { return };
+        let helped = helped.in_the_end();
         let detail = format!("not watched any longer, for {} is in hand{helped}", by.id);
         tracing::info!(decision = %watched.id, "{detail}");
         self.caller.note(&watched, Stage::Closed, &detail);
@@ -283,13 +285,6 @@ impl Line {
                     }
                 }
             }
-            Step::Holding { until_t_ns, looks } => {
-                if looks.is_due(tick.t_ns) {
-                    self.caller.ask(&action.decision);
-                }
-                let is_over = tick.t_ns >= *until_t_ns;
-                if is_over { Next::End(Stage::Closed, held::STOOD_STILL.into()) } else { Next::Go }
-            }
         };
         match next {
             Next::Go => self.in_hand = Some(action),
@@ -340,7 +335,10 @@ impl Line {
         let Some(mut action) =
             self.in_hand.take_if(|a| a.decision.id == answer.decision_id && a.step.asks(&answer.what))
         else {
-            return self.temporary_answered(answer, &mut desk.ledger);
+            if let Some(answer) = self.hold_answered(answer, &mut desk.ledger) {
+                self.temporary_answered(answer, &mut desk.ledger);
+            }
+            return;
         };
         let ledger = &mut desk.ledger;
         let name = self.caller.orchestrator.name();
@@ -373,9 +371,6 @@ impl Line {
                 if found.is_ok_and(|f| f.state == State::InEffect) {
                     let detail = said.clone();
                     self.step(&action.decision, Stage::Verified, detail, ledger);
-                    if action.decision.action == Action::Hold {
-                        self.watch_held(action);
-                    }
                 } else {
                     self.in_hand = Some(action);
                 }
@@ -390,14 +385,6 @@ impl Line {
                 let canary = targets::of_version(&action.decision.canary, canary.unwrap_or_default());
                 self.leave_to_somebody(&action.decision, canary, ledger);
                 let detail = format!("somebody wants the canary again: {}", calls::in_words(name, &found));
-                self.step(&action.decision, Stage::Reverted, detail, ledger);
-            }
-            (What::State(found), Step::Holding { looks, .. }) => {
-                if !looks.is_gone(&found, self.now) {
-                    self.in_hand = Some(action);
-                    return;
-                }
-                let detail = format!("somebody lets the rollout go on: {}", calls::in_words(name, &found));
                 self.step(&action.decision, Stage::Reverted, detail, ledger);
             }
             _ => self.in_hand = Some(action),
@@ -416,9 +403,7 @@ impl Line {
         let round = action.plan.background.as_ref().map_or(Duration::ZERO, Background::round);
         let deadline_t_ns = self.now.after(self.watched.config.grace + SETTLE + round).t_ns;
         action.step = match action.decision.action {
-            Action::Quarantine | Action::Hold => {
-                Step::Confirming { deadline_t_ns, asking: false, said: "it was not asked".into() }
-            }
+            Action::Quarantine => Step::Confirming { deadline_t_ns, asking: false, said: "it was not asked".into() },
             _ => {
                 let background = action.plan.background.clone();
                 let verification =
@@ -445,7 +430,9 @@ impl Line {
             _ => tracing::info!(decision = %decision.id, action = %decision.action, stage = name, "{detail}"),
         }
         self.caller.note(&decision, stage, &detail);
-        self.view = Some(DecisionView { decision, stage, detail, t_ns: self.now.t_ns });
+        let is_hold = decision.action == Action::Hold;
+        let view = Some(DecisionView { decision, stage, detail, t_ns: self.now.t_ns });
+        *(if is_hold { &mut self.hold_view } else { &mut self.view }) = view;
     }
 }
 
@@ -457,7 +444,7 @@ impl Step {
             // What is held for a time is asked for, too: one answer for each who asked.
             What::State(_) => match self {
                 Step::Verifying { asking, .. } | Step::Confirming { asking, .. } => *asking,
-                Step::Watching { looks, .. } | Step::Holding { looks, .. } => looks.is_asking(),
+                Step::Watching { looks, .. } => looks.is_asking(),
                 Step::Awaiting { .. } | Step::Applying => false,
             },
             What::Described(_) | What::Undone(_) => false,

@@ -52,7 +52,7 @@ impl Line {
         match last.stage {
             Stage::Verified if decision.action == Action::Hold => {
                 let until_t_ns = until(at(last, now), WATCH, now);
-                self.take_up_held(decision, plan, until_t_ns, ledger);
+                self.take_up_hold(decision, until_t_ns, ledger);
             }
             Stage::Verified | Stage::Recovered | Stage::NotRecovered if decision.action != Action::Quarantine => {
                 self.guard.release(&decision.canary);
@@ -117,7 +117,9 @@ impl Line {
         };
         tracing::warn!(decision = %decision.id, "{detail}");
         self.step(&decision, stage, detail, ledger);
-        if stage == Stage::Applied {
+        if stage == Stage::Applied && decision.action == Action::Hold {
+            self.confirm_hold(decision, ledger);
+        } else if stage == Stage::Applied {
             self.verify(InHand { decision, plan, step: Step::Applying, before: Before::default() }, ledger);
         }
     }

@@ -4,7 +4,7 @@
 //! inverse: again and again, each time after a look that found it still in effect, until two looks in a row found it gone.
 //! They are further apart than any call may take: one that nobody saw the end of may still bring what was taken back.
 
-use super::{life::WATCH, *};
+use super::{held, life::WATCH, *};
 
 /// What a backend's own timer may take beyond its time.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -56,6 +56,11 @@ impl Line {
         });
     }
 
+    /// A hold that an orchestrator is being asked to end.
+    pub(super) fn hold_being_undone(&self) -> Option<&Decision> {
+        self.temporary.iter().map(|held| &held.decision).find(|decision| decision.action == Action::Hold)
+    }
+
     /// Looks after what should have ended.
     pub(super) fn end_temporary(&mut self) {
         let calling = self.in_hand.as_ref().filter(|a| matches!(a.step, Step::Applying)).map(|a| a.decision.id.clone());
@@ -83,7 +88,8 @@ impl Line {
         if has(Stage::Undone) {
             return Err(format!("{id} is undone already"));
         }
-        if self.in_hand.as_ref().is_some_and(|a| a.decision.id == *id && !a.step.is_done()) {
+        let is_in_hand = self.in_hand.as_ref().is_some_and(|a| a.decision.id == *id && !a.step.is_done());
+        if is_in_hand || self.held.as_ref().is_some_and(|held| held.is_of(&decision) && held.is_under_way()) {
             return Err(format!("{id} is under way: ask again once it is verified or failed"));
         }
         let ours = self.caller.orchestrator.name();
@@ -102,6 +108,9 @@ impl Line {
         if at.is_some_and(|at| matches!(self.temporary[at].doing, Doing::Undoing | Doing::UndoingForAPerson)) {
             return Err(format!("{id} is being undone"));
         }
+        if let Some(other) = self.calling().filter(|_| decision.action == Action::Hold) {
+            return Err(format!("{other} is under way, on the same rollout: ask again in a moment"));
+        }
         let said = format!(
             "Undoing {id}: {}. `canary explain {id}` follows it.",
             plan.inverse.as_deref().unwrap_or("as recorded")
@@ -110,7 +119,7 @@ impl Line {
         if let Err(error) = ledger.stage(id, Stage::Undoing, &why, self.now) {
             return Err(format!("nothing is done, for it is not on disk: {error}"));
         }
-        let longest = self.longest_undo(&plan);
+        let longest = self.longest_undo(&decision, &plan);
         self.caller.undo(&decision, plan.clone(), longest);
         self.show(decision.clone(), Stage::Undoing, why.clone());
         // What comes back from now on is wanted; whoever watched for it stops.
@@ -149,7 +158,8 @@ impl Line {
                         let detail = format!("{} and {said}: the recorded inverse is applied", held.why);
                         // Ending it is safe whether or not this is on disk.
                         self.step(&held.decision, Stage::Undoing, detail, ledger);
-                        self.caller.undo(&held.decision, held.plan.clone(), self.longest_undo(&held.plan));
+                        let longest = self.longest_undo(&held.decision, &held.plan);
+                        self.caller.undo(&held.decision, held.plan.clone(), longest);
                         (held.doing, held.was_gone) = (Doing::Undoing, false);
                     }
                     Ok(State::InProgress) | Err(_) => self.look_later(&mut held, said, ledger),
@@ -178,13 +188,14 @@ impl Line {
         self.temporary.push(held);
     }
 
-    fn longest_undo(&self, plan: &Plan) -> Duration {
-        UNDO_DEADLINE.max(self.longest_call(plan))
+    fn longest_undo(&self, decision: &Decision, plan: &Plan) -> Duration {
+        if decision.action == Action::Hold { held::DEADLINE } else { UNDO_DEADLINE.max(self.longest_call(plan)) }
     }
 
     /// What is undone is neither confirmed nor watched any more.
     fn drop_in_hand(&mut self, decision: &Decision) {
         self.in_hand.take_if(|a| a.decision.id == decision.id);
+        self.held.take_if(|held| held.is_of(decision));
     }
 
     fn look_later(&mut self, held: &mut Temporary, why: String, ledger: &mut Ledger) {

@@ -18,8 +18,11 @@ impl Line {
             return Err(why);
         }
         let Some((_, verdict)) = &self.current else { return Err("no window was judged yet".into()) };
-        if self.is_busy() {
-            let id = self.view.as_ref().map_or("", |v| &v.decision.id);
+        let in_the_way = match action {
+            Action::Hold => self.in_the_way_of_hold(),
+            _ => self.in_the_way_of_action(),
+        };
+        if let Some(id) = in_the_way {
             return Err(format!("{id} is under way: `canary explain {id}` tells where it stands"));
         }
         let mut facts = self.facts(tick, verdict, desk);

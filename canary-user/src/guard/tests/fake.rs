@@ -49,6 +49,10 @@ pub struct Fake {
     pub without_lead: Mutex<u32>,
     /// Calls for a canary that was replaced by then.
     pub while_replaced: Mutex<u32>,
+    /// IDs of the decisions that it was called for and has not answered (of a hold, to take it back, too), and whether that is a hold.
+    pub out: Mutex<Vec<(String, bool)>>,
+    /// Calls while another one was out, where one of the two is for a hold: both change the same object.
+    pub at_once: Mutex<u32>,
     /// IDs of the decisions that it was called for, and of those that are in effect.
     pub called: Mutex<Vec<String>>,
     pub in_effect: Mutex<BTreeSet<String>>,
@@ -99,6 +103,8 @@ impl Fake {
             unrecorded: Mutex::default(),
             below_minimum: Mutex::default(),
             while_replaced: Mutex::default(),
+            out: Mutex::default(),
+            at_once: Mutex::default(),
             without_lead: Mutex::default(),
             found_now: Arc::default(),
             called: Mutex::default(),
@@ -121,6 +127,24 @@ impl Fake {
             asked_lead: Mutex::default(),
             pause_file: dir.join("pause"),
         }
+    }
+}
+
+/// A call that is out, until it ends in whatever way.
+struct Out<'a>(&'a Fake, &'a str);
+
+impl Drop for Out<'_> {
+    fn drop(&mut self) {
+        self.0.out.lock().unwrap().retain(|(id, _)| id != self.1);
+    }
+}
+
+impl Fake {
+    fn goes_out<'a>(&'a self, id: &'a str, holds: bool) -> Out<'a> {
+        let mut out = self.out.lock().unwrap();
+        *self.at_once.lock().unwrap() += u32::from(out.iter().any(|(_, other)| holds || *other));
+        out.push((id.to_owned(), holds));
+        Out(self, id)
     }
 }
 
@@ -158,6 +182,7 @@ impl Orchestrator for Fake {
     fn apply<'a>(&'a self, decision: &'a Decision, planned: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let holds = decision.action == Action::Hold;
+            let _out = self.goes_out(&decision.id, holds);
             let acted_on = if holds { &self.held } else { &self.applied };
             acted_on.lock().unwrap().push(decision.canary.clone());
             self.called.lock().unwrap().push(decision.id.clone());
@@ -219,6 +244,7 @@ impl Orchestrator for Fake {
 
     fn undo<'a>(&'a self, d: &'a Decision, _: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async {
+            let _out = (d.action == Action::Hold).then(|| self.goes_out(&d.id, true));
             self.undone.lock().unwrap().push(d.id.clone());
             let takes = *self.undo_takes.lock().unwrap();
             if !takes.is_zero() {

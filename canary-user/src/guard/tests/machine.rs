@@ -3,6 +3,7 @@
 //! - the orchestrator is called at most once for a decision and for an instance of the canary (to hold its rollout besides),
 //! - never while paused or while another guard leads, never for a canary that was replaced since, never without the intent and its
 //!   inverse on disk, never where stable is below its minimum,
+//! - never while another call is out where one of the two is for a hold, and no hold takes the watch from an action,
 //! - every quarantine ends (an orchestrator that says that one is gone is believed), and every life has an end on record,
 //! - the journal tells every call, every life in an order that makes sense, and every command.
 
@@ -49,7 +50,8 @@ enum Step {
     Approve,
     Rollback,
     Hold,
-    Undo,
+    /// Of the latest decision, or of the one before it.
+    Undo(usize),
     Replace,
     /// Between the plan and the call, before any tick shows it.
     ReplacedSince(bool),
@@ -61,6 +63,8 @@ enum Step {
     WillNot(bool),
     Leads(bool),
     UndoFails(u32),
+    /// So many seconds.
+    UndoTakes(u64),
     CanUndo(bool),
     Disk(bool),
     Stop,
@@ -85,7 +89,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => prop::sample::select(vec![
             None, None, Some(State::InEffect), Some(State::NotInEffect), Some(State::InProgress),
         ]).prop_map(Step::Finds),
-        4 => prop::sample::select(vec![Step::Approve, Step::Approve, Step::Rollback, Step::Hold, Step::Undo]),
+        5 => prop::sample::select(vec![
+            Step::Approve, Step::Approve, Step::Rollback, Step::Hold, Step::Hold, Step::Undo(0), Step::Undo(1),
+        ]),
         3 => prop_oneof![
             any::<bool>().prop_map(Step::PauseFile),
             prop::option::of(1..60u64).prop_map(Step::Pause),
@@ -102,6 +108,7 @@ fn step() -> impl Strategy<Value = Step> {
             any::<bool>().prop_map(Step::CanUndo),
             any::<bool>().prop_map(Step::Disk),
             (0..3u32).prop_map(Step::UndoFails),
+            (0..40u64).prop_map(Step::UndoTakes),
         ],
         2 => prop_oneof![3 => Just(Step::Kill), 1 => Just(Step::Stop), 1 => Just(Step::Wait)],
     ]
@@ -118,10 +125,28 @@ struct End {
     below_minimum: u32,
     while_replaced: u32,
     without_lead: u32,
+    at_once: u32,
+    /// Actions whose watch ended by a hold.
+    displaced: usize,
     /// Quarantines that are still in effect in the end.
     held: Vec<String>,
-    lives: Vec<(String, Vec<Stage>)>,
+    lives: Vec<Life>,
     commands: (usize, usize),
+}
+
+/// What became of a decision.
+#[derive(Debug)]
+struct Life {
+    id: String,
+    action: Action,
+    stages: Vec<Stage>,
+}
+
+impl From<HistoryEntry> for Life {
+    fn from(entry: HistoryEntry) -> Self {
+        let HistoryEntry { decision, stages, .. } = entry;
+        Self { id: decision.id, action: decision.action, stages: stages.iter().map(|s| s.stage).collect() }
+    }
 }
 
 /// A rig with its canary, as the steps change them.
@@ -163,7 +188,12 @@ impl Play {
 
     async fn take(&mut self, step: Step) {
         let fake = self.rig.fake.clone();
-        let newest = |rig: &Rig| Some(rig.journal_to_read()?.history(1).ok()?.pop()?.decision.id);
+        // The one that waits for a person is not the newest where a rollout was held meanwhile.
+        let planned = |rig: &Rig| {
+            let all = rig.journal_to_read()?.history(10).ok()?;
+            let waits = |e: &HistoryEntry| e.stages.last().is_some_and(|s| s.stage == Stage::Planned);
+            Some(all.iter().find(|e| waits(e)).or(all.first())?.decision.id.clone())
+        };
         match step {
             Step::Ticks(n) => self.ticks(n).await,
             Step::Gap(seconds) => self.gap(seconds).await,
@@ -182,8 +212,11 @@ impl Play {
                     *fake.paused_until.lock().unwrap() = 0;
                 }
             }
-            Step::Approve => drop(self.ask(|rig| newest(rig).map(|id| Command::Approve { id })).await),
-            Step::Undo => drop(self.ask(|rig| newest(rig).map(|id| Command::Undo { id })).await),
+            Step::Approve => drop(self.ask(|rig| planned(rig).map(|id| Command::Approve { id })).await),
+            Step::Undo(n) => {
+                let nth = |rig: &Rig| Some(rig.journal_to_read()?.history(n + 1).ok()?.into_iter().nth(n)?.decision.id);
+                self.ask(|rig| nth(rig).map(|id| Command::Undo { id })).await;
+            }
             Step::Rollback => {
                 let command = Command::Rollback { deployment: "checkout".into(), reason: String::new() };
                 self.ask(|_| Some(command)).await;
@@ -205,6 +238,7 @@ impl Play {
             Step::WillNot(refuses) => *fake.will_not.lock().unwrap() = refuses.then(|| "not now".into()),
             Step::Leads(leads) => *fake.leads.lock().unwrap() = leads,
             Step::UndoFails(times) => *fake.undo_fails.lock().unwrap() = times,
+            Step::UndoTakes(seconds) => *fake.undo_takes.lock().unwrap() = Duration::from_secs(seconds),
             Step::CanUndo(can) => *fake.can_undo.lock().unwrap() = can,
             Step::Disk(works) => {
                 self.rig.accept();
@@ -212,8 +246,15 @@ impl Play {
                     self.rig.refuse("stage", "1");
                 }
             }
-            Step::Stop => drop(self.rig.stop().await),
-            Step::Kill => self.rig.kill().await,
+            Step::Stop => {
+                self.rig.stop().await;
+                fake.out.lock().unwrap().clear();
+            }
+            // What it called goes on; the next life knows nothing of that, and asks.
+            Step::Kill => {
+                self.rig.kill().await;
+                fake.out.lock().unwrap().clear();
+            }
             Step::Wait => self.gap(120).await,
         }
     }
@@ -246,6 +287,7 @@ async fn play(mode: &str, approval: bool, killed: bool, steps: Vec<Step>) -> End
         Step::Finds(None),
         Step::Behaves(Behaviour::Succeeds),
         Step::UndoFails(0),
+        Step::UndoTakes(0),
         Step::Says(Outcome::Healthy, None),
     ] {
         play.take(step).await;
@@ -263,7 +305,12 @@ async fn play(mode: &str, approval: bool, killed: bool, steps: Vec<Step>) -> End
         history.iter().any(quarantine)
     };
     let held = fake.in_effect.lock().unwrap().iter().filter(is_held).cloned().collect();
-    let lives = history.into_iter().map(|e| (e.decision.id, e.stages.iter().map(|s| s.stage).collect())).collect();
+    let (holds, actions): (Vec<&HistoryEntry>, Vec<&HistoryEntry>) =
+        history.iter().partition(|e| e.decision.action == Action::Hold);
+    let by_hold =
+        |detail: &str| holds.iter().any(|hold| detail.contains(&format!("for {} is in hand", hold.decision.id)));
+    let displaced = actions.iter().filter(|e| e.stages.iter().any(|s| by_hold(&s.detail))).count();
+    let lives = history.into_iter().map(Life::from).collect();
     End {
         called: fake.called.lock().unwrap().clone(),
         instances: fake.applied.lock().unwrap().iter().flatten().map(|t| t.incarnation).collect(),
@@ -272,6 +319,8 @@ async fn play(mode: &str, approval: bool, killed: bool, steps: Vec<Step>) -> End
         below_minimum: *fake.below_minimum.lock().unwrap(),
         while_replaced: *fake.while_replaced.lock().unwrap(),
         without_lead: *fake.without_lead.lock().unwrap(),
+        at_once: *fake.at_once.lock().unwrap(),
+        displaced,
         held,
         lives,
         commands: (play.asked, journal.commands(1000).unwrap().len()),
@@ -284,9 +333,13 @@ fn run(mode: &str, approval: bool, killed: bool, steps: Vec<Step>) -> End {
 }
 
 /// The order of stages that a life may have.
-fn follows(before: Stage, after: Stage) -> bool {
+fn follows(action: Action, before: Stage, after: Stage) -> bool {
     use Stage::*;
     let undoes = matches!(after, Undoing | Undone);
+    // What takes the canary away ends it, also while it is not known yet whether it stands still.
+    if (action, before, after) == (Action::Hold, Applied, Closed) {
+        return true;
+    }
     match before {
         Planned => matches!(after, Approved | Applying | Blocked | Declined | Failed),
         Approved => matches!(after, Applying | Blocked | Failed),
@@ -311,15 +364,17 @@ fn check(end: &End) -> Result<(), TestCaseError> {
     prop_assert_eq!(end.below_minimum, 0, "called while stable was below its minimum");
     prop_assert_eq!(end.while_replaced, 0, "called for a canary that was replaced");
     prop_assert_eq!(end.without_lead, 0, "called while another one leads");
+    prop_assert_eq!(end.at_once, 0, "called while another call was out, and one of them for a hold");
+    prop_assert_eq!(end.displaced, 0, "a hold took the watch from an action");
     prop_assert!(end.held.is_empty(), "quarantines without an end: {:?}", end.held);
-    for (id, life) in &end.lives {
-        prop_assert!(life.last().is_some_and(|last| !last.is_open()), "without an end: {}: {:?}", id, life);
-        prop_assert!(life.windows(2).all(|w| follows(w[0], w[1])), "{}: {:?}", id, life);
+    for Life { id, action, stages } in &end.lives {
+        prop_assert!(stages.last().is_some_and(|last| !last.is_open()), "without an end: {}: {:?}", id, stages);
+        prop_assert!(stages.windows(2).all(|w| follows(*action, w[0], w[1])), "{}: {:?}", id, stages);
         let called = end.called.iter().filter(|c| *c == id).count();
-        let recorded = life.iter().filter(|s| **s == Stage::Applying).count();
-        prop_assert_eq!(called, recorded, "{}: {:?}", id, life);
+        let recorded = stages.iter().filter(|s| **s == Stage::Applying).count();
+        prop_assert_eq!(called, recorded, "{}: {:?}", id, stages);
     }
-    prop_assert!(end.called.iter().all(|id| end.lives.iter().any(|(known, _)| known == id)));
+    prop_assert!(end.called.iter().all(|id| end.lives.iter().any(|life| life.id == *id)));
     prop_assert_eq!(end.commands.0, end.commands.1, "every command is in the journal");
     Ok(())
 }
@@ -350,12 +405,12 @@ proptest! {
 /// The call was made, the guard was killed, and a person undid it before it came into effect.
 #[test]
 fn a_quarantine_that_comes_into_effect_after_it_was_undone_ends() {
-    let late = [Step::Behaves(Behaviour::DoesItLate), Step::Ticks(1), Step::Kill, Step::Ticks(1), Step::Undo];
+    let late = [Step::Behaves(Behaviour::DoesItLate), Step::Ticks(1), Step::Kill, Step::Ticks(1), Step::Undo(0)];
     let condemned = Step::Says(Outcome::Regressed, Some(HardFact::CrashLoop));
     let end = run("quarantine", false, true, [vec![condemned], late.to_vec()].concat());
     assert_eq!((end.called.len(), &*end.held), (1, &[][..]), "{end:?}");
-    let undone = end.lives[0].1.iter().filter(|s| **s == Stage::Undone).count();
-    assert!(undone == 1 && end.lives[0].1.last() == Some(&Stage::Undone), "{end:?}");
+    let undone = end.lives[0].stages.iter().filter(|s| **s == Stage::Undone).count();
+    assert!(undone == 1 && end.lives[0].stages.last() == Some(&Stage::Undone), "{end:?}");
     check(&end).expect("every property holds of it");
 }
 
@@ -407,11 +462,15 @@ fn the_machine_does_act() {
         true,
         vec![regressed(), Step::Ticks(4), Step::Finds(Some(State::InEffect)), Step::Kill],
     );
-    assert!(end.called.len() == 1 && end.lives[0].1.last() == Some(&Stage::Undone), "{end:?}");
+    assert!(end.called.len() == 1 && end.lives[0].stages.last() == Some(&Stage::Undone), "{end:?}");
     let held = vec![Step::Ticks(2), Step::Hold, Step::Ticks(4), regressed(), Step::Ticks(4)];
     let end = run("rollback", false, true, held);
     assert!(end.called.len() == 2 && end.instances == [2], "held, and rolled back all the same: {end:?}");
     check(&end).expect("every property holds of it");
     let end = run("drain", true, true, vec![regressed(), Step::Ticks(4), Step::Approve, Step::Ticks(2)]);
-    assert!(end.called.len() == 1 && end.lives[0].1.contains(&Stage::Approved), "{end:?}");
+    assert!(end.called.len() == 1 && end.lives[0].stages.contains(&Stage::Approved), "{end:?}");
+    let held = [Step::Hold, Step::Ticks(2), Step::Approve, Step::Ticks(2)];
+    let end = run("drain", true, true, [vec![regressed(), Step::Ticks(4)], held.to_vec()].concat());
+    assert!(end.called.len() == 2 && end.instances == [2], "held while it waited, and approved: {end:?}");
+    check(&end).expect("every property holds of it");
 }

@@ -1,6 +1,7 @@
 //! Tests of the rules and of the loop, with the ticks, verdicts and orchestrators that they share.
 
 mod advice;
+mod beside;
 mod commands;
 mod ends;
 mod fake;

@@ -232,7 +232,10 @@ impl Rig {
             deployments: deployments.collect(),
             journal: self.journal(),
             snapshots: watch::channel(Arc::default()).0,
-            record: self.recording.as_ref().map(|path| daemon::record(Writer::create(path, SECOND_NS).unwrap())),
+            record: self
+                .recording
+                .as_ref()
+                .map(|path| daemon::record(Writer::create(path, SECOND_NS).unwrap()).unwrap()),
             on_entry: None,
             on_tick: Some(Box::new(move |s| drop(seen.send(s.clone())))),
             pause_file: self.dir.path().join("pause"),

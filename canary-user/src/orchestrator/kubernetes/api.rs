@@ -131,22 +131,25 @@ impl Api {
         Ok(listed.map_err(|e| told(e, format!("list {kind} in {namespace}")))?.items)
     }
 
-    /// Changes one object, or a part of it that has an address of its own: "scale", "status".
+    /// Changes one object, or a part of it that has an address of its own: "scale", "status". Gives the generation that it has then,
+    /// where the answer says so: that about a scale does not.
     pub async fn patch(
         &self,
         kind: Kind,
         (namespace, name): (&str, &str),
         part: Option<&str>,
         patch: &JsonPatch,
-    ) -> Result<(), kube::Error> {
+    ) -> Result<Option<i64>, kube::Error> {
         let objects = self.objects(kind, namespace);
         let how = PatchParams { dry_run: self.dry_run, field_manager: Some(MANAGER.into()), ..PatchParams::default() };
         let patch = Patch::<()>::Json(patch.clone());
         patiently(|| async {
             match part {
-                None => objects.patch(name, &how, &patch).await.map(drop),
-                Some("scale") => objects.patch_scale(name, &how, &patch).await.map(drop),
-                Some(part) => objects.patch_subresource(part, name, &how, &patch).await.map(drop),
+                None => objects.patch(name, &how, &patch).await.map(|object| object.metadata.generation),
+                Some("scale") => objects.patch_scale(name, &how, &patch).await.map(|_| None),
+                Some(part) => {
+                    objects.patch_subresource(part, name, &how, &patch).await.map(|object| object.metadata.generation)
+                }
             }
         })
         .await

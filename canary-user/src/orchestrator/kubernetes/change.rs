@@ -45,6 +45,8 @@ pub enum Change {
     Pause {
         workload: Object,
         paused: bool,
+        /// The decision whose pause ends; `None` = it begins, or was not the guard's.
+        of: Option<String>,
     },
 }
 
@@ -133,16 +135,22 @@ impl Change {
         }
     }
 
-    /// Carries it out, on the object as it was decided on and on no other. `look`: whether it still may, asked right before each
-    /// try.
-    pub async fn make(&self, api: &Api, decision: &str, look: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
+    /// Carries it out, on the object as it was decided on and on no other: its generation has to be `expected`, the one that was
+    /// planned on or that an earlier change of the same decision has left. Gives the one that it leaves. `look`: whether it still
+    /// may, asked right before each try.
+    pub async fn make(
+        &self,
+        api: &Api,
+        decision: &str,
+        expected: i64,
+        look: impl Fn() -> Result<(), Error>,
+    ) -> Result<i64, Error> {
         send(api, self.object(), self.part(), decision, |now| {
             let object = self.object();
             let generation = now.metadata.generation.unwrap_or_default();
-            if generation != object.generation {
+            if generation != expected {
                 return Err(Error::refused(format!(
-                    "{object} was changed since (its spec is generation {generation} now, {} then): it is not touched",
-                    object.generation
+                    "{object} was changed since (its spec is generation {generation} now, {expected} then): it is not touched"
                 )));
             }
             look()?;
@@ -156,11 +164,11 @@ impl Change {
         Some(match self.clone() {
             Change::Weight { route, service, weights } => Inverse::Weight { route, service, weights },
             Change::Scale { deployment, from, to, .. } => Inverse::Scale { deployment, replicas: from, was_set_to: to },
-            Change::Template { deployment, replica_set, replaced, .. } => {
-                Inverse::Template { deployment, replica_set: replaced, was_set_to: replica_set }
+            Change::Template { deployment, replica_set, replaced, unpause, .. } => {
+                Inverse::Template { deployment, replica_set: replaced, was_set_to: replica_set, paused: unpause }
             }
             Change::Abort { .. } => return None,
-            Change::Pause { workload, paused } => Inverse::Pause { workload, paused: !paused },
+            Change::Pause { workload, paused, .. } => Inverse::Pause { workload, paused: !paused },
         })
     }
 
@@ -176,7 +184,13 @@ impl Change {
             Change::Scale { from, .. } => {
                 format!("kubectl --namespace {namespace} scale deployment {name} --replicas {from}")
             }
-            Change::Template { replaced, .. } => format!("the template of ReplicaSet {replaced} again in {object}"),
+            Change::Template { replaced, unpause: true, .. } => format!(
+                "the template of ReplicaSet {replaced} and the pause again in {object}: its pods come once somebody lets the \
+                 rollout go on"
+            ),
+            Change::Template { replaced, .. } => format!(
+                "the template of ReplicaSet {replaced} again in {object}, which rolls that version out to all its pods"
+            ),
             Change::Abort { .. } => format!(
                 "for people only, it promotes the canary again: kubectl argo rollouts --namespace {namespace} retry rollout {name}"
             ),
@@ -213,9 +227,14 @@ impl fmt::Display for Change {
             Change::Abort { rollout } => {
                 write!(f, "abort {rollout} (status.abort), if its spec is still generation {generation}")
             }
-            Change::Pause { workload, paused } => {
-                write!(f, "set spec.paused of {workload} to {paused}, if its spec is still generation {generation}")
+            Change::Pause { workload, paused: true, .. } => {
+                write!(f, "set spec.paused of {workload} to true, if its spec is still generation {generation}")
             }
+            Change::Pause { workload, of, .. } => write!(
+                f,
+                "set spec.paused of {workload} to false{}, if its spec is still generation {generation} but for what is done before",
+                of.as_ref().map(|of| format!(", which ends the hold by decision {of}")).unwrap_or_default()
+            ),
         }
     }
 }

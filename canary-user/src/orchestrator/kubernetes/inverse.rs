@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{
     api::{Api, Kind},
     change::Backend,
+    hold,
     patch::send,
     workload::{Object, flag, number, string, template},
 };
@@ -14,15 +15,37 @@ use crate::orchestrator::Error;
 /// What takes a change back, as it stands in the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Inverse {
-    Weight { route: Object, service: String, weights: Vec<Backend> },
-    Scale { deployment: Object, replicas: i64, was_set_to: i64 },
-    Template { deployment: Object, replica_set: String, was_set_to: String },
-    Pause { workload: Object, paused: bool },
+    Weight {
+        route: Object,
+        service: String,
+        weights: Vec<Backend>,
+    },
+    Scale {
+        deployment: Object,
+        replicas: i64,
+        was_set_to: i64,
+    },
+    Template {
+        deployment: Object,
+        replica_set: String,
+        was_set_to: String,
+        /// Whether the rollout was paused before, and is to be again.
+        #[serde(default)]
+        paused: bool,
+    },
+    Pause {
+        workload: Object,
+        paused: bool,
+    },
 }
 
 impl Inverse {
     /// Takes the change back where it still stands; what somebody changed since is left, and told.
     pub async fn make(&self, api: &Api, decision: &str) -> Result<(), Error> {
+        self.take_back(api, decision).await.map(drop)
+    }
+
+    async fn take_back(&self, api: &Api, decision: &str) -> Result<i64, Error> {
         let since = |object: &Object, what: String| {
             Err(Error::refused(format!("{object} was changed by someone else since, it has {what}: it is not touched")))
         };
@@ -59,7 +82,7 @@ impl Inverse {
                 })
                 .await
             }
-            Inverse::Template { deployment, replica_set, was_set_to } => {
+            Inverse::Template { deployment, replica_set, was_set_to, paused } => {
                 let of = async |name: &str| {
                     let found = api.get(Kind::ReplicaSet, &deployment.namespace, name).await.map_err(Error::refused)?;
                     found.as_ref().and_then(template).ok_or_else(|| {
@@ -70,7 +93,12 @@ impl Inverse {
                 send(api, deployment, None, decision, |now| match template(now) {
                     Some(now) if now == back => Ok(None),
                     Some(now) if now == set => {
-                        Ok(Some(vec![json!({ "op": "replace", "path": "/spec/template", "value": back })]))
+                        let mut all = vec![json!({ "op": "replace", "path": "/spec/template", "value": back })];
+                        // In the same change: a moment without it would begin to roll that version out to everybody.
+                        if *paused {
+                            all.push(json!({ "op": "add", "path": "/spec/paused", "value": true }));
+                        }
+                        Ok(Some(all))
                     }
                     _ => since(deployment, "another template".into()),
                 })
@@ -78,8 +106,16 @@ impl Inverse {
             }
             Inverse::Pause { workload, paused } => {
                 send(api, workload, None, decision, |now| {
-                    let stands = flag(&now.data, "/spec/paused") != *paused;
-                    Ok(stands.then(|| vec![json!({ "op": "add", "path": "/spec/paused", "value": paused })]))
+                    if flag(&now.data, "/spec/paused") == *paused {
+                        return Ok(None);
+                    }
+                    // A pause that somebody set since is theirs, and so is one of another decision.
+                    if !*paused && let Some(whose) = hold::paused_by_another(now, decision) {
+                        return Err(Error::refused(format!(
+                            "{workload} is paused{whose}: it is not touched; by hand, spec.paused false lets its rollout go on"
+                        )));
+                    }
+                    Ok(Some(vec![json!({ "op": "add", "path": "/spec/paused", "value": paused })]))
                 })
                 .await
             }

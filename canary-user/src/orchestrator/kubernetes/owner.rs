@@ -73,17 +73,28 @@ fn repository(object: &DynamicObject) -> Option<&'static str> {
 ///
 /// A manager's time is that of its latest change to any of its fields.
 pub fn writer(object: &DynamicObject, fields: &[(&str, &str)]) -> String {
-    let owns = |entry: &&ManagedFieldsEntry| {
-        let of = entry.fields_v1.as_ref().map(|of| &of.0);
-        of.is_some_and(|of| fields.iter().any(|(part, name)| of.get(part).is_some_and(|part| part.get(name).is_some())))
-    };
-    let others = object.managed_fields().iter().filter(|entry| entry.manager.as_deref() != Some(MANAGER));
-    let newest = others.filter(owns).max_by(|a, b| a.time.cmp(&b.time));
+    let others = having(object, fields).filter(|entry| entry.manager.as_deref() != Some(MANAGER));
+    let newest = others.max_by(|a, b| a.time.cmp(&b.time));
     let Some((entry, manager)) = newest.and_then(|entry| Some((entry, entry.manager.as_ref()?))) else {
         return String::new();
     };
     let at = entry.time.as_ref().map(|time| format!(" at {}", time.0)).unwrap_or_default();
     format!(", as {manager} wrote{at}")
+}
+
+/// Whether the API server says that the guard, and nobody else, set one of these fields last.
+pub fn is_guards(object: &DynamicObject, fields: &[(&str, &str)]) -> bool {
+    let mut managers = having(object, fields).map(|entry| entry.manager.as_deref()).peekable();
+    managers.peek().is_some() && managers.all(|manager| manager == Some(MANAGER))
+}
+
+/// What the API server has of who set one of these fields.
+fn having<'a>(object: &'a DynamicObject, fields: &[(&str, &str)]) -> impl Iterator<Item = &'a ManagedFieldsEntry> {
+    let has = move |entry: &&ManagedFieldsEntry| {
+        let of = entry.fields_v1.as_ref().map(|of| &of.0);
+        of.is_some_and(|of| fields.iter().any(|(part, name)| of.get(part).is_some_and(|part| part.get(name).is_some())))
+    };
+    object.managed_fields().iter().filter(has)
 }
 
 /// What the plan says of who may change it back later, though not at once.

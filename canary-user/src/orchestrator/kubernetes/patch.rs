@@ -15,16 +15,21 @@ const TRIES: usize = 5;
 /// Which decision an object was changed by.
 const DECISION: &str = "canary-guard/decision";
 
+/// The decision by which the guard changed an object last, as a whole.
+pub(super) fn decision_of(object: &DynamicObject) -> Option<&str> {
+    object.annotations().get(DECISION).map(String::as_str)
+}
+
 /// Reads an object, has the change worked out for what was read (`None` = there is nothing to do), and writes it for that
 /// version only. Where that is no longer the current one, all of it is done again; where it still is, it was refused for another
-/// reason, such as an admission policy's.
+/// reason, such as an admission policy's. Gives the generation of the object afterwards.
 pub(super) async fn send(
     api: &Api,
     object: &Object,
     part: Option<&str>,
     decision: &str,
     work_out: impl Fn(&DynamicObject) -> Result<Option<Vec<Value>>, Error>,
-) -> Result<(), Error> {
+) -> Result<i64, Error> {
     let doing = || format!("change {object}");
     let mut last: Option<(kube::Error, Option<String>)> = None;
     for _ in 0..TRIES {
@@ -36,13 +41,17 @@ pub(super) async fn send(
         if let Some((e, _)) = last.take_if(|(_, tried)| *tried == version) {
             return Err(not_taken(e, doing()));
         }
-        let Some(operations) = work_out(&now)? else { return Ok(()) };
+        let generation = now.metadata.generation.unwrap_or_default();
+        let Some(operations) = work_out(&now)? else { return Ok(generation) };
+        // Where the answer does not say: each change of the spec counts one up.
+        let after = |said: Option<i64>| said.unwrap_or(generation + 1);
         match api.patch(object.kind, object.place(), part, &fenced(&now, part, decision, operations)).await {
-            Ok(()) => return Ok(()),
+            Ok(said) => return Ok(after(said)),
             // Argo Rollouts of old has no address for its status alone.
             Err(kube::Error::Api(status)) if status.code == 404 && part == Some("status") => {
                 let whole = fenced(&now, part, decision, work_out(&now)?.unwrap_or_default());
-                return api.patch(object.kind, object.place(), None, &whole).await.map_err(|e| not_taken(e, doing()));
+                let said = api.patch(object.kind, object.place(), None, &whole).await;
+                return said.map(after).map_err(|e| not_taken(e, doing()));
             }
             Err(e) if is_conflict(&e) => last = Some((e, version)),
             Err(e) => return Err(not_taken(e, doing())),

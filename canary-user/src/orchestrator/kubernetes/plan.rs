@@ -6,6 +6,7 @@ use super::{
     Kubernetes,
     api::{Api, Kind},
     change::{Change, backends},
+    hold::paused_by,
     owner,
     probes::background,
     workload::{Object, PodRun, Side, flag, number, owner as owner_of, pod, string, template, template_hash},
@@ -45,12 +46,16 @@ impl Kubernetes {
         }
         let canary = Side::of(api, &decision.canary).await?;
         not_paused(&canary)?;
+        let stable = self.stable(api, decision).await?;
+        stable.as_ref().map_or(Ok(()), not_paused)?;
         if decision.action == Action::Hold {
             return Ok(Work { changes: vec![hold(&canary)?], takes_seconds: 0, background: None, takes_away: None });
         }
-        let stable = self.stable(api, decision).await?;
-        not_paused(&stable)?;
-        let changes = match (canary.kind, canary.is_same_workload(&stable)) {
+        let Some(stable) = stable else {
+            let name = &decision.deployment;
+            return Err(Error::refused(format!("no stable pod of {name} is left: what to go back to is not known")));
+        };
+        let mut changes = match (canary.kind, canary.is_same_workload(&stable)) {
             (Kind::Rollout, true) => abort(&canary, &stable)?,
             (Kind::Deployment, true) if decision.action == Action::Rollback => vec![template_back(&canary, &stable)?],
             (Kind::Deployment, true) => {
@@ -63,14 +68,16 @@ impl Kubernetes {
             (Kind::Deployment, false) => self.take_away(api, decision, &canary, &stable).await?,
             _ => return Err(Error::refused(format!("{} and {} are two Rollouts", canary.object(), stable.object()))),
         };
+        let end = end_of_hold(&canary, &changes);
+        changes.extend(end);
         let background = run_on(&canary, &changes).then(|| background(&canary.pods));
         let background = background.transpose().map_err(Error::refused)?;
         let takes_away = takes_away(&canary, &stable, &changes);
         Ok(Work { takes_seconds: takes_seconds(&canary, &changes), changes, background, takes_away })
     }
 
-    /// Where stable belongs, by those of its pods that are still there.
-    async fn stable(&self, api: &Api, decision: &Decision) -> Result<Side, Error> {
+    /// Where stable belongs, by those of its pods that are still there; `None` = none is.
+    async fn stable(&self, api: &Api, decision: &Decision) -> Result<Option<Side>, Error> {
         let mut there: Vec<Target> = Vec::new();
         for target in &decision.stable {
             if pod(api, PodRun::of(target)?).await.map_err(Error::refused)?.is_some() {
@@ -78,10 +85,9 @@ impl Kubernetes {
             }
         }
         if there.is_empty() {
-            let name = &decision.deployment;
-            return Err(Error::refused(format!("no stable pod of {name} is left: what to go back to is not known")));
+            return Ok(None);
         }
-        Side::of(api, &there).await
+        Side::of(api, &there).await.map(Some)
     }
 
     /// Two Deployments: requests are kept from the canary where a route can do that, else, or for good, it is scaled to 0.
@@ -162,7 +168,8 @@ fn takes_seconds(canary: &Side, changes: &[Change]) -> u64 {
 /// Whether the canary's pods run on where these changes were made, and only get no requests any more.
 fn run_on(canary: &Side, changes: &[Change]) -> bool {
     changes.iter().all(|change| match change {
-        Change::Weight { .. } => true,
+        // Nothing is taken away by its end.
+        Change::Weight { .. } | Change::Pause { .. } => true,
         // Argo takes the weight away at once, and the pods after `abortScaleDownDelaySeconds`, if ever.
         Change::Abort { .. } => has_traffic_routing(canary),
         _ => false,
@@ -172,6 +179,20 @@ fn run_on(canary: &Side, changes: &[Change]) -> bool {
 /// Whether Argo takes requests away by weights, and not by the number of pods.
 fn has_traffic_routing(canary: &Side) -> bool {
     canary.workload.data.pointer("/spec/strategy/canary/trafficRouting").is_some()
+}
+
+/// Whether an abort takes no request away before Argo has changed the numbers of pods, which it leaves as they are while
+/// `spec.paused` is set (`haltProgress` of argo-rollouts): where weights follow how much of stable is available, too.
+fn waits_for_pods(canary: &Side) -> bool {
+    !has_traffic_routing(canary) || flag(&canary.workload.data, "/spec/strategy/canary/dynamicStableScale")
+}
+
+/// The end of a hold on the canary's own object, where no other change ends it: its next version would stand still, too, and nobody
+/// would know why. A pause that is not the guard's is somebody's will, and stays.
+fn end_of_hold(canary: &Side, changes: &[Change]) -> Option<Change> {
+    let ends = |change: &Change| matches!(change, Change::Template { .. } | Change::Pause { .. });
+    let of = paused_by(&canary.workload).filter(|_| !changes.iter().any(ends))?;
+    Some(Change::Pause { workload: canary.object(), paused: false, of: Some(of.to_owned()) })
 }
 
 async fn scale_to_0(api: &Api, canary: &Side) -> Result<Option<Change>, Error> {
@@ -201,7 +222,7 @@ fn hold(canary: &Side) -> Result<Change, Error> {
     if flag(&canary.workload.data, "/spec/paused") {
         return Err(Error::refused(format!("{workload} is paused already")));
     }
-    Ok(Change::Pause { workload, paused: true })
+    Ok(Change::Pause { workload, paused: true, of: None })
 }
 
 /// One Deployment in the middle of a rollout: the template of the ReplicaSet that stable runs, named, not "the one before".
@@ -233,8 +254,7 @@ fn template_back(canary: &Side, stable: &Side) -> Result<Change, Error> {
     })
 }
 
-/// An abort, and the end of a pause that would keep the pods: Argo leaves their numbers as they are while `spec.paused` is set
-/// (`haltProgress` of argo-rollouts). In this order: what goes on again goes back to stable.
+/// An abort, and the end of a pause that would keep pods and requests. In this order: what goes on again goes back to stable.
 fn abort(canary: &Side, stable: &Side) -> Result<Vec<Change>, Error> {
     let rollout = canary.object();
     if let Some(why) = owner::of_the_system(&rollout) {
@@ -252,8 +272,9 @@ fn abort(canary: &Side, stable: &Side) -> Result<Vec<Change>, Error> {
         return Err(Error::refused(format!("{rollout} does not call {stable_hash} its stable version")));
     }
     let mut changes = vec![Change::Abort { rollout: rollout.clone() }];
-    if flag(status, "/spec/paused") && !has_traffic_routing(canary) {
-        changes.push(Change::Pause { workload: rollout, paused: false });
+    if flag(status, "/spec/paused") && waits_for_pods(canary) {
+        let of = paused_by(&canary.workload).map(str::to_owned);
+        changes.push(Change::Pause { workload: rollout, paused: false, of });
     }
     Ok(changes)
 }

@@ -5,6 +5,7 @@ use kube::{ResourceExt as _, api::DynamicObject};
 use super::{
     Kubernetes,
     api::{Api, Kind},
+    hold,
     owner::writer,
     workload::{Object, PodRun, flag, number, pod, replica_set_of, string, template, template_hash, workload_of},
 };
@@ -40,6 +41,9 @@ impl Kubernetes {
             }
             return Ok(found);
         }
+        if decision.action == Action::Hold {
+            return held(api, run).await;
+        }
         let left = left(api, decision).await?;
         let Some(replica_set) = replica_set_of(api, run).await? else {
             return match left.first() {
@@ -58,12 +62,6 @@ impl Kubernetes {
             };
         };
         let object = Object::of(kind, &workload);
-        if decision.action == Action::Hold {
-            let paused = flag(&workload.data, "/spec/paused");
-            let state = if paused { State::InEffect } else { State::NotInEffect };
-            let by = if paused { String::new() } else { writer(&workload, &[("f:spec", "f:paused")]) };
-            return say(state, format!("spec.paused of {object} is {paused}{by}"));
-        }
         let away = match kind {
             Kind::Rollout => given_up(&object, &workload, template_hash(replica_set.labels())),
             _ => unwanted(&object, &workload, &replica_set),
@@ -82,6 +80,26 @@ impl Kubernetes {
             None => say(State::InEffect, format!("{away}; ReplicaSet {set} has none")),
         }
     }
+}
+
+/// Whether the rollout of a pod's version stands still. Of a version that is gone there is none any more, whoever saw to that.
+async fn held(api: &Api, run: PodRun<'_>) -> anyhow::Result<Found> {
+    let over = |what: String| {
+        Ok(Found {
+            state: State::NotInEffect,
+            detail: format!("{what} is gone, and with it the rollout that was held"),
+        })
+    };
+    let Some(replica_set) = replica_set_of(api, run).await? else { return over(format!("the ReplicaSet of {run}")) };
+    let (kind, name, workload) = workload_of(api, run.namespace, &replica_set).await?;
+    let (Ok(kind), Some(workload)) = (kind, workload) else {
+        return over(format!("{name}, the owner of ReplicaSet {},", replica_set.name_any()));
+    };
+    let object = Object::of(kind, &workload);
+    let paused = flag(&workload.data, "/spec/paused");
+    let state = if paused { State::InEffect } else { State::NotInEffect };
+    let by = if paused { String::new() } else { writer(&workload, hold::PAUSED) };
+    Ok(Found { state, detail: format!("spec.paused of {object} is {paused}{by}") })
 }
 
 /// The decision's pods that are still there, as they were.

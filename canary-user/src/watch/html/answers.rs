@@ -28,14 +28,14 @@ pub fn answers(view: &View) -> Markup {
             p.more { @if verdict.outcome == Outcome::Regressed { "When it was condemned: " } (reason) }
         }
     };
-    let (did, detail) = done(view);
     let next = next(view);
     html! {
         div.answers {
             section.wide.(if is_gone(view) { "unknown" } else { class(verdict.outcome) }) { p.question { "Is it worse?" } (worse) }
             section { p.question { "Is a canary running?" } p.answer { (running(view.deployment)) } p.more { (stable(view.deployment)) } }
             section { p.question { "How sure are we?" } (sure(verdict)) }
-            section.did { p.question { "What did we do?" } p.answer { (did) } @if !detail.is_empty() { p.more { (detail) } } }
+            section.did { p.question { "What did we do?" }
+                @for (did, detail) in done(view) { p.answer { (did) } @if !detail.is_empty() { p.more { (detail) } } } }
             section.next { p.question { "What to do next?" } p.answer { (next.what) } @if !next.why.is_empty() { p.more { (next.why) } }
                 @for command in &next.commands { pre { (command) } } }
         }
@@ -151,10 +151,23 @@ fn sure(verdict: &Verdict) -> Markup {
     }
 }
 
-/// What was done about this canary, and the detail.
-fn done(view: &View) -> (String, String) {
-    let Some(state) = &view.deployment.decision else { return ("Nothing".to_owned(), String::new()) };
-    let at = units::clock(life(view).and_then(|l| l.stages.last()).map_or(state.decision.unix_ms, |s| s.unix_ms));
+/// What was done about this canary, and about its rollout, each with its detail: the latest first, and the other only while it is
+/// not over.
+fn done(view: &View) -> Vec<(String, String)> {
+    let (decision, hold) = (view.deployment.decision.as_ref(), view.deployment.held());
+    let mut told: Vec<&DecisionState> = decision.into_iter().chain(hold).collect();
+    told.sort_by_key(|state| std::cmp::Reverse(state.t_ns));
+    let of_interest = told.iter().enumerate().filter(|(at, state)| *at == 0 || state.stage.is_open());
+    let mut all: Vec<(String, String)> = of_interest.map(|(_, state)| what_was_done(view, state)).collect();
+    if all.is_empty() {
+        all.push(("Nothing".to_owned(), String::new()));
+    }
+    all
+}
+
+fn what_was_done(view: &View, state: &DecisionState) -> (String, String) {
+    let at =
+        units::clock(life(view, state).and_then(|l| l.stages.last()).map_or(state.decision.unix_ms, |s| s.unix_ms));
     let gate = state.decision.blocked_by();
     let detail = gate.map_or_else(|| state.detail.clone(), |g| g.reason.clone());
     let action = state.decision.action;
@@ -170,11 +183,15 @@ fn done(view: &View) -> (String, String) {
         Stage::Declined => format!("Nothing: nobody approved the {action}"),
         Stage::Applying => format!("Under way: {action}"),
         Stage::Applied => format!("Done, being verified: {action}"),
+        Stage::Verified if action == Action::Hold => "The rollout is held".to_owned(),
         Stage::Verified => format!("Done and verified: {action}"),
         Stage::Recovered => format!("Done, and the service is back: {action}"),
         Stage::NotRecovered => format!("Done, and it did not help: {action}"),
+        // It does not end by itself.
+        Stage::Closed if action == Action::Hold => "Held; not watched any longer".to_owned(),
         Stage::Closed => format!("Done and over: {action}"),
         Stage::Reverted => format!("{action} was undone by someone else"),
+        Stage::Failed if undo_failed(view, state) => format!("The undo failed: {action}"),
         Stage::Failed => format!("{action} failed"),
         Stage::Undoing => format!("Being undone: {action}"),
         Stage::Undone => format!("Undone: {action}"),
@@ -182,9 +199,14 @@ fn done(view: &View) -> (String, String) {
     (capital(&said), format!("{at} UTC: {detail}"))
 }
 
-fn life<'a>(view: &View<'a>) -> Option<&'a DecisionLife> {
-    let id = &view.deployment.decision.as_ref()?.decision.id;
-    view.decisions.iter().find(|d| d.decision.id == *id).map(|d| &**d)
+fn life<'a>(view: &View<'a>, state: &DecisionState) -> Option<&'a DecisionLife> {
+    view.decisions.iter().find(|d| d.decision.id == state.decision.id).map(|d| &**d)
+}
+
+/// Whether it is the undo that failed, and not what was to be undone.
+fn undo_failed(view: &View, state: &DecisionState) -> bool {
+    let was_undone = |life: &DecisionLife| life.stages.iter().any(|s| s.stage == Stage::Undoing);
+    state.stage == Stage::Failed && life(view, state).is_some_and(was_undone)
 }
 
 /// What a person should do now.
@@ -195,10 +217,14 @@ pub struct Next {
     pub commands: Vec<String>,
 }
 
-/// The next step: from where the action on this canary stands, else from the verdict.
+/// The next step: from where the action on this canary stands, and the hold of its rollout, else from the verdict. What is under
+/// way, or waits for a person, comes before a hold, and that before what is over.
 pub fn next(view: &View) -> Next {
-    let acted_on = view.deployment.decision.as_ref().and_then(|state| after(view, state));
-    acted_on.unwrap_or_else(|| after_verdict(view))
+    let (decision, hold) = (view.deployment.decision.as_ref(), view.deployment.held());
+    let acted_on = || decision.and_then(|state| after(view, state));
+    let under_way = decision.filter(|state| state.stage.is_open()).and_then(|_| acted_on());
+    let told = under_way.or_else(|| hold.and_then(|state| after_hold(view, state))).or_else(acted_on);
+    told.unwrap_or_else(|| after_verdict(view))
 }
 
 fn say(what: &str, why: impl Into<String>, commands: &[String]) -> Next {
@@ -207,12 +233,14 @@ fn say(what: &str, why: impl Into<String>, commands: &[String]) -> Next {
 
 /// `None` where nothing was carried out, and where the canary that it was carried out on is gone and another runs.
 fn after(view: &View, state: &DecisionState) -> Option<Next> {
-    if state.decision.action == Action::Hold {
-        return after_hold(view, state);
-    }
     let (id, another_runs) = (&state.decision.id, running(view.deployment) != "No");
     let history = ["canary history --limit 1".to_owned()];
     Some(match state.stage {
+        Stage::Failed if undo_failed(view, state) => {
+            let back = life(view, state).and_then(|l| l.plan.inverse.as_deref()).unwrap_or("none is known");
+            let again = if state.decision.action == Action::Quarantine { "; it is looked at every minute" } else { "" };
+            say("Get back by hand", format!("The guard's undo failed{again}. The way back: {back}."), &history)
+        }
         Stage::Failed if is_gone(view) => {
             say("Find out why the guard's action failed", "The canary is gone all the same.", &history)
         }
@@ -242,28 +270,32 @@ fn after(view: &View, state: &DecisionState) -> Option<Next> {
     })
 }
 
-/// The rollout stands still, or was to: whether the canary is worse is another matter, and the guard decides about that all the same.
-fn after_hold(view: &View, state: &DecisionState) -> Option<Next> {
-    let (id, outcome) = (&state.decision.id, view.deployment.verdict.outcome);
-    Some(match state.stage {
+/// `None` where the rollout that stands still, or was to, asks for nothing. A canary that is worse is one for the guard all the same:
+/// what is to be done about it is told as if nothing were held.
+fn after_hold(view: &View, hold: &DecisionState) -> Option<Next> {
+    let (id, outcome) = (&hold.decision.id, view.deployment.verdict.outcome);
+    let history = ["canary history --limit 1".to_owned()];
+    let only_told = matches!(view.deployment.mode, Mode::Observe | Mode::Advise);
+    let held_back = view.deployment.decision.as_ref().is_none_or(|state| state.stage == Stage::Blocked);
+    Some(match hold.stage {
         Stage::Planned | Stage::Approved | Stage::Applying | Stage::Applied => {
             say("Wait: the rollout is about to stand still", "", &[])
         }
         Stage::Undoing => say("Wait: the rollout is about to go on", "", &[]),
-        _ if outcome == Outcome::Regressed && !is_gone(view) => match view.deployment.mode {
-            Mode::Observe | Mode::Advise => say(
+        _ if outcome == Outcome::Regressed && !is_gone(view) => {
+            if !only_told || !held_back {
+                return None;
+            }
+            say(
                 "Take the canary back",
                 "A hold leaves it at work, and the guard may do no more in this mode.",
                 &[format!("canary rollback {}", view.deployment.name)],
-            ),
-            _ => say(
-                "Wait: the guard decides by itself",
-                "A hold leaves the canary at work. What keeps the guard from acting, if anything does, is told by this:",
-                &["canary status".to_owned()],
-            ),
-        },
+            )
+        }
+        Stage::Failed if undo_failed(view, hold) => {
+            say("Let the rollout go on by hand", "The undo of the hold failed, and is not tried again.", &history)
+        }
         Stage::Failed => {
-            let history = ["canary history --limit 1".to_owned()];
             say("Hold the rollout by hand", "The guard's action failed, and is not tried again.", &history)
         }
         Stage::Verified | Stage::Closed if outcome == Outcome::Healthy => say(
@@ -329,7 +361,7 @@ fn by_hand(view: &View, state: &DecisionState, what: &str, why: &str) -> Next {
     if let Some(command) = command(view, state) {
         return say(what, why, &[command]);
     }
-    let steps = life(view).map(|l| l.plan.steps.join("; ")).unwrap_or_default();
+    let steps = life(view, state).map(|l| l.plan.steps.join("; ")).unwrap_or_default();
     let planned = if steps.is_empty() { String::new() } else { format!(" It planned: {steps}.") };
     say(what, format!("{why}{planned}"), &[])
 }

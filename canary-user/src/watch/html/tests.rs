@@ -60,6 +60,31 @@ impl Seen {
         self.state.deployments[0].decision.as_mut().expect("decided").stage = stage;
         self
     }
+
+    /// And then its rollout is held, by a hold with these stages.
+    fn holding(mut self, stages: &[Stage]) -> Self {
+        let decided = story::snapshot(story::DECIDED).deployments[DEPLOYMENT].decision.clone().expect("decided");
+        let mut hold = api::DecisionState::from(&decided);
+        (hold.decision.action, hold.decision.id) = (Action::Hold, "checkout-hold".to_owned());
+        (hold.stage, hold.t_ns) = (*stages.last().expect("one"), u64::MAX);
+        let entry = |stage: &Stage| crate::journal::StageEntry { stage: *stage, detail: String::new(), unix_ms: 0 };
+        let stages = stages.iter().map(entry).collect();
+        let life = DecisionLife { decision: hold.decision.clone(), plan: Plan::default(), stages };
+        self.decisions.insert(0, Arc::new(life));
+        self.state.deployments[0].hold = Some(hold);
+        self
+    }
+
+    fn in_mode(mut self, mode: Mode) -> Self {
+        self.state.deployments[0].mode = mode;
+        self
+    }
+
+    /// Nothing was decided.
+    fn undecided(mut self) -> Self {
+        self.state.deployments[0].decision = None;
+        self
+    }
 }
 
 #[test]
@@ -170,33 +195,77 @@ fn whoever_acts_next_is_told_at_each_stage() {
     assert!(what.starts_with("Look elsewhere") && command == format!("canary undo {id}"), "{what}: {command}");
 }
 
+/// What is to be done next, and the commands for it.
+fn told(seen: &Seen) -> (String, String) {
+    let Next { what, commands, .. } = next(&seen.view());
+    (what, commands.join("; "))
+}
+
 #[test]
 fn a_hold_takes_no_canary_away() {
-    let held = |index: u64, stage: Stage, mode: Mode| {
-        let mut seen = seen(story::DECIDED).at(stage);
-        seen.state.deployments[0].mode = mode;
-        seen.state.deployments[0].decision.as_mut().expect("decided").decision.action = Action::Hold;
-        // As the verdict was at another window.
-        seen.state.deployments[0].verdict = story::snapshot(index).deployments[DEPLOYMENT].verdict.clone();
-        seen
-    };
-    let told_of = |seen: Seen| {
-        let Next { what, commands, .. } = next(&seen.view());
-        (what, commands.join("; "))
-    };
-    let id = &seen(story::DECIDED).state.deployments[0].decision.as_ref().expect("decided").decision.id.clone();
-    let (what, command) = told_of(held(50, Stage::Verified, Mode::Rollback));
-    assert_eq!((&*what, command), ("Let the rollout go on", format!("canary undo {id}")));
-    let (what, command) = told_of(held(story::DECIDED, Stage::Verified, Mode::Observe));
+    let (what, command) = told(&seen(50).holding(&[Stage::Verified]));
+    assert_eq!((&*what, &*command), ("Let the rollout go on", "canary undo checkout-hold"));
+    let (what, _) = told(&seen(50).holding(&[Stage::Applied]));
+    assert_eq!(what, "Wait: the rollout is about to stand still");
+    assert_eq!(told(&seen(50).holding(&[Stage::Reverted])).0, "Go on with the rollout");
+    let observes = seen(story::DECIDED).blocked_by("mode").in_mode(Mode::Observe);
+    let (what, command) = told(&observes.holding(&[Stage::Verified]));
     assert_eq!((&*what, &*command), ("Take the canary back", "canary rollback checkout"));
-    let (what, command) = told_of(held(story::DECIDED, Stage::Closed, Mode::Rollback));
-    assert_eq!((&*what, &*command), ("Wait: the guard decides by itself", "canary status"));
-    assert_eq!(told_of(held(50, Stage::Applied, Mode::Rollback)).0, "Wait: the rollout is about to stand still");
-    assert_eq!(told_of(held(50, Stage::Reverted, Mode::Rollback)).0, "Go on with the rollout");
     // It is away for a moment: a hold has not taken it away.
-    let mut away = seen(story::GONE).at(Stage::Verified);
-    away.state.deployments[0].decision.as_mut().expect("decided").decision.action = Action::Hold;
+    let away = seen(story::GONE).undecided().holding(&[Stage::Verified]);
     assert!(headline(&away.view()).starts_with("Yes, it is worse"), "{}", headline(&away.view()));
+}
+
+#[test]
+fn a_canary_that_is_worse_is_told_of_as_if_its_rollout_were_not_held() {
+    let (what, _) = told(&seen(story::DECIDED).undecided().holding(&[Stage::Closed]));
+    assert_eq!(what, "Wait: the guard decides in the next window");
+    // What the guard leaves alone it does not decide about, held or not.
+    for (stage, what) in [
+        (Stage::Undone, "Take the canary back by hand"),
+        (Stage::Declined, "Take the canary back by hand"),
+        (Stage::Reverted, "Find out who brought the canary back"),
+        (Stage::Failed, "Take the canary back by hand"),
+    ] {
+        let seen = seen(story::DECIDED).at(stage).holding(&[Stage::Verified]);
+        assert_eq!(told(&seen).0, what, "{}", stage.name());
+        assert_eq!(told(&seen).0, told(&self::seen(story::DECIDED).at(stage)).0, "{}", stage.name());
+    }
+}
+
+#[test]
+fn a_hold_hides_nothing_that_is_under_way_or_waits_for_a_person() {
+    let waits = seen(story::DECIDED).blocked_by("approval").at(Stage::Planned).holding(&[Stage::Applied]);
+    assert!(told(&waits).0.starts_with("Approve it"), "{}", told(&waits).0);
+    let text = answers::answers(&waits.view()).into_string();
+    for part in ["Done, being verified: hold", "Nothing yet: rollback waits for approval"] {
+        assert!(text.contains(part), "'{part}' is missing in {text}");
+    }
+}
+
+#[test]
+fn a_hold_that_is_not_watched_any_longer_is_not_over() {
+    let text = |seen: Seen| answers::answers(&seen.view()).into_string();
+    assert!(text(seen(50).holding(&[Stage::Verified])).contains("The rollout is held"));
+    let closed = text(seen(50).holding(&[Stage::Closed]));
+    assert!(
+        closed.contains("Held; not watched any longer") && closed.contains("canary undo checkout-hold"),
+        "{closed}"
+    );
+}
+
+#[test]
+fn an_undo_that_failed_is_not_what_was_to_be_undone() {
+    assert_eq!(told(&seen(50).holding(&[Stage::Applying, Stage::Failed])).0, "Hold the rollout by hand");
+    let undone = seen(50).holding(&[Stage::Verified, Stage::Undoing, Stage::Failed]);
+    assert_eq!(told(&undone).0, "Let the rollout go on by hand");
+    assert!(answers::answers(&undone.view()).into_string().contains("The undo failed: hold"));
+    let mut rolled_back = seen(story::DECIDED).at(Stage::Failed);
+    let life = Arc::make_mut(&mut rolled_back.decisions[0]);
+    life.stages[0].stage = Stage::Undoing;
+    life.plan.inverse = Some("start it".to_owned());
+    let Next { what, why, .. } = next(&rolled_back.view());
+    assert_eq!((&*what, &*why), ("Get back by hand", "The guard's undo failed. The way back: start it."));
 }
 
 #[test]

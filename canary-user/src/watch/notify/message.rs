@@ -243,6 +243,9 @@ fn in_words(life: &DecisionLife, stage: Stage, waits_until_ms: Option<u64>) -> (
         (Stage::Undone, _) if matches!(action, Action::Quarantine | Action::Hold) => {
             (format!("{action} ended"), String::new())
         }
+        (Stage::Failed, _) if life.stages.iter().any(|s| s.stage == Stage::Undoing) => {
+            (format!("undo of the {action} failed"), String::new())
+        }
         (stage, _) => (format!("{action} {}", stage.name()), String::new()),
     }
 }

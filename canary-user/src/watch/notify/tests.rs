@@ -182,6 +182,15 @@ fn a_hold_is_told_as_that_and_ends_no_alert() {
         let message = Message::of(&News::Decision(Arc::new(life)), &Waits::new()).expect("an occasion");
         assert_eq!((message.title, message.severity), (format!("checkout: {title}"), severity));
     }
+    let entry = |stage| StageEntry { stage, detail: "so it is".to_owned(), unix_ms: 1 };
+    for (stages, title) in [
+        (vec![entry(Stage::Applying), entry(Stage::Failed)], "hold failed"),
+        (vec![entry(Stage::Verified), entry(Stage::Undoing), entry(Stage::Failed)], "undo of the hold failed"),
+    ] {
+        let life = DecisionLife { decision: decision.clone(), plan: Plan::default(), stages };
+        let message = Message::of(&News::Decision(Arc::new(life)), &Waits::new()).expect("an occasion");
+        assert_eq!(message.title, format!("checkout: {title}"));
+    }
     let stages = vec![StageEntry { stage: Stage::Closed, detail: "so it is".to_owned(), unix_ms: 1 }];
     let life = DecisionLife { decision, plan: Plan::default(), stages };
     assert!(Message::end_of_alert(&News::Decision(Arc::new(life))).is_none(), "the condemned canary serves on");

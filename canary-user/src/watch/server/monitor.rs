@@ -57,6 +57,7 @@ fn deployment(view: &DeploymentView, seconds: f64) -> Value {
         "reasons": verdict.reasons,
         "evidence": { "ln": number(Some(verdict.evidence_ln)), "threshold_ln": number(Some(verdict.threshold_ln)) },
         "decision": view.decision.as_ref().map(decision),
+        "hold": view.hold.as_ref().map(decision),
     })
 }
 

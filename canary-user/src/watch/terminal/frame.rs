@@ -18,6 +18,7 @@ use crate::{
     judge::{Outcome, Verdict},
     targets::Role,
     watch::{
+        api::DecisionState,
         html::answers::Next,
         text::{pad, wrap},
         units,
@@ -219,18 +220,36 @@ impl<'a> Frame<'a> {
     }
 
     fn decision(&self, shown: &Shown, width: usize, rows: &mut Rows<'a>) {
-        let label = |name: &str| Span::styled(pad(name, LABEL), self.palette.faint());
-        let Some(view) = &shown.decision else {
-            let none = Line::from(vec![label("decision"), Span::styled("none yet", self.palette.faint())]);
-            rows.push((Rank::Always, Row::Text(none)));
-            return;
-        };
+        match &shown.decision {
+            Some(state) => {
+                let head = format!("{} {}", state.decision.action, stage(state.stage));
+                self.standing(("decision", head), state, (Rank::Always, width), rows);
+            }
+            None => {
+                let label = Span::styled(pad("decision", LABEL), self.palette.faint());
+                let none = Line::from(vec![label, Span::styled("none yet", self.palette.faint())]);
+                rows.push((Rank::Always, Row::Text(none)));
+            }
+        }
+        if let Some(hold) = &shown.hold {
+            self.standing(("hold", of_hold(hold.stage).to_owned()), hold, (Rank::Usual, width), rows);
+        }
+    }
+
+    /// Where a decision stands, with what happened last.
+    fn standing(
+        &self,
+        (label, head): (&str, String),
+        view: &DecisionState,
+        (rank, width): (Rank, usize),
+        rows: &mut Rows<'a>,
+    ) {
+        let label = Span::styled(pad(label, LABEL), self.palette.faint());
         let style = match view.stage {
             Stage::Verified | Stage::Recovered | Stage::Closed => self.palette.good().patch(self.palette.strong()),
             Stage::Failed | Stage::Reverted | Stage::NotRecovered => self.palette.bad(),
             _ => self.palette.strong(),
         };
-        let head = format!("{} {}", view.decision.action, stage(view.stage));
         let detail = match view.decision.blocked_by() {
             // "mode is observe: …" names its gate.
             Some(gate) if gate.reason.starts_with(&gate.gate) => gate.reason.clone(),
@@ -242,10 +261,8 @@ impl<'a> Frame<'a> {
         let room = if beside >= DETAIL { beside } else { width.saturating_sub(LABEL) };
         let mut lines = wrap(&detail, room).into_iter();
         let first = if beside >= DETAIL { lines.next().unwrap_or_default() } else { String::new() };
-        rows.push((
-            Rank::Always,
-            Row::Text(Line::from(vec![label("decision"), Span::styled(head, style), Span::raw(format!("  {first}"))])),
-        ));
+        let first = Line::from(vec![label, Span::styled(head, style), Span::raw(format!("  {first}"))]);
+        rows.push((rank, Row::Text(first)));
         for (i, more) in lines.enumerate() {
             let rank = if i == 0 { Rank::Usual } else { Rank::Extra };
             rows.push((rank, text(format!("{}{more}", " ".repeat(width - room)), Style::new())));
@@ -339,5 +356,16 @@ fn stage(stage: Stage) -> &'static str {
         Stage::Undoing => "being undone",
         Stage::Undone => "undone",
         Stage::Closed => "done and over",
+    }
+}
+
+/// The same of a rollout that is held, or was to be.
+fn of_hold(of: Stage) -> &'static str {
+    match of {
+        Stage::Verified => "the rollout stands still",
+        Stage::Closed => "not watched any longer",
+        Stage::Reverted => "ended by someone else",
+        Stage::Undone => "ended",
+        other => stage(other),
     }
 }

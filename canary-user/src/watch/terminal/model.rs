@@ -40,6 +40,8 @@ pub struct Shown {
     pub mode: Mode,
     pub verdict: Verdict,
     pub decision: Option<DecisionState>,
+    /// While it is not over, or the latest.
+    pub hold: Option<DecisionState>,
     pub stable: Side,
     pub canary: Side,
     pub history: VecDeque<Point>,
@@ -149,6 +151,7 @@ impl Shown {
             mode: now.mode,
             verdict: now.verdict.clone(),
             decision: now.decision.clone(),
+            hold: now.held().cloned(),
             stable: side(now, Role::Stable, stable),
             canary: side(now, Role::Canary, canary),
             history,

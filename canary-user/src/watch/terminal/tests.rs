@@ -74,6 +74,27 @@ fn what_is_measured_and_not_compared_has_its_values_and_a_fact_has_no_bar() {
 }
 
 #[test]
+fn a_hold_stands_below_the_decision_while_it_is_of_interest() {
+    let mut live = live(120, 40, Palette::Colour);
+    play(&mut live, 0..=story::DECIDED + 8);
+    let mut after = story::snapshot(story::DECIDED + 9);
+    let view = after.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment");
+    let mut hold = view.decision.clone().expect("decided");
+    (hold.decision.action, hold.stage, hold.t_ns) = (crate::guard::Action::Hold, Stage::Verified, 0);
+    view.hold = Some(hold);
+    live.draw(&after).expect("draws");
+    let shown = screen(&live);
+    let at = shown.iter().position(|l| l.contains("rollback done and verified")).expect("the decision");
+    let hold = shown.iter().position(|l| l.starts_with("hold ")).expect("the hold");
+    assert!(hold > at && shown[hold].contains("the rollout stands still"), "{}", shown.join("\n"));
+    // One that is over says nothing beside what was done since.
+    let view = after.deployments.get_mut(story::DEPLOYMENT).and_then(|d| d.hold.as_mut()).expect("held");
+    view.stage = Stage::Closed;
+    live.draw(&after).expect("draws");
+    assert!(!screen(&live).iter().any(|l| l.starts_with("hold ")));
+}
+
+#[test]
 fn the_end_of_the_story_fits_80_by_24() {
     let mut live = live(80, 24, Palette::Colour);
     play(&mut live, 0..=story::DECIDED + 8);

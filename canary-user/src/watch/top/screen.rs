@@ -184,9 +184,9 @@ impl Screen<'_> {
         lines.push(Line::default());
         lines.push(heading("Reasons"));
         lines.extend(verdict.reasons.iter().map(|r| Line::raw(r.clone())));
-        let life =
-            shown.decision.as_ref().and_then(|d| top.known.decisions.iter().find(|l| l.decision.id == d.decision.id));
-        if let Some(life) = life {
+        for state in shown.decision.iter().chain(&shown.hold) {
+            let id = &state.decision.id;
+            let Some(life) = top.known.decisions.iter().find(|life| life.decision.id == *id) else { continue };
             lines.push(Line::default());
             lines.push(heading(&format!("Decision {}", life.decision.id)));
             for gate in &life.decision.gates {

@@ -135,6 +135,7 @@ async fn a_real_api_server_takes_a_template_back() {
     assert_eq!(image().await, "checkout:aaa", "the second does not bring the canary back");
     k.undo(&rollback, &quick).await.expect("undone");
     assert_eq!(image().await, "checkout:bbb");
+    assert_eq!(plane.get("Deployment", "checkout").await.data["spec"]["paused"], true, "as it was before the rollback");
 }
 
 #[tokio::test]

@@ -125,12 +125,25 @@ async fn a_real_rollout_is_held_and_taken_back() {
     k.apply(&rollback, &plan).await.expect("carried out");
     assert_eq!(k.state(&rollback).await.expect("asked").state, State::InEffect);
     // The controller has known its ReplicaSet again by the template: there is no third one.
-    let back = [("checkout:aaa".to_owned(), 2), ("checkout:bbb".to_owned(), 0)];
-    assert_eq!(sets(&plane, "checkout").await, BTreeSet::from(back));
+    let back = BTreeSet::from([("checkout:aaa".to_owned(), 2), ("checkout:bbb".to_owned(), 0)]);
+    assert_eq!(sets(&plane, "checkout").await, back);
     assert_eq!(pods_of("checkout:bbb").await, Vec::new());
     assert_eq!(targets(&plane, Role::Stable, "checkout", "checkout:aaa").await, rollback.stable, "it served all along");
 
     k.undo(&rollback, &plan).await.expect("undone");
+    let seen = async || {
+        let deployment = plane.get("Deployment", "checkout").await;
+        deployment.data["status"]["observedGeneration"] == json!(deployment.metadata.generation)
+    };
+    while !seen().await {
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(
+        sets(&plane, "checkout").await,
+        back,
+        "it is paused as it was: the condemned version is rolled out to nobody"
+    );
+    change(&plane.admin, "Deployment", "checkout", json!({ "spec": { "paused": false } })).await;
     while pods_of("checkout:bbb").await.is_empty() {
         sleep(Duration::from_millis(100)).await;
     }

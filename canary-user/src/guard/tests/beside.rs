@@ -94,7 +94,7 @@ async fn a_hold_takes_no_watch_from_a_drain() {
     said(&rig, hold()).await.expect("granted");
     ticks(&mut rig, 3, drained).await;
     assert_eq!(lives(&rig), [WHOLE, WHOLE], "both are watched");
-    let told = shown(&rig.tick(drained()).await);
+    let told = shown(rig.tick(drained()).await.as_ref());
     assert_eq!(told, [Some((Action::Drain, Verified)), Some((Action::Hold, Verified))]);
     // Somebody gives the canary its requests again.
     ticks(&mut rig, 3, serving).await;
@@ -145,7 +145,7 @@ async fn while_a_decision_waits_for_approval_the_rollout_can_be_held() {
     seconds(21).await;
     ticks(&mut rig, 2, serving).await;
     assert_eq!(lives(&rig), [vec![Planned], WHOLE.to_vec()]);
-    let told = shown(&rig.tick(serving()).await);
+    let told = shown(rig.tick(serving()).await.as_ref());
     assert_eq!(told, [Some((Action::Rollback, Planned)), Some((Action::Hold, Verified))], "what waits is not hidden");
     said(&rig, Command::Approve { id: waits }).await.expect("granted");
     ticks(&mut rig, 2, serving).await;

@@ -183,6 +183,7 @@ impl Judge {
         self.traffic = Traffic::default();
         self.load = Load::default();
         self.seen.iter_mut().for_each(|s| s.canary = false);
+        self.surroundings.forget_canary();
         self.phase = Phase::Baseline;
         self.judged_windows = 0;
         self.decided = None;

@@ -43,7 +43,7 @@ impl Judge {
                 self.held = true;
                 // What is usual is what was so before it began, for as long as it lasts.
                 self.before = std::array::from_fn(|i| self.stable_before(i));
-            } else if self.held {
+            } else if self.held && self.may_end_hold() {
                 // What was bet on while it lasted says nothing about the version: it has to be found worse anew.
                 self.held = false;
                 self.before = [None; Indicator::COUNT];
@@ -149,6 +149,12 @@ impl Judge {
         speaking.peek().is_some()
             && events.iter().all(|e| e.missing || e.evidence_ln < confirmed_ln)
             && speaking.all(|(s, _)| signs.iter().any(|sign| sign.explains.contains(&s.indicator)))
+    }
+
+    /// Whether anything can end a hold in this window. One without a reading says nothing new of what is held, unless there was none
+    /// for long.
+    fn may_end_hold(&self) -> bool {
+        self.pace.silent_windows() == 0 || self.pace.all_silent_for().is_some()
     }
 
     fn hard_fact(&self, window: &Window) -> Option<(HardFact, Moment)> {

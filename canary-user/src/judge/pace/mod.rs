@@ -386,15 +386,22 @@ impl Pace {
     /// Judged windows since canary and stable both had a reading of an indicator, where they are so many that nothing is known of
     /// it any more. Where there is little work, readings come once in as many windows as are merged.
     pub fn silent_for(&self, indicator: usize) -> Option<u64> {
-        let windows = self.indicators[indicator].silent_windows();
-        let most = (2 * self.parameters.silent_windows).min(Track::MOST_SILENT_WINDOWS - 1);
-        (windows > most).then_some(windows)
+        self.too_long(self.indicators[indicator].silent_windows())
     }
 
     /// The same of all indicators together.
     pub fn all_silent_for(&self) -> Option<u64> {
-        let silent: Option<Vec<u64>> = (0..self.indicators.len()).map(|i| self.silent_for(i)).collect();
-        silent?.into_iter().min()
+        self.too_long(self.silent_windows())
+    }
+
+    /// Judged windows since canary and stable both had a reading of anything.
+    pub fn silent_windows(&self) -> u64 {
+        self.indicators.iter().map(Track::silent_windows).min().unwrap_or(0)
+    }
+
+    fn too_long(&self, windows: u64) -> Option<u64> {
+        let most = (2 * self.parameters.silent_windows).min(Track::MOST_SILENT_WINDOWS - 1);
+        (windows > most).then_some(windows)
     }
 
     /// What later rollouts should know of an indicator of `stable` instances; `None` while it is little.

@@ -171,3 +171,20 @@ fn other_instances_of_stable_are_no_stable_that_got_worse() {
     assert_eq!(verdict.causes[0].signal, "cpu_per_work");
     assert!(verdict.window < 600 + 460 + 60, "found at {}", verdict.window);
 }
+
+fn is_not_counted(reading: &mut Reading) {
+    reading.turnarounds = 0;
+    reading.events[Event::ResetsOut as usize] = None;
+}
+
+#[test]
+fn turnarounds_that_nobody_counts_are_no_unequal_load() {
+    let load = |change: fn(&mut Window)| sign(SignKind::UnequalLoad, 20, true, |_, window| change(window));
+    assert_eq!(load(|window| window.stable.iter_mut().skip(1).for_each(is_not_counted)), None);
+    assert_eq!(load(|window| window.canary.iter_mut().for_each(is_not_counted)), None);
+    let found = load(|window| {
+        window.stable.iter_mut().skip(1).for_each(is_not_counted);
+        window.canary[0].turnarounds = 300;
+    });
+    assert!(found.is_some_and(|sign| sign.text.contains("3.0 times the load")), "beside the one that is counted");
+}

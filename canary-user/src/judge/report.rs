@@ -124,7 +124,7 @@ impl Judge {
             if effect <= track.margin {
                 return None;
             }
-            let rise = self.levels[i].recent_mean() - before.mean;
+            let rise = self.levels[i].rise(&before);
             environment::stable_worse(state.indicator, rise / before.deviation, rise, effect, p)
         });
         stable_worse.chain(self.surroundings.signs(p)).collect()
@@ -133,7 +133,7 @@ impl Judge {
     /// What stable was like before the canary's change in an indicator began.
     fn stable_before(&self, i: usize) -> Option<Before> {
         let onset = || self.pace.indicators()[i].run_start();
-        self.before[i].or_else(|| self.levels[i].before(onset()?))
+        self.before[i].filter(Before::is_known).or_else(|| self.levels[i].before(onset()?))
     }
 
     /// Whether the environment explains each signal that speaks against the canary.

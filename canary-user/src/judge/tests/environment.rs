@@ -188,3 +188,24 @@ fn turnarounds_that_nobody_counts_are_no_unequal_load() {
     });
     assert!(found.is_some_and(|sign| sign.text.contains("3.0 times the load")), "beside the one that is counted");
 }
+
+/// What all of them wait for becomes slow: stable answers in twice the time, the canary in three times.
+#[test]
+fn a_hold_outlasts_an_instance_of_stable_that_restarts_meanwhile() {
+    let mut holds = false;
+    let (mut judge, mut service) = (new_judge(), Service::new(47, 3, 0.3));
+    run(&mut judge, &mut service, 600, 400, |_, _| {});
+    for t in 0..300u64 {
+        let mut window = service.next();
+        window.stable.iter_mut().for_each(|r| r.values[Indicator::TurnaroundMean as usize] *= 2.0);
+        scale(&mut window, Indicator::TurnaroundMean, 3.0);
+        if t >= 50 {
+            window.stable[1].incarnation = 2;
+        }
+        let verdict = judge.observe(&window);
+        assert_ne!(verdict.outcome, Outcome::Regressed, "window {t}: {:?}", verdict.reasons);
+        assert!(verdict.environment.holds || !holds, "window {t}: {:?}", verdict.reasons);
+        holds |= verdict.environment.holds;
+    }
+    assert!(holds, "it would have been condemned");
+}

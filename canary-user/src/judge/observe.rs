@@ -11,7 +11,7 @@ use super::{
     instances::{self, Changes, Instances, Part},
     level::{Before, Level},
     load::Load,
-    pace::{Differences, Frame, Pace, Phase, StableSide, Track},
+    pace::{Differences, Frame, Pace, Phase, SERIES, StableSide, Track},
     parameters::{IndicatorParameters, Parameters, Tolerance},
     promotion::{self, KeptControl, Resumed},
     stretch::{Moment, Stretches},
@@ -177,13 +177,13 @@ impl Judge {
         self.traffic = Traffic::default();
         self.load = Load::default();
         self.seen.iter_mut().for_each(|s| s.canary = false);
-        self.surroundings.forget_canary();
         self.phase = Phase::Baseline;
         self.judged_windows = 0;
         self.decided = None;
         self.held = false;
         self.before = [None; Indicator::COUNT];
         self.growth = Growth::default();
+        self.surroundings.forget_canary();
         self.stretches.forget_canary(&self.parameters);
     }
 
@@ -273,6 +273,10 @@ impl Judge {
             }
             self.seen[i].stable |= window.stable.iter().any(|r| r.values[i].is_finite());
             self.seen[i].canary |= window.canary.iter().any(|r| r.values[i].is_finite());
+        }
+        if self.instances.misses_some() {
+            // Beside fewer than usual each is somewhere else: that is no noise of theirs.
+            differences.iter_mut().for_each(|d| d.series = [f64::NAN; SERIES]);
         }
         let frame = Frame {
             index: window.index,

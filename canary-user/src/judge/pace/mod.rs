@@ -93,6 +93,8 @@ pub struct Pace {
     placebo_variance: f64,
     placebo_windows: u64,
     windows: u64,
+    /// The set of stable instances changed, and who is new among them is not admitted yet.
+    has_changed: bool,
 }
 
 impl Pace {
@@ -122,6 +124,7 @@ impl Pace {
             placebo_variance: 0.0,
             placebo_windows: 0,
             windows: 0,
+            has_changed: false,
             parameters,
         }
     }
@@ -189,6 +192,8 @@ impl Pace {
         }
         self.mean.p = if has_canary { shares.canary } else { f64::NAN };
         self.mean.learn(&shares.series, self.mean.p, placebos, &self.parameters);
+        // At once, so that the others are not long compared with what they are not known beside.
+        became_ready |= std::mem::take(&mut self.has_changed);
         if self.windows.is_multiple_of(REFRESH_WINDOWS) || became_ready || frame.phase != self.phase {
             self.refresh(frame, has_canary, became_ready);
         }
@@ -435,6 +440,7 @@ impl Pace {
         self.indicators.iter_mut().for_each(|t| t.noise.soften());
         self.spreads.iter_mut().for_each(|s| s.noise.soften());
         self.mean.noise.soften();
+        self.has_changed = true;
     }
 
     /// What was bet on was not the version: the stakes begin anew, all that was learned is kept.

@@ -125,3 +125,20 @@ fn how_far_instances_are_apart_is_known_of_a_pair_from_earlier_rollouts() {
     assert_ne!(knows.outcome, Outcome::Regressed, "{:?}", knows.reasons);
     assert!(knows.reasons.iter().any(|r| r.contains("smaller than about 23 %")), "{:?}", knows.reasons);
 }
+
+#[test]
+fn one_that_came_and_went_before_it_took_part_leaves_the_pair_as_it_was() {
+    let (mut judge, mut service) = (new_judge(), Service::new(78, 2, 0.3));
+    let alone = |window: &mut Window| window.stable.truncate(1);
+    go(&mut judge, &mut service, 400, alone);
+    service.canary = 1;
+    go(&mut judge, &mut service, 700, alone);
+    let own = |judge: &Judge| judge.tracks()[CPU].noise.own_windows();
+    let known = own(&judge);
+    assert!(known > 300, "{known}");
+    // Its first life, and its second one under the same name.
+    go(&mut judge, &mut service, 5, |_| {});
+    go(&mut judge, &mut service, 5, |window| window.stable[1].incarnation = 2);
+    go(&mut judge, &mut service, 200, alone);
+    assert_eq!((own(&judge), judge.known_stable()), (known, 1));
+}

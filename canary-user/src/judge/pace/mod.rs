@@ -458,6 +458,7 @@ impl Pace {
         self.spreads.iter_mut().for_each(Spread::forget_canary);
         self.mean.forget_canary();
         self.free(OWN);
+        self.indicators.iter_mut().for_each(|t| t.noise.forget_what_is_gone());
         self.has_own_past = false;
         self.phase = Phase::Baseline;
     }

@@ -142,3 +142,17 @@ fn one_that_came_and_went_before_it_took_part_leaves_the_pair_as_it_was() {
     go(&mut judge, &mut service, 200, alone);
     assert_eq!((own(&judge), judge.known_stable()), (known, 1));
 }
+
+#[test]
+fn what_was_read_stays_among_the_signals_when_stable_restarts() {
+    let (mut judge, mut service) = (new_judge(), Service::new(79, 1, 0.3));
+    service.canary = 1;
+    // Of the pair less than the first 60 windows is known.
+    go(&mut judge, &mut service, 100, |_| {});
+    let is_signal = |judge: &Judge| judge.tracks()[CPU].has_data();
+    assert!(is_signal(&judge));
+    go(&mut judge, &mut service, 1, |window| window.stable[0].incarnation = 2);
+    assert!(is_signal(&judge), "it would leave the mean to the others");
+    judge.reset_evidence();
+    assert!(!is_signal(&judge));
+}

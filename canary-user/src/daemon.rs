@@ -224,7 +224,12 @@ pub fn line(deployment: Arc<str>, parameters: Parameters, earlier: &Earlier) -> 
     (Windower::new(deployment), Judge::knowing(parameters, earlier))
 }
 
-/// Opens a recording for `config`'s window length, with what the journal knows of the services.
+/// The deployments of a recording: each is judged from its first tick on.
+pub fn names(config: &Config) -> Vec<String> {
+    config.deployments.iter().map(|deployment| deployment.name.to_string()).collect()
+}
+
+/// Opens a recording of `config`'s deployments, with what the journal knows of the services.
 pub fn recording(
     path: Option<&PathBuf>,
     config: &Config,
@@ -238,5 +243,5 @@ pub fn recording(
             earlier.insert(deployment.name.to_string(), serde_json::to_value(known)?);
         }
     }
-    recording::Writer::knowing(path, config.window.as_nanos() as u64, earlier).map(Some)
+    recording::Writer::knowing(path, config.window.as_nanos() as u64, names(config), earlier).map(Some)
 }

@@ -1,6 +1,6 @@
 //! A recording through the real binary: the same verdict every time, as the exit code.
 
-use std::{path::Path, process::Command};
+use std::{collections::BTreeMap, path::Path, process::Command};
 
 use canary_user::{
     judge::{
@@ -42,11 +42,18 @@ fn sample(role: Role, instance: u64, window: u64, factor: f64) -> Sample {
 
 /// Three instances of stable and a canary that takes `factor` times the CPU in its last 300 windows.
 fn record(path: &Path, windows: u64, factor: f64) {
-    let mut writer = Writer::create(path, WINDOW_NS).expect("create the recording");
+    write(Writer::create(path, WINDOW_NS).expect("create the recording"), 0, windows, factor);
+}
+
+/// The same from window `from` on; nobody is there before.
+fn write(mut writer: Writer, from: u64, windows: u64, factor: f64) {
     for window in 0..windows {
         let canary = if window + 300 >= windows { factor } else { 1.0 };
         let mut samples: Vec<Sample> = (0..3).map(|i| sample(Role::Stable, i, window, 1.0)).collect();
         samples.push(sample(Role::Canary, 3, window, canary));
+        if window < from {
+            samples.clear();
+        }
         let tick =
             Tick { t_ns: (window + 1) * WINDOW_NS, unix_ms: window, span_ns: WINDOW_NS, samples, ..Tick::default() };
         writer.tick(&tick).expect("record a tick");
@@ -74,6 +81,22 @@ fn a_recording_is_judged_alike_every_time_and_the_exit_code_is_the_verdict() {
         assert_eq!(status, Some(code), "{name}: {said}");
         assert!(said.contains(&format!("\"outcome\":\"{outcome}\"")), "{name}: {said}");
         assert_eq!(replay(&path), (status, said), "{name}: judged again");
+    }
+}
+
+#[test]
+fn windows_before_a_service_was_there_count_where_it_was_watched() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    // Recordings of programs that did not tell have it from its first sample on.
+    for (name, watched, last) in [("watched", vec!["shop", "cart"], 56), ("untold", Vec::new(), 19)] {
+        let path = dir.path().join(name);
+        let watched = watched.into_iter().map(str::to_owned).collect();
+        write(Writer::knowing(&path, WINDOW_NS, watched, BTreeMap::new()).expect("create"), 37, 57, 1.0);
+        let (status, said) = replay(&path);
+        assert_eq!((status, said.lines().count()), (Some(12), 1), "{name}: nothing of who never was there: {said}");
+        let told: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        assert_eq!(told["deployment"].as_str(), Some("shop"), "{name}");
+        assert_eq!(told["verdict"]["window"].as_u64(), Some(last), "{name}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! `canary record`: every sample to a file, without judging.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -43,7 +43,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let root = Root::find()?;
     warn_of_patterns(&config, &root)?;
     let sensor = Sensor::load(root.clone(), &Options { kernel_debug: wants_kernel_debug(), ..Options::default() })?;
-    let mut writer = Writer::create(&args.file, config.window.as_nanos() as u64)?;
+    let window_ns = config.window.as_nanos() as u64;
+    let mut writer = Writer::knowing(&args.file, window_ns, daemon::names(&config), BTreeMap::new())?;
     let bar = progress(args.duration, config.window)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let count = runtime.block_on(async {

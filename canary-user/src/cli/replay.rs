@@ -3,7 +3,7 @@
 mod table;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::IsTerminal as _,
     path::{Path, PathBuf},
@@ -164,10 +164,20 @@ fn judge(
 ) -> anyhow::Result<BTreeMap<Arc<str>, Judged>> {
     // Refused before anything is read: a mistyped key costs nothing.
     parameters("")?;
-    let mut lines: BTreeMap<Arc<str>, Recorded> = BTreeMap::new();
     let mut judged: BTreeMap<Arc<str>, Judged> = BTreeMap::new();
     let reader = Reader::open(&args.file)?;
     let earlier = earlier(&reader, &args.file)?;
+    let line = |name: &Arc<str>| -> anyhow::Result<Recorded> {
+        let earlier = earlier.get(&**name).cloned().unwrap_or_default();
+        Ok(Recorded::new(name.clone(), parameters(name)?, &earlier))
+    };
+    // Those that were watched are judged from the first tick on, as they were live: windows have the same numbers then.
+    let mut lines: BTreeMap<Arc<str>, Recorded> = BTreeMap::new();
+    for name in &reader.header().deployments {
+        let name: Arc<str> = name.as_str().into();
+        lines.insert(name.clone(), line(&name)?);
+    }
+    let mut seen: BTreeSet<Arc<str>> = BTreeSet::new();
     // Drawn on a terminal only, and only once it takes a while.
     let style = ProgressStyle::with_template("{spinner} {pos} ticks judged, {per_sec}")?;
     let bar = ProgressBar::new_spinner().with_style(style).with_finish(ProgressFinish::AndClear);
@@ -175,9 +185,12 @@ fn judge(
         let tick = tick?;
         for sample in &tick.samples {
             let name = &sample.target.deployment;
+            if seen.contains(name) {
+                continue;
+            }
+            seen.insert(name.clone());
             if !lines.contains_key(name) {
-                let earlier = earlier.get(&**name).cloned().unwrap_or_default();
-                lines.insert(name.clone(), Recorded::new(name.clone(), parameters(name)?, &earlier));
+                lines.insert(name.clone(), line(name)?);
             }
         }
         for (name, line) in &mut lines {
@@ -195,6 +208,8 @@ fn judge(
             }
         }
     }
+    // Of those that never were there is nothing to tell.
+    judged.retain(|name, _| seen.contains(name));
     Ok(judged)
 }
 

@@ -9,7 +9,7 @@ use super::{
     explain,
     instances::{Instances, Part},
     observe::mean,
-    pace::{Differences, Frame, Pace, Phase, StableSide, Track},
+    pace::{Differences, Frame, Pace, Phase, SERIES, StableSide, Track},
     parameters::{Direction, Parameters, Tolerance},
     stretch::{Moment, Stretches},
     verdict::{Cause, Environment, Outcome, Verdict},
@@ -128,6 +128,10 @@ impl Columns {
                 self.stretches.observe(role, i, column.direction.sign() * level, at, column.tolerance.delta, p);
             }
             self.seen[i] |= stable.iter().chain(canary).any(|r| r.values[i].is_finite());
+        }
+        if self.instances.misses_some() {
+            // Beside fewer than usual each is somewhere else: that is no noise of theirs.
+            differences.iter_mut().for_each(|d| d.series = [f64::NAN; SERIES]);
         }
         let frame = Frame {
             index,

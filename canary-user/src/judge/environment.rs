@@ -6,9 +6,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
+    instances,
     load::GROWS_WITH_LOAD,
+    observe::mean,
     pace::EFFECT_WINDOWS,
     parameters::Parameters,
+    traffic,
     verdict::{Sign, SignKind},
 };
 use crate::window::{Indicator, Reading, Window};
@@ -23,6 +26,11 @@ const UNUSUAL_MEMORY: f64 = 0.5;
 pub struct Surroundings {
     windows: u64,
     recent: [Recent; EFFECT_WINDOWS],
+    /// The latest readings of both sides: where there is little work they come once in many windows.
+    readings: [Both; EFFECT_WINDOWS],
+    /// Their number, and what was done since the last ones.
+    given: u64,
+    since: Both,
     /// Share of the machine's CPUs that others usually use, of stable's waits that are for others, and of the machine's memory
     /// that is available.
     usual_others: Option<f64>,
@@ -35,6 +43,7 @@ pub struct Surroundings {
 struct Recent {
     others: f64,
     memory_available: f64,
+    has_canary: bool,
     canary: Side,
     stable: Side,
     held: Option<Held>,
@@ -53,30 +62,42 @@ struct Held {
 struct Side {
     throttled: f64,
     turnarounds: f64,
+    wait_ns: f64,
+    wait_for_others_ns: f64,
+}
+
+const UNKNOWN: Side =
+    Side { throttled: f64::NAN, turnarounds: f64::NAN, wait_ns: f64::NAN, wait_for_others_ns: f64::NAN };
+
+/// What both roles did between two readings.
+#[derive(Clone, Copy, Debug, Default)]
+struct Both {
+    canary: Work,
+    stable: Work,
+}
+
+/// What an instance of a role did, on average, in the ticks that a reading is of; unknown is NaN, and where no turnaround was
+/// counted all of it is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Work {
+    turnarounds: f64,
     seconds: f64,
     turnaround_ns: f64,
     cpu_ns: f64,
     bytes: f64,
     stall_ns: f64,
-    wait_ns: f64,
-    wait_for_others_ns: f64,
 }
-
-const UNKNOWN: Side = Side {
-    throttled: f64::NAN,
-    turnarounds: f64::NAN,
-    seconds: f64::NAN,
-    turnaround_ns: f64::NAN,
-    cpu_ns: f64::NAN,
-    bytes: f64::NAN,
-    stall_ns: f64::NAN,
-    wait_ns: f64::NAN,
-    wait_for_others_ns: f64::NAN,
-};
 
 impl Default for Recent {
     fn default() -> Self {
-        Self { others: f64::NAN, memory_available: f64::NAN, canary: UNKNOWN, stable: UNKNOWN, held: None }
+        Self {
+            others: f64::NAN,
+            memory_available: f64::NAN,
+            has_canary: false,
+            canary: UNKNOWN,
+            stable: UNKNOWN,
+            held: None,
+        }
     }
 }
 
@@ -87,22 +108,53 @@ impl Held {
     }
 }
 
+/// Mean over the instances of which it is known; NaN where it is of none.
+fn over(readings: &[Reading], read: impl Fn(&Reading) -> Option<f64>) -> f64 {
+    mean(readings.iter().map(|r| read(r).unwrap_or(f64::NAN)))
+}
+
+/// Turnarounds of an instance in one tick. What nobody counts is not none.
+fn turnarounds(reading: &Reading) -> Option<f64> {
+    traffic::is_counted(reading).then_some(reading.turnarounds as f64)
+}
+
+/// A quotient of sums over what both are known of: what has much in it counts for more.
+fn ratio<T>(of: &[T], above: impl Fn(&T) -> f64, below: impl Fn(&T) -> f64) -> Option<f64> {
+    let known = of.iter().map(|x| (above(x), below(x))).filter(|(above, below)| (above + below).is_finite());
+    let (above, below) = known.fold((0.0, 0.0), |(sum, n), (above, below)| (sum + above, n + below));
+    (below > 0.0).then_some(above / below)
+}
+
+impl Work {
+    /// Adds what was done in one tick.
+    fn add(&mut self, readings: &[Reading]) {
+        let turnarounds = over(readings, turnarounds);
+        if !turnarounds.is_nan() {
+            self.turnarounds += turnarounds;
+            self.seconds += over(readings, |r| traffic::is_counted(r).then_some(r.seconds));
+        }
+    }
+
+    /// The same with what readings say that cover it.
+    fn read(self, readings: &[Reading]) -> Self {
+        let value = |indicator: Indicator| over(readings, |r| Some(r.values[indicator as usize]));
+        Self {
+            turnaround_ns: self.turnarounds * value(Indicator::TurnaroundMean),
+            cpu_ns: self.turnarounds * value(Indicator::CpuPerWork),
+            bytes: self.turnarounds * value(Indicator::BytesPerWork),
+            stall_ns: 1e9 * self.seconds * value(Indicator::MemoryStall),
+            ..self
+        }
+    }
+}
+
 impl Side {
     fn of(readings: &[Reading]) -> Self {
-        let mean = |read: &dyn Fn(&Reading) -> Option<f64>| {
-            super::observe::mean(readings.iter().map(|r| read(r).unwrap_or(f64::NAN)))
-        };
-        let all = |i: Indicator| mean(&|r| Some(r.values[i as usize] * r.turnarounds as f64));
         Self {
-            throttled: mean(&|r| r.around.throttled),
-            turnarounds: mean(&|r| Some(r.turnarounds as f64)),
-            seconds: mean(&|r| Some(r.seconds)),
-            turnaround_ns: mean(&|r| Some(r.values[Indicator::TurnaroundMean as usize])),
-            cpu_ns: all(Indicator::CpuPerWork),
-            bytes: all(Indicator::BytesPerWork),
-            stall_ns: mean(&|r| Some(1e9 * r.seconds * r.values[Indicator::MemoryStall as usize])),
-            wait_ns: mean(&|r| r.around.wait_ns.map(|ns| ns as f64)),
-            wait_for_others_ns: mean(&|r| r.around.wait_for_others_ns.map(|ns| ns as f64)),
+            throttled: over(readings, |r| r.around.throttled),
+            turnarounds: over(readings, turnarounds),
+            wait_ns: over(readings, |r| r.around.wait_ns.map(|ns| ns as f64)),
+            wait_for_others_ns: over(readings, |r| r.around.wait_for_others_ns.map(|ns| ns as f64)),
         }
     }
 
@@ -135,11 +187,43 @@ impl Surroundings {
         self.recent[slot] = Recent {
             others: window.node.cpu_others.unwrap_or(f64::NAN),
             memory_available: window.node.memory_available.unwrap_or(f64::NAN),
+            has_canary: !window.canary.is_empty(),
             canary: Side::of(&window.canary),
             stable: Side::of(&window.stable),
             held: Held::of(&window.canary),
         };
         self.windows += 1;
+        self.read(window);
+        if !self.has_canary() {
+            self.forget_canary();
+        }
+    }
+
+    /// Whether there was one in the latest windows.
+    fn has_canary(&self) -> bool {
+        self.recent.iter().any(|recent| recent.has_canary)
+    }
+
+    /// Takes the readings of a window, where it has any.
+    fn read(&mut self, window: &Window) {
+        self.since.canary.add(&window.canary);
+        self.since.stable.add(&window.stable);
+        let [canary, stable] = [&window.canary, &window.stable].map(|side| side.iter().any(instances::reports));
+        if canary || stable {
+            let since = std::mem::take(&mut self.since);
+            if canary && stable {
+                let slot = (self.given % EFFECT_WINDOWS as u64) as usize;
+                self.readings[slot] =
+                    Both { canary: since.canary.read(&window.canary), stable: since.stable.read(&window.stable) };
+                self.given += 1;
+            }
+        }
+    }
+
+    /// Another canary, or none: what readings said is not of it.
+    pub fn forget_canary(&mut self) {
+        self.readings = Default::default();
+        self.since = Both::default();
     }
 
     /// The path of the cgroup whose CPU limit held the canary back most in the latest windows; `None` where that is not known.
@@ -153,18 +237,18 @@ impl Surroundings {
 
     /// CPUs that an instance of the canary uses; `None` where that is not known.
     pub fn canary_cpus(&self) -> Option<f64> {
-        self.ratio(|r| r.canary.cpu_ns, |r| 1e9 * r.canary.seconds).filter(|cpus| *cpus > 0.0)
+        ratio(&self.readings, |b| b.canary.cpu_ns, |b| 1e9 * b.canary.seconds).filter(|cpus| *cpus > 0.0)
     }
 
     fn mean(&self, read: impl Fn(&Recent) -> f64) -> Option<f64> {
-        let mean = super::observe::mean(self.recent.iter().map(read));
+        let mean = mean(self.recent.iter().map(read));
         mean.is_finite().then_some(mean)
     }
 
-    /// A quotient of means: windows with much in them count for more.
-    fn ratio(&self, above: impl Fn(&Recent) -> f64, below: impl Fn(&Recent) -> f64) -> Option<f64> {
-        let (above, below) = (self.mean(above)?, self.mean(below)?);
-        (below > 0.0).then_some(above / below)
+    /// What each turnaround of the canary takes, and of stable: of the same readings, each for as much work as it is of.
+    fn each(&self, of: fn(&Work) -> f64) -> Option<(f64, f64)> {
+        let each = |side: fn(&Both) -> Work| ratio(&self.readings, |b| of(&side(b)), |b| side(b).turnarounds);
+        Some((each(|b| b.canary)?, each(|b| b.stable)?))
     }
 
     /// What is unusual around the latest windows, but for stable's own changes.
@@ -175,28 +259,34 @@ impl Surroundings {
             .collect()
     }
 
-    /// Both sides wait for CPUs that other cgroups hold.
+    /// Both sides, or stable where there is no canary, wait for CPUs that other cgroups hold.
     fn neighbour(&self, p: &Parameters) -> Option<Sign> {
         let (canary, stable) = self.held_cpus(p)?;
+        let stable = percent(stable);
+        let wait = match canary {
+            Some(canary) => format!("canary waits {} and stable {stable}", percent(canary)),
+            None => format!("stable waits {stable}"),
+        };
         Some(Sign {
             kind: SignKind::Neighbour,
             explains: self.taken_cpus_explain(p),
             text: format!(
-                "a neighbour holds the CPUs: of its waits for one, canary waits {} and stable {} for processes of other \
-                 cgroups, usually {}",
-                percent(canary),
-                percent(stable),
+                "a neighbour holds the CPUs: of its waits for one, {wait} for processes of other cgroups, usually {}",
                 percent(self.usual_wait.unwrap_or(0.0))
             ),
         })
     }
 
-    /// Share of the canary's waits, and of stable's, in which others have the CPU, where that is much and more than usual.
-    fn held_cpus(&self, p: &Parameters) -> Option<(f64, f64)> {
-        let share = |side: fn(&Recent) -> Side| self.ratio(|r| side(r).wait_for_others_ns, |r| side(r).wait_ns);
-        let (canary, stable) = (share(|r| r.canary)?, share(|r| r.stable)?);
+    /// Share of the canary's waits, where there is one, and of stable's, in which others have the CPU, where that is much and more
+    /// than usual.
+    fn held_cpus(&self, p: &Parameters) -> Option<(Option<f64>, f64)> {
+        let share =
+            |side: fn(&Recent) -> Side| ratio(&self.recent, |r| side(r).wait_for_others_ns, |r| side(r).wait_ns);
+        let (canary, stable) = (share(|r| r.canary), share(|r| r.stable)?);
+        // One of whose waits nothing is known is no canary that waits.
+        let least = if self.has_canary() { canary?.min(stable) } else { stable };
         let usual = self.usual_wait.unwrap_or(0.0);
-        (canary.min(stable) >= p.neighbour_wait_share && stable >= usual + p.others_rise).then_some((canary, stable))
+        (least >= p.neighbour_wait_share && stable >= usual + p.others_rise).then_some((canary, stable))
     }
 
     /// Others take much of the machine's CPUs, and more than usual.
@@ -218,7 +308,7 @@ impl Surroundings {
     /// What others explain by having the CPUs. They make a turnaround longer by the wait that they cause, and that is
     /// measured: where the canary's turnaround grew by much more than it waits for them, the rest is its own.
     fn taken_cpus_explain(&self, p: &Parameters) -> Vec<Indicator> {
-        match (self.more_each_ns(|side| side.wait_for_others_ns), self.longer_ns()) {
+        match (self.more_waits_ns(|side| side.wait_for_others_ns), self.longer_ns()) {
             (Some(waited), Some(longer)) if waited < p.wait_explains_share * longer => QUEUE.to_vec(),
             // Where the waits are not known they may be all of it.
             _ => waits(),
@@ -227,21 +317,22 @@ impl Surroundings {
 
     /// By how much the canary's turnaround takes longer than stable's.
     fn longer_ns(&self) -> Option<f64> {
-        Some(self.mean(|r| r.canary.turnaround_ns)? - self.mean(|r| r.stable.turnaround_ns)?)
+        self.each(|work| work.turnaround_ns).map(|(canary, stable)| canary - stable)
     }
 
-    /// By how much more of a time the canary has for each turnaround than stable.
-    fn more_each_ns(&self, of: fn(&Side) -> f64) -> Option<f64> {
-        let each = |side: fn(&Recent) -> Side| self.ratio(|r| of(&side(r)), |r| side(r).turnarounds);
+    /// By how much longer the canary waits for each turnaround than stable.
+    fn more_waits_ns(&self, of: fn(&Side) -> f64) -> Option<f64> {
+        let each = |side: fn(&Recent) -> Side| ratio(&self.recent, |r| of(&side(r)), |r| side(r).turnarounds);
         Some(each(|r| r.canary)? - each(|r| r.stable)?)
     }
 
-    /// Whether what holds up the canary's own tasks, and stable's less, is enough to be why its turnaround takes longer. Each such
-    /// time holds up the requests that are in flight besides: as many as there are on average, and where it happens in a `share`
-    /// of the time only, as many as gather in that. Where any of it is not known it may be all of it.
-    fn is_enough(&self, of: fn(&Side) -> f64, share: f64, p: &Parameters) -> bool {
-        let in_flight = self.ratio(|r| r.canary.turnaround_ns * r.canary.turnarounds, |r| 1e9 * r.canary.seconds);
-        match (self.more_each_ns(of), in_flight, self.longer_ns()) {
+    /// Whether what holds up the canary's own tasks, by so much `more_ns` for each turnaround than stable's, is enough to be why its
+    /// turnaround takes longer. Each such time holds up the requests that are in flight besides: as many as there are on average,
+    /// and where it happens in a `share` of the time only, as many as gather in that. Where any of it is not known it may be all of
+    /// it.
+    fn is_enough(&self, more_ns: Option<f64>, share: f64, p: &Parameters) -> bool {
+        let in_flight = ratio(&self.readings, |b| b.canary.turnaround_ns, |b| 1e9 * b.canary.seconds);
+        match (more_ns, in_flight, self.longer_ns()) {
             (Some(more), Some(in_flight), Some(longer)) => {
                 more * (1.0 + in_flight / share) >= p.wait_explains_share * longer
             }
@@ -253,7 +344,8 @@ impl Surroundings {
     fn memory(&self, p: &Parameters) -> Option<Sign> {
         let available = self.little_memory(p)?;
         let mut explains = vec![Indicator::MemoryStall];
-        if self.is_enough(|side| side.stall_ns, 1.0, p) {
+        let stalls = self.each(|work| work.stall_ns).map(|(canary, stable)| canary - stable);
+        if self.is_enough(stalls, 1.0, p) {
             explains.extend([Indicator::TurnaroundMean, Indicator::TurnaroundP95]);
         }
         let usual = self.usual_memory.map_or(String::new(), |usual| format!(", usually {}", percent(usual)));
@@ -279,17 +371,18 @@ impl Surroundings {
             return None;
         }
         let stable = stable.map_or("stable has no limit".to_owned(), |t| format!("stable in {}", percent(t)));
+        let waits_enough = self.is_enough(self.more_waits_ns(|side| side.wait_ns), canary, p);
         Some(Sign {
             kind: SignKind::Throttled,
-            explains: if self.is_enough(|side| side.wait_ns, canary, p) { waits() } else { QUEUE.to_vec() },
+            explains: if waits_enough { waits() } else { QUEUE.to_vec() },
             text: format!("the CPU limit holds the canary back in {} of its periods ({stable})", percent(canary)),
         })
     }
 
     /// Load per instance, canary over stable.
     fn load_ratio(&self) -> Option<f64> {
-        let load = |side: fn(&Recent) -> Side| self.ratio(|r| side(r).turnarounds, |r| side(r).seconds);
-        let (canary, stable) = (load(|r| r.canary)?, load(|r| r.stable)?);
+        let load = |side: fn(&Both) -> Work| ratio(&self.readings, |b| side(b).turnarounds, |b| side(b).seconds);
+        let (canary, stable) = (load(|b| b.canary)?, load(|b| b.stable)?);
         (canary > 0.0 && stable > 0.0).then(|| canary / stable)
     }
 
@@ -302,12 +395,8 @@ impl Surroundings {
         if fixed < p.indicators[Indicator::CpuPerWork as usize].tolerance.delta {
             return None;
         }
-        let per_work = |of: fn(&Side) -> f64| {
-            let one = |side: fn(&Recent) -> Side| self.ratio(|r| of(&side(r)), |r| side(r).turnarounds);
-            Some((one(|r| r.canary)?, one(|r| r.stable)?))
-        };
         let explained = |costs: Option<(f64, f64)>| costs.is_some_and(|(c, s)| c <= (1.0 + fixed) * s);
-        let cpu_ns = per_work(|side| side.cpu_ns);
+        let cpu_ns = self.each(|work| work.cpu_ns);
         let mut explains = Vec::new();
         if explained(cpu_ns) {
             explains.push(Indicator::CpuPerWork);
@@ -318,7 +407,7 @@ impl Surroundings {
                 explains.extend([Indicator::TurnaroundMean, Indicator::TurnaroundP95]);
             }
         }
-        if explained(per_work(|side| side.bytes)) {
+        if explained(self.each(|work| work.bytes)) {
             explains.push(Indicator::BytesPerWork);
         }
         Some(Sign {

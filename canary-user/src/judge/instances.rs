@@ -21,12 +21,41 @@ pub enum Part {
 #[derive(Clone, Debug)]
 struct Instance {
     incarnation: u64,
-    /// Count of windows at which it takes part.
+    /// Counts of windows at which it takes part, was last there, and last had a reading.
     joins_at: u64,
+    last_there: u64,
     last_seen: u64,
+    /// Windows since then in which another one of its side had a reading.
+    silent: u64,
     /// Place among the placebos.
     slot: Option<usize>,
     last_trouble: Option<u64>,
+}
+
+impl Instance {
+    fn new(reading: &Reading, joins_at: u64, now: u64, slot: Option<usize>) -> Self {
+        Self {
+            incarnation: reading.incarnation,
+            joins_at,
+            last_there: now,
+            last_seen: now,
+            silent: 0,
+            slot,
+            last_trouble: None,
+        }
+    }
+
+    /// Whether it ever took part. Who was gone before is missed by nobody.
+    fn took_part(&self) -> bool {
+        self.joins_at <= self.last_seen
+    }
+
+    /// Counts its silence, once per window in which its side has readings, and answers whether it is not forgotten yet. Where
+    /// there is little work, readings come once in as many windows as are merged, and where there is none there are none.
+    fn stays(&mut self, now: u64, p: &Parameters) -> bool {
+        self.silent = if self.last_seen == now { 0 } else { self.silent + 1 };
+        self.silent <= 2 * p.silent_windows
+    }
 }
 
 /// What changed among the instances in this window.
@@ -42,7 +71,7 @@ pub struct Changes {
     pub another_canary: bool,
 }
 
-/// Everything known about who is there. Bounded by the instances seen within twice `silent_windows`.
+/// Everything known about who is there. Bounded by the instances that were there within twice `silent_windows`.
 #[derive(Clone, Debug, Default)]
 pub struct Instances {
     /// Windows observed so far.
@@ -56,12 +85,11 @@ pub struct Instances {
     stable_absent: u64,
     /// Windows in a row in which the sensor lost data.
     unclean: u64,
+    misses_some: bool,
 }
 
-/// Whether an instance is not forgotten yet. Where there is little work, readings come once in as many windows as are merged.
-fn is_remembered(now: u64, instance: &Instance, p: &Parameters) -> bool {
-    now - instance.last_seen <= 2 * p.silent_windows
-}
+/// Where one in so many is missing, the mean of the others is still about the same.
+const MOSTLY_THERE: usize = 20;
 
 /// Whether an instance reported anything.
 pub fn reports(reading: &Reading) -> bool {
@@ -88,35 +116,51 @@ impl Instances {
 
     fn observe_stable(&mut self, window: &Window, p: &Parameters, changes: &mut Changes) {
         let now = self.now;
-        for reading in window.stable.iter().filter(|r| reports(r)) {
+        for reading in &window.stable {
+            if !reports(reading) {
+                // It is there, and may have had nothing to do.
+                if let Some(known) = self.stable.get_mut(&reading.instance) {
+                    known.last_there = now;
+                }
+                continue;
+            }
             // Who is there from the start has been running: the guard came later.
             let joins_at = if self.stable_seen { now + p.warmup_windows } else { now };
             if let Some(known) = self.stable.get_mut(&reading.instance) {
+                let took_part = known.took_part();
+                known.last_there = now;
                 let before = std::mem::replace(&mut known.last_seen, now);
                 if known.incarnation != reading.incarnation {
                     known.incarnation = reading.incarnation;
                     known.joins_at = joins_at;
-                    changes.membership = true;
+                    changes.membership |= took_part;
                     changes.freed.extend(known.slot);
                 }
                 // Where readings are merged, the window at which it joins may have none.
                 changes.membership |= (before + 1..=now).contains(&known.joins_at);
             } else {
                 let slot = (0..PLACEBOS).find(|s| self.stable.values().all(|i| i.slot != Some(*s)));
-                let instance =
-                    Instance { incarnation: reading.incarnation, joins_at, last_seen: now, slot, last_trouble: None };
-                self.stable.insert(reading.instance.clone(), instance);
+                self.stable.insert(reading.instance.clone(), Instance::new(reading, joins_at, now, slot));
+                // Without a warm-up it takes part at once.
+                changes.membership |= self.stable_seen && joins_at == now;
             }
         }
         self.stable_seen |= !self.stable.is_empty();
+        let side_reports = self.stable_absent == 0;
+        let (mut members, mut missing) = (0, 0);
         self.stable.retain(|_, instance| {
-            let stays = is_remembered(now, instance, p);
+            let is_there = now - instance.last_there <= 2 * p.silent_windows;
+            let stays = is_there && (!side_reports || instance.stays(now, p));
             if !stays {
                 changes.freed.extend(instance.slot);
-                changes.membership = true;
+                changes.membership |= instance.took_part();
+            } else if instance.took_part() {
+                members += 1;
+                missing += usize::from(instance.last_seen < now);
             }
             stays
         });
+        self.misses_some = side_reports && missing * MOSTLY_THERE > members;
         self.fill_places();
     }
 
@@ -165,13 +209,8 @@ impl Instances {
         }
         for reading in present {
             let joins_at = now + p.warmup_windows;
-            let known = self.canary.entry(reading.instance.clone()).or_insert_with(|| Instance {
-                incarnation: reading.incarnation,
-                joins_at,
-                last_seen: now,
-                slot: None,
-                last_trouble: None,
-            });
+            let known = self.canary.entry(reading.instance.clone());
+            let known = known.or_insert_with(|| Instance::new(reading, joins_at, now, None));
             known.last_seen = now;
             if known.incarnation != reading.incarnation {
                 known.incarnation = reading.incarnation;
@@ -182,9 +221,11 @@ impl Instances {
             }
             changes.canary_membership |= known.joins_at == now;
         }
-        let instances = self.canary.len();
-        self.canary.retain(|_, instance| is_remembered(now, instance, p));
-        changes.canary_membership |= self.canary.len() < instances;
+        self.canary.retain(|_, instance| {
+            let stays = instance.stays(now, p);
+            changes.canary_membership |= !stays && instance.took_part();
+            stays
+        });
     }
 
     /// How a stable instance takes part, and its place among the placebos.
@@ -227,6 +268,12 @@ impl Instances {
     /// Stable instances that are remembered.
     pub fn known_stable(&self) -> usize {
         self.stable.len()
+    }
+
+    /// Whether some of those that take part have no reading in a window in which others have: more than one in twenty, so that the
+    /// others are compared with the mean of others than they usually are.
+    pub fn misses_some(&self) -> bool {
+        self.misses_some
     }
 
     /// Windows in a row in which the sensor lost data.

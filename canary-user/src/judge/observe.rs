@@ -9,9 +9,9 @@ use super::{
     forecast::Growth,
     hard::HardFacts,
     instances::{self, Changes, Instances, Part},
-    level::{Before, Level, Members, are_others},
+    level::{Before, Level},
     load::Load,
-    pace::{Differences, Frame, Pace, Phase, StableSide, Track},
+    pace::{Differences, Frame, Pace, Phase, SERIES, StableSide, Track},
     parameters::{IndicatorParameters, Parameters, Tolerance},
     promotion::{self, KeptControl, Resumed},
     stretch::{Moment, Stretches},
@@ -38,8 +38,6 @@ pub struct Judge {
     pub(super) counts: Counts,
     pub(super) hard: HardFacts,
     pub(super) levels: [Level; Indicator::COUNT],
-    /// Whose they are.
-    levels_of: Members,
     pub(super) seen: [Seen; Indicator::COUNT],
     pub(super) traffic: Traffic,
     pub(super) load: Load,
@@ -100,7 +98,6 @@ impl Judge {
             counts: Counts::default(),
             hard: HardFacts::default(),
             levels: Default::default(),
-            levels_of: Members::new(),
             seen: Default::default(),
             traffic: Traffic::default(),
             load: Load::default(),
@@ -135,9 +132,6 @@ impl Judge {
         self.last_window = Some(window.index);
         let changes = self.instances.observe(window, &self.parameters);
         self.apply(&changes, window.index);
-        if changes.membership || self.levels_of.is_empty() {
-            self.level_members(window);
-        }
         self.phase = match (self.phase, self.instances.canary_warmup_left()) {
             (Phase::Judged, _) | (_, Some(0)) => Phase::Judged,
             (_, Some(_)) => Phase::WarmUp,
@@ -189,6 +183,7 @@ impl Judge {
         self.held = false;
         self.before = [None; Indicator::COUNT];
         self.growth = Growth::default();
+        self.surroundings.forget_canary();
         self.stretches.forget_canary(&self.parameters);
     }
 
@@ -201,24 +196,17 @@ impl Judge {
             let (stretches, p) = (&self.stretches, &self.parameters);
             self.promotion.members(self.instances.stable(), |i| stretches.norm(Role::Stable, i, p), index, p);
         }
-        changes.freed.iter().for_each(|series| self.pace.free(*series));
+        for place in &changes.freed {
+            self.pace.free(*place);
+            self.levels.iter_mut().for_each(|level| level.free(*place));
+            self.before.iter_mut().flatten().for_each(|before| before.free(*place));
+        }
         if changes.membership {
             self.pace.soften();
             self.stretches.soften(Role::Stable, &self.parameters);
         }
         if changes.canary_membership {
             self.stretches.soften(Role::Canary, &self.parameters);
-        }
-    }
-
-    /// Takes note of whom stable's levels are of. What others were like is not what these were like before.
-    fn level_members(&mut self, window: &Window) {
-        let active = |r: &&Reading| self.instances.stable_part(r, &self.parameters).0 == Part::Active;
-        let now: Members = window.stable.iter().filter(active).map(|r| (r.instance.clone(), r.incarnation)).collect();
-        if are_others(&self.levels_of, &now) {
-            self.levels.iter_mut().for_each(Level::forget);
-            self.before = [None; Indicator::COUNT];
-            self.levels_of = now;
         }
     }
 
@@ -272,7 +260,7 @@ impl Judge {
                     self.pace.prime(i, *slot, settling.series[*slot]);
                 }
             }
-            self.levels[i].observe(window.index, active.mean());
+            self.levels[i].observe(window.index, &differences[i].levels);
             // What the canary's load explains says nothing about stable.
             let about_stable = |sign: &&Sign| sign.kind != SignKind::UnequalLoad;
             if !signs.iter().filter(about_stable).any(|sign| sign.explains.contains(&indicator)) {
@@ -285,6 +273,10 @@ impl Judge {
             }
             self.seen[i].stable |= window.stable.iter().any(|r| r.values[i].is_finite());
             self.seen[i].canary |= window.canary.iter().any(|r| r.values[i].is_finite());
+        }
+        if self.instances.misses_some() {
+            // Beside fewer than usual each is somewhere else: that is no noise of theirs.
+            differences.iter_mut().for_each(|d| d.series = [f64::NAN; SERIES]);
         }
         let frame = Frame {
             index: window.index,

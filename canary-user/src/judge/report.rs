@@ -43,7 +43,7 @@ impl Judge {
                 self.held = true;
                 // What is usual is what was so before it began, for as long as it lasts.
                 self.before = std::array::from_fn(|i| self.stable_before(i));
-            } else if self.held {
+            } else if self.held && self.may_end_hold() {
                 // What was bet on while it lasted says nothing about the version: it has to be found worse anew.
                 self.held = false;
                 self.before = [None; Indicator::COUNT];
@@ -124,7 +124,7 @@ impl Judge {
             if effect <= track.margin {
                 return None;
             }
-            let rise = self.levels[i].recent_mean() - before.mean;
+            let rise = self.levels[i].rise(&before);
             environment::stable_worse(state.indicator, rise / before.deviation, rise, effect, p)
         });
         stable_worse.chain(self.surroundings.signs(p)).collect()
@@ -133,7 +133,7 @@ impl Judge {
     /// What stable was like before the canary's change in an indicator began.
     fn stable_before(&self, i: usize) -> Option<Before> {
         let onset = || self.pace.indicators()[i].run_start();
-        self.before[i].or_else(|| self.levels[i].before(onset()?))
+        self.before[i].filter(Before::is_known).or_else(|| self.levels[i].before(onset()?))
     }
 
     /// Whether the environment explains each signal that speaks against the canary.
@@ -149,6 +149,12 @@ impl Judge {
         speaking.peek().is_some()
             && events.iter().all(|e| e.missing || e.evidence_ln < confirmed_ln)
             && speaking.all(|(s, _)| signs.iter().any(|sign| sign.explains.contains(&s.indicator)))
+    }
+
+    /// Whether anything can end a hold in this window. One without a reading says nothing new of what is held, unless there was none
+    /// for long.
+    fn may_end_hold(&self) -> bool {
+        self.pace.silent_windows() == 0 || self.pace.all_silent_for().is_some()
     }
 
     fn hard_fact(&self, window: &Window) -> Option<(HardFact, Moment)> {

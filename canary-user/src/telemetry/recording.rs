@@ -25,6 +25,9 @@ pub struct Header {
     pub window_ns: u64,
     /// Version of the program that recorded.
     pub program: String,
+    /// Those that were watched from the first tick on, whether or not anything of them was there; empty where that is not told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deployments: Vec<String>,
     /// By deployment: what the judge knew of the service beforehand, in the judge's own words.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub earlier: BTreeMap<String, serde_json::Value>,
@@ -37,13 +40,18 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Creates the file; refuses to overwrite one that exists.
+    /// Creates the file, of nobody in particular; refuses to overwrite one that exists.
     pub fn create(path: &Path, window_ns: u64) -> anyhow::Result<Self> {
-        Self::knowing(path, window_ns, BTreeMap::new())
+        Self::knowing(path, window_ns, Vec::new(), BTreeMap::new())
     }
 
-    /// The same, where something is known of the services beforehand: see [`Header::earlier`].
-    pub fn knowing(path: &Path, window_ns: u64, earlier: BTreeMap<String, serde_json::Value>) -> anyhow::Result<Self> {
+    /// The same of these deployments, and with what is known of the services beforehand: see [`Header`].
+    pub fn knowing(
+        path: &Path,
+        window_ns: u64,
+        deployments: Vec<String>,
+        earlier: BTreeMap<String, serde_json::Value>,
+    ) -> anyhow::Result<Self> {
         let file = File::create_new(path)
             .with_context(|| format!("create recording {}: choose a path that does not exist yet", path.display()))?;
         let header = Header {
@@ -51,6 +59,7 @@ impl Writer {
             format: FORMAT,
             window_ns,
             program: env!("CARGO_PKG_VERSION").into(),
+            deployments,
             earlier,
         };
         let mut writer = Self { out: BufWriter::new(file) };
@@ -128,14 +137,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("run.jsonl");
         let earlier = BTreeMap::from([("shop".to_owned(), serde_json::json!({"cpu_per_work": 0.5}))]);
-        let mut writer = Writer::knowing(&path, 100, earlier.clone()).expect("create");
+        let deployments = vec!["shop".to_owned(), "cart".to_owned()];
+        let mut writer = Writer::knowing(&path, 100, deployments.clone(), earlier.clone()).expect("create");
         let ticks = [Tick { t_ns: 1, ..Tick::default() }, Tick { t_ns: 2, ..Tick::default() }];
         for tick in &ticks {
             writer.tick(tick).expect("write");
         }
         drop(writer);
         let reader = Reader::open(&path).expect("open");
-        assert_eq!((reader.header().window_ns, &reader.header().earlier), (100, &earlier));
+        let Header { window_ns, deployments: watched, earlier: known, .. } = reader.header();
+        assert_eq!((*window_ns, watched, known), (100, &deployments, &earlier));
         assert_eq!(reader.map(Result::unwrap).collect::<Vec<_>>(), ticks);
         assert!(Writer::create(&path, 100).expect_err("exists").to_string().contains("does not exist yet"));
 

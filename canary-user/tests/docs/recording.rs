@@ -174,7 +174,8 @@ fn documented(heading: &str) -> BTreeSet<String> {
 fn the_page_names_every_field_and_no_other() {
     assert_eq!(documented("## A tick"), fields(&full()));
     let earlier = BTreeMap::from([("DEPLOYMENT".to_owned(), Value::from(1))]);
-    let header = Header { kind: String::new(), format: 1, window_ns: 1, program: String::new(), earlier };
+    let deployments = vec![String::new()];
+    let header = Header { kind: String::new(), format: 1, window_ns: 1, program: String::new(), deployments, earlier };
     assert_eq!(documented("## The header"), fields(&header));
 }
 

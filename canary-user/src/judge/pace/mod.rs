@@ -93,6 +93,8 @@ pub struct Pace {
     placebo_variance: f64,
     placebo_windows: u64,
     windows: u64,
+    /// The set of stable instances changed, and who is new among them is not admitted yet.
+    has_changed: bool,
 }
 
 impl Pace {
@@ -122,6 +124,7 @@ impl Pace {
             placebo_variance: 0.0,
             placebo_windows: 0,
             windows: 0,
+            has_changed: false,
             parameters,
         }
     }
@@ -189,6 +192,8 @@ impl Pace {
         }
         self.mean.p = if has_canary { shares.canary } else { f64::NAN };
         self.mean.learn(&shares.series, self.mean.p, placebos, &self.parameters);
+        // At once, so that the others are not long compared with what they are not known beside.
+        became_ready |= std::mem::take(&mut self.has_changed);
         if self.windows.is_multiple_of(REFRESH_WINDOWS) || became_ready || frame.phase != self.phase {
             self.refresh(frame, has_canary, became_ready);
         }
@@ -386,15 +391,22 @@ impl Pace {
     /// Judged windows since canary and stable both had a reading of an indicator, where they are so many that nothing is known of
     /// it any more. Where there is little work, readings come once in as many windows as are merged.
     pub fn silent_for(&self, indicator: usize) -> Option<u64> {
-        let windows = self.indicators[indicator].silent_windows();
-        let most = (2 * self.parameters.silent_windows).min(Track::MOST_SILENT_WINDOWS - 1);
-        (windows > most).then_some(windows)
+        self.too_long(self.indicators[indicator].silent_windows())
     }
 
     /// The same of all indicators together.
     pub fn all_silent_for(&self) -> Option<u64> {
-        let silent: Option<Vec<u64>> = (0..self.indicators.len()).map(|i| self.silent_for(i)).collect();
-        silent?.into_iter().min()
+        self.too_long(self.silent_windows())
+    }
+
+    /// Judged windows since canary and stable both had a reading of anything.
+    pub fn silent_windows(&self) -> u64 {
+        self.indicators.iter().map(Track::silent_windows).min().unwrap_or(0)
+    }
+
+    fn too_long(&self, windows: u64) -> Option<u64> {
+        let most = (2 * self.parameters.silent_windows).min(Track::MOST_SILENT_WINDOWS - 1);
+        (windows > most).then_some(windows)
     }
 
     /// What later rollouts should know of an indicator of `stable` instances; `None` while it is little.
@@ -428,6 +440,7 @@ impl Pace {
         self.indicators.iter_mut().for_each(|t| t.noise.soften());
         self.spreads.iter_mut().for_each(|s| s.noise.soften());
         self.mean.noise.soften();
+        self.has_changed = true;
     }
 
     /// What was bet on was not the version: the stakes begin anew, all that was learned is kept.
@@ -445,6 +458,7 @@ impl Pace {
         self.spreads.iter_mut().for_each(Spread::forget_canary);
         self.mean.forget_canary();
         self.free(OWN);
+        self.indicators.iter_mut().for_each(|t| t.noise.forget_what_is_gone());
         self.has_own_past = false;
         self.phase = Phase::Baseline;
     }

@@ -80,6 +80,8 @@ pub struct Noise {
 #[derive(Clone, Debug, Default)]
 struct Initial {
     rows: Vec<[f32; SERIES]>,
+    /// Whether there were any, also where those that they were of are gone.
+    had_rows: bool,
 }
 
 /// How far the canary jumps from window to window: one that is noisier than the placebos is trusted less.
@@ -210,9 +212,16 @@ impl Noise {
         self.initial.is_none()
     }
 
-    /// Whether there was any row with a difference.
+    /// Whether there was any row with a difference, since the canary became another one.
     pub fn has_rows(&self) -> bool {
-        self.initial.as_ref().is_none_or(|initial| !initial.rows.is_empty())
+        self.initial.as_ref().is_none_or(|initial| initial.had_rows)
+    }
+
+    /// Another canary: rows that are gone with what they were of count no more.
+    pub fn forget_what_is_gone(&mut self) {
+        if let Some(initial) = &mut self.initial {
+            initial.had_rows = !initial.rows.is_empty();
+        }
     }
 
     /// Placebo windows learned from, summed over the series.
@@ -261,6 +270,7 @@ impl Noise {
             return false;
         };
         initial.rows.push(row.map(|d| d as f32));
+        initial.had_rows = true;
         if initial.rows.len() < p.initial_windows {
             return false;
         }

@@ -270,7 +270,8 @@ impl Track {
     /// Sets margins that leave room for offsets and wander of this standard deviation. `usual_variance`: of the long run.
     pub fn set_margins(&mut self, spread: f64, usual_variance: f64, tolerance: &Tolerance, p: &Parameters) {
         let extra = p.margin_multiplier * spread;
-        self.margin = tolerance.delta + extra;
+        // Of nothing at all no share could be told.
+        self.margin = (tolerance.delta + extra).max(f64::MIN_POSITIVE);
         self.margin_healthy = margin_healthy(extra, usual_variance, tolerance, p);
     }
 
@@ -433,5 +434,16 @@ mod tests {
         assert_eq!(margin(0.95), tolerance.delta_healthy);
         assert!((margin(1.1) - 6.277 * 1.1 / 60.0).abs() < 1e-3, "{}", margin(1.1));
         assert!((margin(4.0) - (0.1 + 0.5 * 3.1 * 4.0 / 512f64.sqrt())).abs() < 1e-9, "{}", margin(4.0));
+    }
+
+    #[test]
+    fn a_margin_of_nothing_leaves_shares_that_are_numbers() {
+        let (p, tolerance) = (Parameters::default(), Tolerance { delta: 0.0, ..Tolerance::default() });
+        let mut track = Track::of_level(&p, 1.0);
+        track.set_margins(0.0, 0.0, &tolerance, &p);
+        for (excess, share) in [(0.0, 0.0), (0.1, P_LIMIT), (-0.1, -P_LIMIT)] {
+            track.record(excess);
+            assert_eq!(track.p, share);
+        }
     }
 }

@@ -171,3 +171,41 @@ fn other_instances_of_stable_are_no_stable_that_got_worse() {
     assert_eq!(verdict.causes[0].signal, "cpu_per_work");
     assert!(verdict.window < 600 + 460 + 60, "found at {}", verdict.window);
 }
+
+fn is_not_counted(reading: &mut Reading) {
+    reading.turnarounds = 0;
+    reading.events[Event::ResetsOut as usize] = None;
+}
+
+#[test]
+fn turnarounds_that_nobody_counts_are_no_unequal_load() {
+    let load = |change: fn(&mut Window)| sign(SignKind::UnequalLoad, 20, true, |_, window| change(window));
+    assert_eq!(load(|window| window.stable.iter_mut().skip(1).for_each(is_not_counted)), None);
+    assert_eq!(load(|window| window.canary.iter_mut().for_each(is_not_counted)), None);
+    let found = load(|window| {
+        window.stable.iter_mut().skip(1).for_each(is_not_counted);
+        window.canary[0].turnarounds = 300;
+    });
+    assert!(found.is_some_and(|sign| sign.text.contains("3.0 times the load")), "beside the one that is counted");
+}
+
+/// What all of them wait for becomes slow: stable answers in twice the time, the canary in three times.
+#[test]
+fn a_hold_outlasts_an_instance_of_stable_that_restarts_meanwhile() {
+    let mut holds = false;
+    let (mut judge, mut service) = (new_judge(), Service::new(47, 3, 0.3));
+    run(&mut judge, &mut service, 600, 400, |_, _| {});
+    for t in 0..300u64 {
+        let mut window = service.next();
+        window.stable.iter_mut().for_each(|r| r.values[Indicator::TurnaroundMean as usize] *= 2.0);
+        scale(&mut window, Indicator::TurnaroundMean, 3.0);
+        if t >= 50 {
+            window.stable[1].incarnation = 2;
+        }
+        let verdict = judge.observe(&window);
+        assert_ne!(verdict.outcome, Outcome::Regressed, "window {t}: {:?}", verdict.reasons);
+        assert!(verdict.environment.holds || !holds, "window {t}: {:?}", verdict.reasons);
+        holds |= verdict.environment.holds;
+    }
+    assert!(holds, "it would have been condemned");
+}

@@ -2,7 +2,10 @@
 //! known.
 
 use super::{
-    super::load::{GROWS_WITH_LOAD, Load},
+    super::{
+        environment::Surroundings,
+        load::{GROWS_WITH_LOAD, Load},
+    },
     *,
 };
 use crate::targets::Role;
@@ -197,4 +200,97 @@ fn who_is_worse_at_little_load_is_condemned_all_the_same() {
         assert_eq!((verdict.outcome, verdict.healthy_at_load), (Outcome::Regressed, None), "{:?}", verdict.reasons);
         assert_eq!(verdict.causes[0].signal, indicator.name());
     }
+}
+
+/// Calls `each` with what is around a canary that has 3 turnarounds a window where stable has 30. Readings are given once it had 30,
+/// and each of its turnarounds takes `cpu` times the CPU, which is 0.4 ms on stable.
+fn merged(cpu: f64, mut each: impl FnMut(&Surroundings)) {
+    let (mut surroundings, mut service, mut random) = (Surroundings::default(), Service::new(13, 3, 0.0), Random(14));
+    let p = Parameters::default();
+    service.canary = 1;
+    let (mut turnarounds, mut readings) = (0, 0);
+    for _ in 0..3_000 {
+        let mut window = service.next();
+        window.canary[0].turnarounds = random.poisson(3.0);
+        window.stable.iter_mut().for_each(|r| r.turnarounds = random.poisson(30.0));
+        turnarounds += window.canary[0].turnarounds;
+        let is_given = turnarounds >= 30;
+        for reading in window.stable.iter_mut().chain(&mut window.canary) {
+            reading.values = [f64::NAN; Indicator::COUNT];
+            if is_given {
+                reading.values[Indicator::CpuPerWork as usize] = 400_000.0;
+            }
+        }
+        scale(&mut window, Indicator::CpuPerWork, cpu);
+        surroundings.observe(&window, true, &p);
+        if is_given {
+            (turnarounds, readings) = (0, readings + 1);
+        }
+        if readings >= 10 {
+            each(&surroundings);
+        }
+    }
+}
+
+/// A tenth of the load makes at most 90 % of a tenth. The windows in which readings come are those with more turnarounds than usual.
+#[test]
+fn what_fixed_costs_make_of_little_load_is_the_same_where_readings_are_merged() {
+    let p = Parameters::default();
+    for (cpu, is_explained) in [(1.0, true), (1.54, true), (2.6, false)] {
+        merged(cpu, |surroundings| {
+            let signs = surroundings.signs(&p);
+            let sign = signs.iter().find(|sign| sign.kind == SignKind::UnequalLoad).expect("it has little load");
+            assert_eq!(sign.explains.contains(&Indicator::CpuPerWork), is_explained, "{cpu}: {}", sign.text);
+        });
+    }
+}
+
+#[test]
+fn the_cpu_that_a_canary_uses_is_that_of_all_windows_where_readings_are_merged() {
+    let (mut sum, mut windows) = (0.0, 0.0);
+    merged(1.5, |surroundings| {
+        sum += surroundings.canary_cpus().expect("it is known");
+        windows += 1.0;
+    });
+    let (found, is) = (sum / windows, 3.0 * 1.5 * 0.4e-3);
+    assert!((found / is - 1.0).abs() < 0.1, "{found} of {is}");
+}
+
+#[test]
+fn a_hold_does_not_end_between_two_readings() {
+    let (mut judge, mut service) = (new_judge(), Service::new(12, 3, 0.3));
+    let (mut is_held, mut held) = (false, 0);
+    for t in 0..4_200u64 {
+        service.canary = usize::from(t >= 2_400);
+        let mut window = service.next();
+        window.canary.iter_mut().for_each(|r| r.turnarounds = 5);
+        scale(&mut window, Indicator::CpuPerWork, 1.25);
+        let has_readings = t.is_multiple_of(20);
+        if !has_readings {
+            let readings = window.stable.iter_mut().chain(&mut window.canary);
+            readings.for_each(|r| r.values = [f64::NAN; Indicator::COUNT]);
+        }
+        let verdict = judge.observe(&window);
+        assert_ne!(verdict.outcome, Outcome::Regressed, "window {t}: {:?}", verdict.reasons);
+        assert!(verdict.environment.holds || !is_held || has_readings, "window {t}: {:?}", verdict.reasons);
+        is_held = verdict.environment.holds;
+        held += u64::from(is_held);
+    }
+    assert!(held > 100, "held in {held} windows");
+}
+
+#[test]
+fn what_was_read_of_a_canary_that_is_gone_explains_nothing() {
+    let (mut surroundings, mut service, p) = (Surroundings::default(), Service::new(15, 3, 0.0), Parameters::default());
+    let mut has_little_load = |canary: usize| {
+        service.canary = canary;
+        for _ in 0..12 {
+            let mut window = service.next();
+            window.canary.iter_mut().for_each(|r| r.turnarounds = 5);
+            surroundings.observe(&window, true, &p);
+        }
+        surroundings.signs(&p).iter().any(|sign| sign.kind == SignKind::UnequalLoad)
+    };
+    assert!(has_little_load(1));
+    assert!(!has_little_load(0));
 }

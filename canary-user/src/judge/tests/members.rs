@@ -86,3 +86,48 @@ fn places_of_those_that_left_go_to_those_that_had_none() {
     assert_eq!(judge.known_stable(), 12);
     assert!(learned[699] > learned[420] + 8 * 200, "{} after {}", learned[699], learned[420]);
 }
+
+/// The third is 30 % dearer than the other two, which are elsewhere beside each other than beside it.
+#[test]
+fn who_leaves_and_comes_back_makes_the_others_no_noisier() {
+    let (mut judge, mut service) = (new_judge(), Service::new(66, 3, 0.3));
+    let mut before = f64::NAN;
+    for t in 0..1_400u64 {
+        let mut window = service.next();
+        window.stable[2].values[CPU] *= 1.3;
+        if (LEAVES..LEAVES + 150).contains(&t) {
+            window.stable.truncate(2);
+        }
+        judge.observe(&window);
+        if t + 1 == LEAVES {
+            before = judge.tracks()[CPU].derived.long_run_variance;
+        }
+    }
+    let after = judge.tracks()[CPU].derived.long_run_variance;
+    assert!(after < 3.0 * before, "{after} after {before}");
+}
+
+fn silent(reading: &mut Reading) {
+    reading.values = [f64::NAN; Indicator::COUNT];
+}
+
+#[test]
+fn who_has_no_work_is_not_forgotten_and_who_is_silent_beside_others_is() {
+    let (mut judge, mut service) = (new_judge(), Service::new(67, 3, 0.0));
+    let mut known = |windows: u64, change: fn(&mut Window)| -> Vec<usize> {
+        let each = (0..windows).map(|_| {
+            let mut window = service.next();
+            change(&mut window);
+            judge.observe(&window);
+            judge.known_stable()
+        });
+        each.collect()
+    };
+    assert_eq!(known(300, |_| {}), [3; 300]);
+    assert_eq!(known(180, |window| window.stable.iter_mut().for_each(silent)), [3; 180]);
+    let beside = known(61, |window| silent(&mut window.stable[2]));
+    assert_eq!((beside[59], beside[60]), (3, 2));
+    assert_eq!(known(1, |_| {}), [3]);
+    let gone = known(61, |window| window.stable.truncate(1));
+    assert_eq!((gone[59], gone[60]), (3, 1));
+}

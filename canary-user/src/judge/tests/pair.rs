@@ -125,3 +125,34 @@ fn how_far_instances_are_apart_is_known_of_a_pair_from_earlier_rollouts() {
     assert_ne!(knows.outcome, Outcome::Regressed, "{:?}", knows.reasons);
     assert!(knows.reasons.iter().any(|r| r.contains("smaller than about 23 %")), "{:?}", knows.reasons);
 }
+
+#[test]
+fn one_that_came_and_went_before_it_took_part_leaves_the_pair_as_it_was() {
+    let (mut judge, mut service) = (new_judge(), Service::new(78, 2, 0.3));
+    let alone = |window: &mut Window| window.stable.truncate(1);
+    go(&mut judge, &mut service, 400, alone);
+    service.canary = 1;
+    go(&mut judge, &mut service, 700, alone);
+    let own = |judge: &Judge| judge.tracks()[CPU].noise.own_windows();
+    let known = own(&judge);
+    assert!(known > 300, "{known}");
+    // Its first life, and its second one under the same name.
+    go(&mut judge, &mut service, 5, |_| {});
+    go(&mut judge, &mut service, 5, |window| window.stable[1].incarnation = 2);
+    go(&mut judge, &mut service, 200, alone);
+    assert_eq!((own(&judge), judge.known_stable()), (known, 1));
+}
+
+#[test]
+fn what_was_read_stays_among_the_signals_when_stable_restarts() {
+    let (mut judge, mut service) = (new_judge(), Service::new(79, 1, 0.3));
+    service.canary = 1;
+    // Of the pair less than the first 60 windows is known.
+    go(&mut judge, &mut service, 100, |_| {});
+    let is_signal = |judge: &Judge| judge.tracks()[CPU].has_data();
+    assert!(is_signal(&judge));
+    go(&mut judge, &mut service, 1, |window| window.stable[0].incarnation = 2);
+    assert!(is_signal(&judge), "it would leave the mean to the others");
+    judge.reset_evidence();
+    assert!(!is_signal(&judge));
+}

@@ -242,3 +242,20 @@ fn what_is_kept_is_bounded_and_nothing_is_where_nothing_is_compared() {
     }
     assert_eq!(judge.control(), None);
 }
+
+#[test]
+fn a_neighbour_that_only_waits_tell_of_is_not_held_against_it() {
+    let (last, worse) = watched(3, Parameters::default(), BEFORE + 400, |w| {
+        (0..3).for_each(|j| replace(w, j, BEFORE));
+        let comes = w.index >= BEFORE;
+        for reading in &mut w.stable {
+            reading.around.wait_ns = Some(10_000_000);
+            reading.around.wait_for_others_ns = Some(if comes { 8_000_000 } else { 1_000_000 });
+            reading.values[Indicator::RunQueueWait as usize] *= if comes { 3.0 } else { 1.0 };
+        }
+    });
+    assert!(worse.is_none(), "{:?}", last.promotion);
+    let said = "of its waits for one, stable waits 80 % for processes of other cgroups, usually 10 %";
+    let signs = &last.environment.signs;
+    assert!(signs.iter().any(|s| s.kind == SignKind::Neighbour && s.text.ends_with(said)), "{signs:?}");
+}

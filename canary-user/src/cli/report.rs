@@ -15,8 +15,8 @@ use crate::{
 
 const NOTES: &str = "\
 The journal may be read while the guard runs. It keeps the windows of the
-latest 50 decisions; a report of an older one is without charts. With
-'reports' in the configuration the guard writes each report by itself.
+latest 50 decisions; a report of an older one is without charts. The guard
+writes each report by itself, too: see 'reports' in the configuration.
 
 Examples:
   canary report --file rollback.html

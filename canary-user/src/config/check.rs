@@ -1,6 +1,13 @@
 //! From what is written to what needs no further checks.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use toml::Spanned;
 
@@ -122,21 +129,31 @@ impl Source<'_> {
         for deployment in raw.deployment {
             deployments.push(self.deployment(deployment, &mut names, &judge)?);
         }
+        let journal = self.path("journal", raw.journal, super::JOURNAL)?;
         Ok(Config {
             window,
             listen,
-            journal: self.path("journal", raw.journal, super::JOURNAL)?,
+            reports: self.reports(raw.reports, &journal)?,
+            journal,
             pause_file: self.path("pause_file", raw.pause_file, super::PAUSE_FILE)?,
             systemd_bus: raw.systemd_bus.map_or(super::SYSTEMD_BUS.into(), Spanned::into_inner),
             docker_socket: self.path("docker_socket", raw.docker_socket, super::DOCKER_SOCKET)?,
             kubernetes: self.kubernetes(raw.kubernetes.unwrap_or_default())?,
             tls: raw.tls.map(|tls| self.tls(tls)).transpose()?,
-            reports: raw.reports.map(|r| self.path("reports", Some(r), "")).transpose()?,
             notify: raw.notify.into_iter().map(|n| self.notify(n)).collect::<Result<_, _>>()?,
             api: self.api(raw.api.unwrap_or_default())?,
             judge,
             deployments,
         })
+    }
+
+    /// Beside the journal unless another place is written; `""` switches them off.
+    fn reports(&self, raw: Option<Spanned<String>>, journal: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        match raw {
+            None => Ok(journal.parent().map(|directory| directory.join(super::REPORTS))),
+            Some(raw) if raw.as_ref().is_empty() => Ok(None),
+            raw => self.path("reports", raw, "").map(Some),
+        }
     }
 
     fn deployment(

@@ -47,6 +47,8 @@ const APPROVAL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const SETTLE: Duration = Duration::from_secs(5);
 const JOURNAL: &str = "/var/lib/canary/journal.db";
 const PAUSE_FILE: &str = "/run/canary/pause";
+/// Directory of the reports, beside the journal.
+const REPORTS: &str = "reports";
 /// The bus of this machine's systemd.
 pub const SYSTEMD_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 /// The socket of this machine's Docker.
@@ -69,7 +71,7 @@ pub struct Config {
     pub kubernetes: KubernetesConfig,
     /// Certificate and key of the port; `None` = plain HTTP.
     pub tls: Option<TlsConfig>,
-    /// Where a report is written after every action; `None` = nowhere.
+    /// Where a report is written after every action, as long as the journal is on disk; `None` = nowhere.
     pub reports: Option<PathBuf>,
     /// Who is told of what happens.
     pub notify: Vec<NotifyConfig>,
@@ -337,9 +339,8 @@ impl fmt::Display for Config {
         writeln!(f, "pause_file = {}", text(&self.pause_file.to_string_lossy()))?;
         writeln!(f, "systemd_bus = {}", text(&self.systemd_bus))?;
         writeln!(f, "docker_socket = {}", text(&self.docker_socket.to_string_lossy()))?;
-        if let Some(reports) = &self.reports {
-            writeln!(f, "reports = {}", text(&reports.to_string_lossy()))?;
-        }
+        let reports = self.reports.as_deref().map(Path::to_string_lossy).unwrap_or_default();
+        writeln!(f, "reports = {}", text(&reports))?;
         write!(f, "{}", self.api)?;
         write!(f, "{}", self.kubernetes)?;
         if let Some(tls) = &self.tls {

@@ -82,6 +82,7 @@ journal = "/var/lib/canary/journal.db"
 pause_file = "/run/canary/pause"
 systemd_bus = "unix:path=/run/dbus/system_bus_socket"
 docker_socket = "/run/docker.sock"
+reports = "/var/lib/canary/reports"
 
 [api]
 socket = "/run/canary/canary.sock"
@@ -105,6 +106,24 @@ stable = { cgroup = "/checkout/v1*", version = "v1" }
 canary = { cgroup = "/checkout/v2*" }
 budget = { per_hour = 3, cooldown = "15m" }
 "#
+    );
+}
+
+#[test]
+fn reports_are_beside_the_journal_unless_another_place_or_none_is_written() {
+    let journal = "journal = \"/var/lib/canary/journal.db\"";
+    let reports = |keys: &str| {
+        let c = parse(&GOOD.replace(journal, keys));
+        assert_eq!(parse(&c.to_string()).reports, c.reports, "{keys}: as it is printed");
+        c.reports
+    };
+    assert_eq!(reports(""), Some("/var/lib/canary/reports".into()));
+    assert_eq!(reports("journal = \"/srv/guard/shop.db\""), Some("/srv/guard/reports".into()));
+    assert_eq!(reports("reports = \"/srv/incidents\""), Some("/srv/incidents".into()));
+    assert_eq!(reports("reports = \"\""), None);
+    assert_eq!(
+        error(journal, "reports = \"incidents\""),
+        "canary.toml:3:11: reports: \"incidents\" is not an absolute path: begin it with '/'"
     );
 }
 

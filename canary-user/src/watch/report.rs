@@ -2,6 +2,7 @@
 //!
 //! Goes in: a decision with its life, and the evidence that was kept of it. Comes out: text. Pure: no clock, no I/O.
 
+mod directory;
 mod keep;
 mod markdown;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::telemetry::{Machine, OwnCost, Quality};
 
+pub use directory::{Counts, Directory};
 pub use keep::{Reporter, thinned};
 pub use markdown::markdown;
 

@@ -131,7 +131,8 @@ async fn written_late(window: u64, stages: &[Stage]) -> (String, Evidence) {
     let (snapshots, receiver) = tokio::sync::watch::channel(Arc::default());
     let archive = crate::journal::archive::Archive::open(&path).expect("a journal");
     let reports = dir.path().join("reports");
-    let reporter = tokio::spawn(Reporter::new(board.clone(), receiver, Some(archive), Some(reports.clone())).run());
+    let directory = Some(Directory::new(reports.clone()));
+    let reporter = tokio::spawn(Reporter::new(board.clone(), receiver, Some(archive), directory).run());
     tokio::task::yield_now().await;
 
     let (life, _) = story_of();
@@ -209,7 +210,8 @@ async fn after_a_restart_the_report_tells_what_was_seen_when_it_was_decided() {
     board.record(&snapshot);
     let (snapshots, receiver) = tokio::sync::watch::channel(Arc::new(snapshot));
     let reports = dir.path().join("reports");
-    let reporter = tokio::spawn(Reporter::new(board.clone(), receiver, Some(archive), Some(reports.clone())).run());
+    let directory = Some(Directory::new(reports.clone()));
+    let reporter = tokio::spawn(Reporter::new(board.clone(), receiver, Some(archive), directory).run());
     tokio::task::yield_now().await;
     board.tell(Entry::Stage { decision_id: id.clone(), stage: Stage::Recovered, detail: "back".into(), unix_ms: 9 });
     drop(snapshots);

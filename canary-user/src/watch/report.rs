@@ -3,6 +3,7 @@
 //! Goes in: a decision with its life, and the evidence that was kept of it. Comes out: text. Pure: no clock, no I/O.
 
 mod directory;
+mod form;
 mod keep;
 mod markdown;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use maud::{DOCTYPE, Markup, html};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     api::{DecisionLife, Deployment, State, WindowPoint},
@@ -22,6 +24,7 @@ use super::{
 use crate::telemetry::{Machine, OwnCost, Quality};
 
 pub use directory::{Counts, Directory};
+pub use form::{DecisionReport, Format};
 pub use keep::{Reporter, thinned};
 pub use markdown::markdown;
 
@@ -30,7 +33,7 @@ const WIDTH: u32 = 1080;
 const PHONE: u32 = 330;
 
 /// What is kept of a decision: the state when it was made, and the windows around it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Evidence {
     /// The deployment in the window of the decision.
     pub deployment: Deployment,

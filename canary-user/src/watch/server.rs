@@ -31,7 +31,7 @@ use super::{
 use crate::control::Refusal;
 
 const INDEX: &str = "canary guard\n\n\
-    /report/ID            the report of a decision, as one HTML file\n\
+    /report/ID            the report of a decision, as one HTML file; with ?format=markdown for a chat, with ?format=json as JSON\n\
     /metrics              for Prometheus: OpenMetrics, or its text format 0.0.4, or protobuf with native histograms, as it is asked for\n\
     /monitor              CPU, memory and network use of the machine and of each version, P(t) and verdict, as JSON\n\
     /api/v1/deployments   each deployment with its verdict, versions and decision, as JSON\n\

@@ -116,11 +116,17 @@ impl<'a> Told<'a> {
     }
 }
 
+/// Since when events are counted, as the heading of their table.
+pub const SINCE: &str = "since the canary's warm-up";
+/// Beside the counts of a canary that a fact condemned.
+pub const AFTER_THE_FACT: &str =
+    "A fact counts from the canary's first moment on; these counts begin after its warm-up.";
+
 /// Counts since the canary's warm-up.
 pub fn events(verdict: &Verdict) -> Markup {
     html! {
         div.scroll { table {
-            thead { tr { th { "since the canary's warm-up" } th.n { "stable" } th.n { "canary" } } }
+            thead { tr { th { (SINCE) } th.n { "stable" } th.n { "canary" } } }
             tbody {
                 @for event in &verdict.events {
                     tr {
@@ -132,7 +138,7 @@ pub fn events(verdict: &Verdict) -> Markup {
             }
         } }
         @if verdict.hard.is_some() {
-            p.note { "A fact counts from the canary's first moment on; these counts begin after its warm-up." }
+            p.note { (AFTER_THE_FACT) }
         }
     }
 }

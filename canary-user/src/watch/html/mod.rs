@@ -22,7 +22,7 @@ use super::{
 use crate::judge::{Outcome, Verdict};
 
 pub use advice::{ADVICE, advice};
-pub use indicators::{events, indicators};
+pub use indicators::{AFTER_THE_FACT, SINCE, events, indicators};
 
 /// What [`figures::course`] shows, for who does not see it.
 pub const COURSE: &str = "P(t) of both roles and the evidence over time";

@@ -9,7 +9,7 @@ use axum::{
 use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi};
 
-use super::{Api, events, probes};
+use super::{Api, events, human, probes};
 use crate::{
     control::{self, Refusal},
     watch::{
@@ -37,6 +37,7 @@ const MOST: usize = 1000;
         decision,
         windows,
         events::events,
+        human::report,
         probes::healthz,
         probes::readyz
     ),

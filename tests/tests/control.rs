@@ -193,6 +193,10 @@ fn a_member_of_the_group_reads_the_past_from_the_guard() -> anyhow::Result<()> {
     ensure!(told && said.contains(&id) && said.contains("verified: "), "{said}");
     let (told, said) = as_member("4242", &["explain", &id])?;
     ensure!(told && said.contains("Gates") && said.contains("crash loop"), "{said}");
+    for words in [&["report", "--output", "markdown"][..], &["report", &id, "--output", "markdown"]] {
+        let (told, said) = as_member("4242", words)?;
+        ensure!(told && said.contains(&id) && said.contains("### Gates that were asked"), "{said}");
+    }
     let (told, said) = as_member("4243", &["history"])?;
     ensure!(
         !told && said.contains("this user may not read") && said.contains("may not be used by this user"),

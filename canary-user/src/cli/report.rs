@@ -2,17 +2,16 @@
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
-use crate::{
-    journal::Journal,
-    watch::report::{DecisionReport, Format},
-};
+use super::past::Past;
+use crate::watch::report::Format;
 
 const NOTES: &str = "\
-The journal may be read while the guard runs. It keeps the windows of the
-latest 50 decisions; a report of an older one is without charts. The guard
-writes each report by itself, too: see 'reports' in the configuration.
+The journal may be read while the guard runs; who may not read it but command
+the guard gets the report from there. It keeps the windows of the latest 50
+decisions; a report of an older one is without charts. The guard writes each
+report by itself, too: see 'reports' in the configuration.
 
 Examples:
   canary report --file rollback.html
@@ -25,9 +24,8 @@ Examples:
 pub struct Args {
     /// The decision, as `canary history` names it [default: the latest one]
     pub id: Option<String>,
-    /// The guard's journal; the configuration names it as journal
-    #[arg(long, default_value = "/var/lib/canary/journal.db")]
-    pub journal: PathBuf,
+    #[command(flatten)]
+    pub past: Past,
     /// html: one file that needs nothing else; markdown: for a chat; json: what both are made from
     #[arg(long, value_enum, default_value_t)]
     pub output: Format,
@@ -39,10 +37,7 @@ pub struct Args {
 /// # Errors
 /// Where there is no such journal or decision.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    // Opening would make an empty journal, which is not the answer to a mistyped path.
-    ensure!(args.journal.exists(), "there is no journal at {}: name it with --journal", args.journal.display());
-    let journal = Journal::open_to_read(&args.journal)?;
-    let report = DecisionReport::recorded(&journal, args.id.as_deref())?.with_context(|| match &args.id {
+    let report = args.past.report(args.id.as_deref())?.with_context(|| match &args.id {
         Some(id) => format!("there is no decision {id}: `canary history` lists them"),
         None => "nothing was decided yet".to_owned(),
     })?;

@@ -99,7 +99,7 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     let deliveries = Deliveries::default();
     metrics.tell_of(deliveries.clone());
     let waits: Waits = config.deployments.iter().map(|d| (d.name.clone(), d.approval_timeout)).collect();
-    let notifier = Notifier::start(&config.notify, &waits, &board, &deliveries)?;
+    let notifier = Notifier::start(&config.notify, &waits, config.external_url.as_deref(), &board, &deliveries)?;
     // A journal in memory belongs to a demo, of which nothing is left.
     let journal_path = journal.path();
     let archive = journal_path.as_ref().map(|path| Archive::open(path)).transpose()?;

@@ -133,6 +133,7 @@ impl Source<'_> {
         Ok(Config {
             window,
             listen,
+            external_url: raw.external_url.map(|url| self.external_url(url)).transpose()?,
             reports: self.reports(raw.reports, &journal)?,
             journal,
             pause_file: self.path("pause_file", raw.pause_file, super::PAUSE_FILE)?,
@@ -145,6 +146,18 @@ impl Source<'_> {
             judge,
             deployments,
         })
+    }
+
+    /// Paths are put behind it: without a slash at its end.
+    fn external_url(&self, raw: Spanned<String>) -> Result<String, ConfigError> {
+        const WRITE: &str = "paths are put behind it: write it without '?' and '#'";
+        let span = raw.span();
+        let url = self.url("external_url".to_owned(), raw)?;
+        if url.contains(['?', '#']) {
+            let mistake = Mistake::NotAllowed { value: format!("\"{url}\""), write: WRITE.into() };
+            return Err(self.mistake(span, "external_url", mistake));
+        }
+        Ok(url.trim_end_matches('/').to_owned())
     }
 
     /// Beside the journal unless another place is written; `""` switches them off.

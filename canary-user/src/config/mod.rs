@@ -61,6 +61,8 @@ pub struct Config {
     pub window: Duration,
     /// Where the HTTP server listens; `None` = no server.
     pub listen: Option<SocketAddr>,
+    /// Where people reach that server, without a slash at the end; `None` = messages have no links to it.
+    pub external_url: Option<String>,
     pub journal: PathBuf,
     /// While this file exists, nothing is done to any canary.
     pub pause_file: PathBuf,
@@ -334,6 +336,9 @@ impl fmt::Display for Config {
         writeln!(f, "window = {}", time(self.window))?;
         if let Some(listen) = self.listen {
             writeln!(f, "listen = \"{listen}\"")?;
+        }
+        if let Some(url) = &self.external_url {
+            writeln!(f, "external_url = {}", text(url))?;
         }
         writeln!(f, "journal = {}", text(&self.journal.to_string_lossy()))?;
         writeln!(f, "pause_file = {}", text(&self.pause_file.to_string_lossy()))?;

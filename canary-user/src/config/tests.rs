@@ -128,6 +128,25 @@ fn reports_are_beside_the_journal_unless_another_place_or_none_is_written() {
 }
 
 #[test]
+fn the_address_that_links_lead_to_is_taken_without_its_slash() {
+    let listen = "listen  = \"127.0.0.1:9847\"";
+    let with = |url: &str| format!("{listen}\nexternal_url = \"{url}\"");
+    let c = parse(&GOOD.replace(listen, &with("https://ops.example/canary/")));
+    assert_eq!(c.external_url.as_deref(), Some("https://ops.example/canary"));
+    assert_eq!(parse(&c.to_string()).external_url, c.external_url, "as it is printed");
+    assert_eq!(parse(GOOD).external_url, None);
+    for (url, says) in [
+        ("ops.example", "\"ops.example\" is not an address: write http:// or https://, a host and a path"),
+        (
+            "https://ops.example/?a=b",
+            "\"https://ops.example/?a=b\" is not allowed: paths are put behind it: write it without '?' and '#'",
+        ),
+    ] {
+        assert_eq!(error(listen, &with(url)), format!("canary.toml:3:16: external_url: {says}"));
+    }
+}
+
+#[test]
 fn a_star_does_not_cross_a_slash() {
     let d = &parse(GOOD).deployments[0];
     assert_eq!(d.matches("/checkout/v1-a"), Some(Role::Stable));

@@ -22,7 +22,7 @@ const MOST_WIDTH: u32 = 1600;
 /// Entries of the log.
 const ENTRIES: usize = 30;
 /// Where the report of a decision is served.
-const REPORT: &str = "report/";
+pub const REPORT: &str = "report/";
 
 /// The whole page. `chosen` names the deployment; without it, it is the one with most evidence against its canary.
 /// `commands`: whether the guard takes them over HTTP.

@@ -52,6 +52,7 @@ fn a_person_pauses_looks_and_rolls_back() -> anyhow::Result<()> {
     assert!(status["paused"].as_str().is_some_and(|why| why.contains("a look first")), "{status}");
     assert_eq!(status["deployments"][0]["verdict"], "regressed");
     assert_eq!(status["deployments"][0]["blocked_by"][0]["gate"], "pause");
+    assert_eq!(status["deployments"][0]["next"]["what"], "Resume the guard, or take the canary back", "{status:#}");
     let (done, said) = verb(&guarded, &["rollback", "test"])?;
     assert!(!done && said.contains("pause: paused: by root"), "{said}");
     assert_eq!(guarded.terms(), 0);

@@ -9,7 +9,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::{
     Board, Snapshot, api,
-    html::{self as blocks, View},
+    html::{self as blocks, View, answers::Next},
     plain, units,
 };
 
@@ -109,6 +109,21 @@ pub fn now(snapshot: &Snapshot, board: &Board, chosen: Option<&str>, width: u32)
         p.note { "Window " (units::count(deployment.window)) " of " (units::duration_ns(state.span_ns as f64)) ", ended " (units::clock(state.unix_ms)) " UTC. "
             @if let Some(own) = &state.own { (own.in_words()) } }
     }
+}
+
+/// What to do next about each deployment, as the page says it.
+pub fn next(snapshot: &Snapshot, board: &Board) -> Vec<api::NextStep> {
+    let state = api::State::from(snapshot);
+    let step = |deployment: &api::Deployment| {
+        let name = &*deployment.name;
+        let windows = board.windows(name, 0, usize::MAX).unwrap_or_default();
+        let (decisions, verdicts) = (board.decisions(Some(name), ENTRIES), board.verdicts(Some(name), ENTRIES));
+        let paused = state.paused.as_deref().or(deployment.paused.as_deref());
+        let view = View { deployment, windows: &windows, decisions: &decisions, verdicts: &verdicts, paused };
+        let Next { what, why, commands } = blocks::answers::next(&view);
+        api::NextStep { deployment: name.to_owned(), what, why, commands }
+    };
+    state.deployments.iter().map(step).collect()
 }
 
 fn course(view: &View, width: u32) -> Markup {

@@ -210,6 +210,24 @@ async fn the_api_says_what_is_and_refuses_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn what_to_do_next_is_what_the_page_says() {
+    let (addr, snapshots, board) = served().await;
+    let steps: Vec<api::NextStep> = json(addr, "/api/v1/next").await;
+    assert!(steps.is_empty(), "nothing is watched yet: {steps:?}");
+    for (index, what) in
+        [(50, "Go on with the rollout"), (story::DECIDED + 8, "Nothing: mend it before the next rollout")]
+    {
+        (0..=index).for_each(|i| board.record(&story::snapshot(i)));
+        snapshots.send_replace(Arc::new(story::snapshot(index)));
+        let steps: Vec<api::NextStep> = json(addr, "/api/v1/next").await;
+        assert_eq!(steps.len(), 1);
+        assert_eq!((&*steps[0].deployment, &*steps[0].what), (story::DEPLOYMENT, what));
+        let (_, page) = get(addr, "/page/now").await;
+        assert!(page.contains(what) && page.contains(&steps[0].why), "{page}");
+    }
+}
+
+#[tokio::test]
 async fn a_pause_of_one_deployment_is_on_its_page_and_leaves_the_button_alone() {
     let (addr, snapshots, _board) = served().await;
     let mut snapshot = story::snapshot(story::DECIDED);

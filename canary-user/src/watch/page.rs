@@ -132,7 +132,7 @@ fn course(view: &View, width: u32) -> Markup {
     let height = if room < blocks::figures::NARROW { 560 } else { 420 };
     html! {
         @match blocks::figures::course(view, room) {
-            Some(chart) => { div.chart role="img" aria-label=(blocks::COURSE) {
+            Some(chart) => { div.chart role="img" aria-label=(blocks::course_in_words(&chart)) {
                 (blocks::own(super::chart::svg(&chart, room, height)))
             } }
             None => { p.note { "No window yet." } }

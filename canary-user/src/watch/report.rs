@@ -115,9 +115,9 @@ fn measured(evidence: &Evidence, life: &Arc<DecisionLife>) -> Markup {
         (blocks::section("verdict", "Verdict", verdict(evidence, life)))
         @if let Some(course) = course {
             (blocks::section("course", "Over time", html! {
-                div.chart.on-wide role="img" aria-label=(blocks::COURSE) { (blocks::own(chart::svg(&course, WIDTH, 420))) }
+                div.chart.on-wide role="img" aria-label=(blocks::course_in_words(&course)) { (blocks::own(chart::svg(&course, WIDTH, 420))) }
                 @if let Some(course) = blocks::figures::course(&view, PHONE) {
-                    div.chart.on-phone role="img" aria-label=(blocks::COURSE) { (blocks::own(chart::svg(&course, PHONE, 560))) }
+                    div.chart.on-phone role="img" aria-label=(blocks::course_in_words(&course)) { (blocks::own(chart::svg(&course, PHONE, 560))) }
                 }
                 (blocks::stretches(&deployment.verdict))
             }))

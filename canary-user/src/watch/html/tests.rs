@@ -298,6 +298,21 @@ fn evidence_is_told_as_of_now_or_as_of_when_it_condemned() {
 }
 
 #[test]
+fn before_there_is_any_p_its_chart_says_why_to_those_who_see_it_and_to_the_others() {
+    let early = seen(5);
+    let course = figures::course(&early.view(), 900).expect("windows");
+    let why = "No P(t) yet: 5 of 20 windows of stable are in, to learn its noise from";
+    assert_eq!(course.panels[0].instead(), Some(why));
+    assert_eq!(course_in_words(&course), format!("{COURSE}. {why}"));
+    let board = Board::default();
+    board.record(&story::snapshot(5));
+    let page = page::now(&story::snapshot(5), &board, None, 900).into_string();
+    assert!(page.contains(&format!("aria-label=\"{COURSE}. {why}\"")), "{page}");
+    let later = figures::course(&seen(story::DECIDED).view(), 900).expect("windows");
+    assert_eq!(course_in_words(&later), COURSE);
+}
+
+#[test]
 fn one_stall_does_not_flatten_a_chart_and_is_told() {
     let mut seen = seen(story::DECIDED);
     let wait = crate::window::Indicator::RunQueueWait;

@@ -29,7 +29,7 @@ use crate::{
         Board, Snapshot,
         metrics::Metrics,
         notify::{Deliveries, Notifier, Waits},
-        report::Reporter,
+        report::{Directory, Reporter},
         server,
     },
     window::Windower,
@@ -100,12 +100,16 @@ pub async fn run(daemon: Daemon, shutdown: impl Future<Output = ()>) -> anyhow::
     let deliveries = Deliveries::default();
     metrics.tell_of(deliveries.clone());
     let waits: Waits = config.deployments.iter().map(|d| (d.name.clone(), d.approval_timeout)).collect();
-    let notifier = Notifier::start(&config.notify, &waits, &board, &deliveries)?;
+    let notifier = Notifier::start(&config.notify, &waits, config.external_url.as_deref(), &board, &deliveries)?;
     // A journal in memory belongs to a demo, of which nothing is left.
     let journal_path = journal.path();
     let archive = journal_path.as_ref().map(|path| Archive::open(path)).transpose()?;
     let (snapshots, watchers) = watch::channel(Arc::new(Snapshot::default()));
-    let reporter = Reporter::new(board.clone(), watchers.clone(), archive, config.reports.clone());
+    let reports = config.reports.clone().filter(|_| journal_path.is_some()).map(Directory::new);
+    if let Some(reports) = &reports {
+        metrics.tell_of_reports(reports.counts());
+    }
+    let reporter = Reporter::new(board.clone(), watchers.clone(), archive, reports);
     let reporter = tokio::spawn(reporter.run());
     let (stop_servers, servers_stopped) = watch::channel(());
     let stopped = || {

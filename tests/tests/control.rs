@@ -52,6 +52,7 @@ fn a_person_pauses_looks_and_rolls_back() -> anyhow::Result<()> {
     assert!(status["paused"].as_str().is_some_and(|why| why.contains("a look first")), "{status}");
     assert_eq!(status["deployments"][0]["verdict"], "regressed");
     assert_eq!(status["deployments"][0]["blocked_by"][0]["gate"], "pause");
+    assert_eq!(status["deployments"][0]["next"]["what"], "Resume the guard, or take the canary back", "{status:#}");
     let (done, said) = verb(&guarded, &["rollback", "test"])?;
     assert!(!done && said.contains("pause: paused: by root"), "{said}");
     assert_eq!(guarded.terms(), 0);
@@ -193,6 +194,10 @@ fn a_member_of_the_group_reads_the_past_from_the_guard() -> anyhow::Result<()> {
     ensure!(told && said.contains(&id) && said.contains("verified: "), "{said}");
     let (told, said) = as_member("4242", &["explain", &id])?;
     ensure!(told && said.contains("Gates") && said.contains("crash loop"), "{said}");
+    for words in [&["report", "--output", "markdown"][..], &["report", &id, "--output", "markdown"]] {
+        let (told, said) = as_member("4242", words)?;
+        ensure!(told && said.contains(&id) && said.contains("### Gates that were asked"), "{said}");
+    }
     let (told, said) = as_member("4243", &["history"])?;
     ensure!(
         !told && said.contains("this user may not read") && said.contains("may not be used by this user"),

@@ -135,8 +135,8 @@ fn in_the_terminal(browser: &Browser, dir: &Path, directory: &Path) -> anyhow::R
     for (columns, rows, more) in [(80, 24, "evidence"), (120, 40, "since the canary's warm-up")] {
         terminal.resize((columns, rows))?;
         let screen = terminal.shows(&[
-            "shop regressed",
-            " REGRESSED   dies from a fault signal: ",
+            "shop regressed, gone",
+            " It was worse, and is gone   dies from a fault signal: ",
             "(none running)",
             "rollback done and verified, the service is back",
             "stable serves ",

@@ -119,6 +119,9 @@ fn the_steps_of_the_page_install_a_guard_that_watches_acts_and_is_started_anew_w
     wait_until("the canary is stopped", PATIENCE, gone)
         .with_context(|| at_its_shell(&machine, "canary history").unwrap_or_default())?;
     assert_eq!(machine.property("shop-stable-1.service", "ActiveState")?, "active");
+    // Its state directory is where it may write.
+    let written = || at_its_shell(&machine, "ls /var/lib/canary/reports/shop-*.html").is_ok();
+    wait_until("the report is there without being asked for", PATIENCE, written).with_context(|| state(&machine))?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use super::Output;
 use crate::{
     config::SOCKET,
     control::{Done, Reply, Status, client},
+    watch::api::NextStep,
 };
 
 #[derive(Debug, clap::Args)]
@@ -35,6 +36,11 @@ impl ToGuard {
             Reply::Status(status) => Ok(*status),
             Reply::Done(Done { said }) => bail!("{} gives no status but says: {said}", self.socket.display()),
         }
+    }
+
+    /// What a person should do about each deployment.
+    pub fn next(&self) -> anyhow::Result<Vec<NextStep>> {
+        client::ask(&self.socket, "/api/v1/next", None)
     }
 
     /// Prints what was done.

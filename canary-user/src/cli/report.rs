@@ -1,22 +1,17 @@
 //! `canary report`: what happened in one rollout, as a file for the ticket or as text for the chat.
 
-use std::{fs, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{fs, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, ensure};
-use clap::ValueEnum;
+use anyhow::Context as _;
 
-use crate::{
-    journal::Journal,
-    watch::{
-        api::DecisionLife,
-        report::{self, Evidence, Report},
-    },
-};
+use super::past::Past;
+use crate::watch::report::Format;
 
 const NOTES: &str = "\
-The journal may be read while the guard runs. It keeps the windows of the
-latest 50 decisions; a report of an older one is without charts. With
-'reports' in the configuration the guard writes each report by itself.
+The journal may be read while the guard runs; who may not read it but command
+the guard gets the report from there. It keeps the windows of the latest 50
+decisions; a report of an older one is without charts. The guard writes each
+report by itself, too: see 'reports' in the configuration.
 
 Examples:
   canary report --file rollback.html
@@ -29,9 +24,8 @@ Examples:
 pub struct Args {
     /// The decision, as `canary history` names it [default: the latest one]
     pub id: Option<String>,
-    /// The guard's journal; the configuration names it as journal
-    #[arg(long, default_value = "/var/lib/canary/journal.db")]
-    pub journal: PathBuf,
+    #[command(flatten)]
+    pub past: Past,
     /// html: one file that needs nothing else; markdown: for a chat; json: what both are made from
     #[arg(long, value_enum, default_value_t)]
     pub output: Format,
@@ -40,40 +34,14 @@ pub struct Args {
     pub file: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    #[default]
-    Html,
-    Markdown,
-    Json,
-}
-
 /// # Errors
 /// Where there is no such journal or decision.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    // Opening would make an empty journal, which is not the answer to a mistyped path.
-    ensure!(args.journal.exists(), "there is no journal at {}: name it with --journal", args.journal.display());
-    let journal = Journal::open_to_read(&args.journal)?;
-    let entry = journal.decision(args.id.as_deref())?;
-    let entry = entry.with_context(|| match &args.id {
+    let report = args.past.report(args.id.as_deref())?.with_context(|| match &args.id {
         Some(id) => format!("there is no decision {id}: `canary history` lists them"),
         None => "nothing was decided yet".to_owned(),
     })?;
-    let life: Arc<DecisionLife> = Arc::new(entry.into());
-    let id = &life.decision.id;
-    let evidence: Option<Evidence> = match journal.evidence(id)? {
-        Some(json) => Some(serde_json::from_str(&json).with_context(|| format!("read the evidence of {id}"))?),
-        None => None,
-    };
-    let report = Report { life: &life, evidence: evidence.as_ref() };
-    let text = match args.output {
-        Format::Html => report::html(&report),
-        Format::Markdown => report::markdown(&report),
-        Format::Json => {
-            let all = serde_json::json!({ "decision": &*life, "evidence": evidence });
-            serde_json::to_string_pretty(&all).context("write JSON")? + "\n"
-        }
-    };
+    let text = report.text(args.output);
     match &args.file {
         Some(file) => fs::write(file, text).with_context(|| format!("write {}", file.display()))?,
         None => print!("{text}"),

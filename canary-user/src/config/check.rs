@@ -1,6 +1,13 @@
 //! From what is written to what needs no further checks.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use toml::Spanned;
 
@@ -122,21 +129,44 @@ impl Source<'_> {
         for deployment in raw.deployment {
             deployments.push(self.deployment(deployment, &mut names, &judge)?);
         }
+        let journal = self.path("journal", raw.journal, super::JOURNAL)?;
         Ok(Config {
             window,
             listen,
-            journal: self.path("journal", raw.journal, super::JOURNAL)?,
+            external_url: raw.external_url.map(|url| self.external_url(url)).transpose()?,
+            reports: self.reports(raw.reports, &journal)?,
+            journal,
             pause_file: self.path("pause_file", raw.pause_file, super::PAUSE_FILE)?,
             systemd_bus: raw.systemd_bus.map_or(super::SYSTEMD_BUS.into(), Spanned::into_inner),
             docker_socket: self.path("docker_socket", raw.docker_socket, super::DOCKER_SOCKET)?,
             kubernetes: self.kubernetes(raw.kubernetes.unwrap_or_default())?,
             tls: raw.tls.map(|tls| self.tls(tls)).transpose()?,
-            reports: raw.reports.map(|r| self.path("reports", Some(r), "")).transpose()?,
             notify: raw.notify.into_iter().map(|n| self.notify(n)).collect::<Result<_, _>>()?,
             api: self.api(raw.api.unwrap_or_default())?,
             judge,
             deployments,
         })
+    }
+
+    /// Paths are put behind it: without a slash at its end.
+    fn external_url(&self, raw: Spanned<String>) -> Result<String, ConfigError> {
+        const WRITE: &str = "paths are put behind it: write it without '?' and '#'";
+        let span = raw.span();
+        let url = self.url("external_url".to_owned(), raw)?;
+        if url.contains(['?', '#']) {
+            let mistake = Mistake::NotAllowed { value: format!("\"{url}\""), write: WRITE.into() };
+            return Err(self.mistake(span, "external_url", mistake));
+        }
+        Ok(url.trim_end_matches('/').to_owned())
+    }
+
+    /// Beside the journal unless another place is written; `""` switches them off.
+    fn reports(&self, raw: Option<Spanned<String>>, journal: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        match raw {
+            None => Ok(journal.parent().map(|directory| directory.join(super::REPORTS))),
+            Some(raw) if raw.as_ref().is_empty() => Ok(None),
+            raw => self.path("reports", raw, "").map(Some),
+        }
     }
 
     fn deployment(

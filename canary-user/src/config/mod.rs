@@ -47,6 +47,8 @@ const APPROVAL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const SETTLE: Duration = Duration::from_secs(5);
 const JOURNAL: &str = "/var/lib/canary/journal.db";
 const PAUSE_FILE: &str = "/run/canary/pause";
+/// Directory of the reports, beside the journal.
+const REPORTS: &str = "reports";
 /// The bus of this machine's systemd.
 pub const SYSTEMD_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 /// The socket of this machine's Docker.
@@ -59,6 +61,8 @@ pub struct Config {
     pub window: Duration,
     /// Where the HTTP server listens; `None` = no server.
     pub listen: Option<SocketAddr>,
+    /// Where people reach that server, without a slash at the end; `None` = messages have no links to it.
+    pub external_url: Option<String>,
     pub journal: PathBuf,
     /// While this file exists, nothing is done to any canary.
     pub pause_file: PathBuf,
@@ -69,7 +73,7 @@ pub struct Config {
     pub kubernetes: KubernetesConfig,
     /// Certificate and key of the port; `None` = plain HTTP.
     pub tls: Option<TlsConfig>,
-    /// Where a report is written after every action; `None` = nowhere.
+    /// Where a report is written after every action, as long as the journal is on disk; `None` = nowhere.
     pub reports: Option<PathBuf>,
     /// Who is told of what happens.
     pub notify: Vec<NotifyConfig>,
@@ -333,13 +337,15 @@ impl fmt::Display for Config {
         if let Some(listen) = self.listen {
             writeln!(f, "listen = \"{listen}\"")?;
         }
+        if let Some(url) = &self.external_url {
+            writeln!(f, "external_url = {}", text(url))?;
+        }
         writeln!(f, "journal = {}", text(&self.journal.to_string_lossy()))?;
         writeln!(f, "pause_file = {}", text(&self.pause_file.to_string_lossy()))?;
         writeln!(f, "systemd_bus = {}", text(&self.systemd_bus))?;
         writeln!(f, "docker_socket = {}", text(&self.docker_socket.to_string_lossy()))?;
-        if let Some(reports) = &self.reports {
-            writeln!(f, "reports = {}", text(&reports.to_string_lossy()))?;
-        }
+        let reports = self.reports.as_deref().map(Path::to_string_lossy).unwrap_or_default();
+        writeln!(f, "reports = {}", text(&reports))?;
         write!(f, "{}", self.api)?;
         write!(f, "{}", self.kubernetes)?;
         if let Some(tls) = &self.tls {

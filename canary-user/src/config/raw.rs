@@ -20,6 +20,7 @@ use super::{
 pub(super) struct Raw {
     pub window: Option<Spanned<String>>,
     pub listen: Option<Spanned<String>>,
+    pub external_url: Option<Spanned<String>>,
     pub journal: Option<Spanned<String>>,
     pub pause_file: Option<Spanned<String>>,
     pub systemd_bus: Option<Spanned<String>>,

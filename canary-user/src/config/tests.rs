@@ -82,6 +82,7 @@ journal = "/var/lib/canary/journal.db"
 pause_file = "/run/canary/pause"
 systemd_bus = "unix:path=/run/dbus/system_bus_socket"
 docker_socket = "/run/docker.sock"
+reports = "/var/lib/canary/reports"
 
 [api]
 socket = "/run/canary/canary.sock"
@@ -106,6 +107,43 @@ canary = { cgroup = "/checkout/v2*" }
 budget = { per_hour = 3, cooldown = "15m" }
 "#
     );
+}
+
+#[test]
+fn reports_are_beside_the_journal_unless_another_place_or_none_is_written() {
+    let journal = "journal = \"/var/lib/canary/journal.db\"";
+    let reports = |keys: &str| {
+        let c = parse(&GOOD.replace(journal, keys));
+        assert_eq!(parse(&c.to_string()).reports, c.reports, "{keys}: as it is printed");
+        c.reports
+    };
+    assert_eq!(reports(""), Some("/var/lib/canary/reports".into()));
+    assert_eq!(reports("journal = \"/srv/guard/shop.db\""), Some("/srv/guard/reports".into()));
+    assert_eq!(reports("reports = \"/srv/incidents\""), Some("/srv/incidents".into()));
+    assert_eq!(reports("reports = \"\""), None);
+    assert_eq!(
+        error(journal, "reports = \"incidents\""),
+        "canary.toml:3:11: reports: \"incidents\" is not an absolute path: begin it with '/'"
+    );
+}
+
+#[test]
+fn the_address_that_links_lead_to_is_taken_without_its_slash() {
+    let listen = "listen  = \"127.0.0.1:9847\"";
+    let with = |url: &str| format!("{listen}\nexternal_url = \"{url}\"");
+    let c = parse(&GOOD.replace(listen, &with("https://ops.example/canary/")));
+    assert_eq!(c.external_url.as_deref(), Some("https://ops.example/canary"));
+    assert_eq!(parse(&c.to_string()).external_url, c.external_url, "as it is printed");
+    assert_eq!(parse(GOOD).external_url, None);
+    for (url, says) in [
+        ("ops.example", "\"ops.example\" is not an address: write http:// or https://, a host and a path"),
+        (
+            "https://ops.example/?a=b",
+            "\"https://ops.example/?a=b\" is not allowed: paths are put behind it: write it without '?' and '#'",
+        ),
+    ] {
+        assert_eq!(error(listen, &with(url)), format!("canary.toml:3:16: external_url: {says}"));
+    }
 }
 
 #[test]

@@ -64,7 +64,8 @@ impl Source<'_> {
         })
     }
 
-    fn url(&self, key: String, raw: Spanned<String>) -> Result<String, ConfigError> {
+    /// An address of http or https, with a host.
+    pub(super) fn url(&self, key: String, raw: Spanned<String>) -> Result<String, ConfigError> {
         // Braces are no part of an address; those of `{id}` are filled in.
         let uri = raw.as_ref().replace("{id}", "id").parse::<Uri>().ok();
         let fits = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();

@@ -268,7 +268,11 @@ impl Columns {
             Some(_) => {}
         }
         if !self.pace.indicators().iter().any(Track::has_any_bet) {
-            lacking.push(format!("baseline: {} of {} placebo windows", self.baseline_windows(), p.minimum_baseline));
+            let learned = self.baseline_windows();
+            // That a canary is gone with which nothing was learned is told already.
+            if learned > 0 || self.instances.canary_absent() < p.silent_windows {
+                lacking.push(explain::learned(learned, p.minimum_baseline));
+            }
         }
         if self.instances.stable_absent() > 2 * p.silent_windows {
             lacking.push("no stable instance reports: there is nothing to compare with".to_owned());

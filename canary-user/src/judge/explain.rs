@@ -458,6 +458,11 @@ fn change(ratio: f64) -> String {
     if percent == 0.0 { "0 %".to_owned() } else { format!("{percent:+.0} %") }
 }
 
+/// How far it is in learning what is usual.
+pub fn learned(windows: u64, needed: u64) -> String {
+    format!("learned from {windows} of the {needed} windows of stable that it needs")
+}
+
 /// Two digits below ten, whole numbers with a narrow no-break space by thousands above, powers of ten when huge.
 pub fn number(x: f64) -> String {
     if x < 10.0 {

@@ -318,13 +318,12 @@ impl Judge {
             }
         }
         if !self.pace.indicators().iter().any(Track::has_any_bet) && self.baseline_windows() < p.minimum_baseline {
-            let source =
-                if stable == 1 { " (one stable instance: learned from the pair after its warm-up)" } else { "" };
-            reasons.push(format!(
-                "baseline: {} of {} placebo windows{source}",
-                self.baseline_windows(),
-                p.minimum_baseline
-            ));
+            let source = if stable == 1 { " (one stable instance: from the pair, after its warm-up)" } else { "" };
+            let learned = self.baseline_windows();
+            // Nothing can be learned without a canary, or not yet: that it is gone is told already.
+            if learned > 0 || !self.canary_is_gone() {
+                reasons.push(format!("{}{source}", explain::learned(learned, p.minimum_baseline)));
+            }
         } else if reasons.is_empty() && !self.pace.indicators().iter().any(Track::has_any_bet) {
             reasons.push("no indicator could be compared yet".to_owned());
         }
@@ -366,6 +365,10 @@ impl Judge {
             let dispensable = set.mute || (set.missing == Missing::Ignore && self.missing(i).is_some());
             (canary || stable) && !dispensable
         })
+    }
+
+    fn canary_is_gone(&self) -> bool {
+        self.instances.canary_absent() >= self.parameters.silent_windows
     }
 
     fn baseline_windows(&self) -> u64 {
@@ -411,11 +414,11 @@ impl Judge {
             (false, false) => Some("no reading yet on either side".to_owned()),
             (false, true) => Some("no reading yet on canary".to_owned()),
             (true, false) => Some("no reading yet on stable".to_owned()),
-            (true, true) if !track.has_baseline(&self.parameters) => Some(format!(
-                "baseline: {} of {} placebo windows",
-                track.noise.baseline_pairs(),
-                self.parameters.minimum_baseline
-            )),
+            (true, true) if !track.has_baseline(&self.parameters) => Some(if self.canary_is_gone() {
+                "the canary's readings ended before it could be compared".to_owned()
+            } else {
+                explain::learned(track.noise.baseline_pairs(), self.parameters.minimum_baseline)
+            }),
             (true, true) => {
                 let silent = self.pace.silent_for(i);
                 silent.map(|windows| format!("no reading of both sides for {windows} windows"))

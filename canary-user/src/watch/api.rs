@@ -145,6 +145,18 @@ pub struct IndicatorPoint {
     pub margin: Option<f32>,
 }
 
+/// What a person should do about a deployment now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NextStep {
+    pub deployment: String,
+    /// In a sentence.
+    pub what: String,
+    /// Empty where there is no more to say.
+    pub why: String,
+    /// That do it, ready to be typed.
+    pub commands: Vec<String>,
+}
+
 /// The data of the server-sent event `window`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WindowEvent {

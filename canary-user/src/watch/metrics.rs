@@ -26,7 +26,7 @@ use self::{
     catalogue::{CATALOGUE, Kind, Value},
     counts::Counts,
 };
-use super::{DecisionView, DeploymentView, Snapshot, notify::Deliveries};
+use super::{DecisionView, DeploymentView, Snapshot, notify::Deliveries, report};
 use crate::{
     guard::{Action, GateResult, Mode, Stage, gates},
     judge::{Outcome, Stretch, StretchShape, Verdict},
@@ -52,6 +52,8 @@ struct State {
     lost_events: u64,
     latest: Option<Tick>,
     deliveries: Deliveries,
+    /// `None` where none are written.
+    reports: Option<report::Counts>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +116,11 @@ impl Metrics {
     /// Also tells how notifications were delivered.
     pub fn tell_of(&self, deliveries: Deliveries) {
         self.lock().deliveries = deliveries;
+    }
+
+    /// Also tells how many reports were written.
+    pub fn tell_of_reports(&self, reports: report::Counts) {
+        self.lock().reports = Some(reports);
     }
 
     /// Adds one tick. Samples are differences, so the runner calls this once for every tick, on the line's side:

@@ -56,20 +56,22 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// Starts a task for each receiver. Nothing is sent before there is news.
+    /// Starts a task for each receiver. Nothing is sent before there is news. `external_url` is where the guard's own pages are
+    /// reached; `None` = messages have no links to them.
     ///
     /// # Errors
     /// An address that cannot be read.
     pub fn start(
         receivers: &[NotifyConfig],
         waits: &Waits,
+        external_url: Option<&str>,
         board: &Board,
         deliveries: &Deliveries,
     ) -> anyhow::Result<Self> {
         let (end, ended) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for config in receivers {
-            let receiver = Receiver::new(config)?;
+            let receiver = Receiver::new(config, external_url)?;
             let (send, queue) = mpsc::channel(WAITING);
             tasks.spawn(listen(config.clone(), waits.clone(), board.listen(), send, deliveries.clone(), ended.clone()));
             tasks.spawn(deliver::run(receiver, queue, deliveries.clone(), ended.clone()));

@@ -9,7 +9,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::{
     Board, Snapshot, api,
-    html::{self as blocks, View},
+    html::{self as blocks, View, answers::Next},
     plain, units,
 };
 
@@ -22,7 +22,7 @@ const MOST_WIDTH: u32 = 1600;
 /// Entries of the log.
 const ENTRIES: usize = 30;
 /// Where the report of a decision is served.
-const REPORT: &str = "report/";
+pub const REPORT: &str = "report/";
 
 /// The whole page. `chosen` names the deployment; without it, it is the one with most evidence against its canary.
 /// `commands`: whether the guard takes them over HTTP.
@@ -111,13 +111,28 @@ pub fn now(snapshot: &Snapshot, board: &Board, chosen: Option<&str>, width: u32)
     }
 }
 
+/// What to do next about each deployment, as the page says it.
+pub fn next(snapshot: &Snapshot, board: &Board) -> Vec<api::NextStep> {
+    let state = api::State::from(snapshot);
+    let step = |deployment: &api::Deployment| {
+        let name = &*deployment.name;
+        let windows = board.windows(name, 0, usize::MAX).unwrap_or_default();
+        let (decisions, verdicts) = (board.decisions(Some(name), ENTRIES), board.verdicts(Some(name), ENTRIES));
+        let paused = state.paused.as_deref().or(deployment.paused.as_deref());
+        let view = View { deployment, windows: &windows, decisions: &decisions, verdicts: &verdicts, paused };
+        let Next { what, why, commands } = blocks::answers::next(&view);
+        api::NextStep { deployment: name.to_owned(), what, why, commands }
+    };
+    state.deployments.iter().map(step).collect()
+}
+
 fn course(view: &View, width: u32) -> Markup {
     // What padding and border leave of the page's width.
     let room = width.saturating_sub(34);
     let height = if room < blocks::figures::NARROW { 560 } else { 420 };
     html! {
         @match blocks::figures::course(view, room) {
-            Some(chart) => { div.chart role="img" aria-label=(blocks::COURSE) {
+            Some(chart) => { div.chart role="img" aria-label=(blocks::course_in_words(&chart)) {
                 (blocks::own(super::chart::svg(&chart, room, height)))
             } }
             None => { p.note { "No window yet." } }

@@ -2,6 +2,8 @@
 //!
 //! Goes in: a decision with its life, and the evidence that was kept of it. Comes out: text. Pure: no clock, no I/O.
 
+mod directory;
+mod form;
 mod keep;
 mod markdown;
 #[cfg(test)]
@@ -11,6 +13,7 @@ use std::sync::Arc;
 
 use maud::{DOCTYPE, Markup, html};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     api::{DecisionLife, Deployment, State, WindowPoint},
@@ -20,6 +23,8 @@ use super::{
 };
 use crate::telemetry::{Machine, OwnCost, Quality};
 
+pub use directory::{Counts, Directory};
+pub use form::{DecisionReport, Format};
 pub use keep::{Reporter, thinned};
 pub use markdown::markdown;
 
@@ -28,7 +33,7 @@ const WIDTH: u32 = 1080;
 const PHONE: u32 = 330;
 
 /// What is kept of a decision: the state when it was made, and the windows around it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Evidence {
     /// The deployment in the window of the decision.
     pub deployment: Deployment,
@@ -110,9 +115,9 @@ fn measured(evidence: &Evidence, life: &Arc<DecisionLife>) -> Markup {
         (blocks::section("verdict", "Verdict", verdict(evidence, life)))
         @if let Some(course) = course {
             (blocks::section("course", "Over time", html! {
-                div.chart.on-wide role="img" aria-label=(blocks::COURSE) { (blocks::own(chart::svg(&course, WIDTH, 420))) }
+                div.chart.on-wide role="img" aria-label=(blocks::course_in_words(&course)) { (blocks::own(chart::svg(&course, WIDTH, 420))) }
                 @if let Some(course) = blocks::figures::course(&view, PHONE) {
-                    div.chart.on-phone role="img" aria-label=(blocks::COURSE) { (blocks::own(chart::svg(&course, PHONE, 560))) }
+                    div.chart.on-phone role="img" aria-label=(blocks::course_in_words(&course)) { (blocks::own(chart::svg(&course, PHONE, 560))) }
                 }
                 (blocks::stretches(&deployment.verdict))
             }))

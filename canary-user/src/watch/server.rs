@@ -31,10 +31,11 @@ use super::{
 use crate::control::Refusal;
 
 const INDEX: &str = "canary guard\n\n\
-    /report/ID            the report of a decision, as one HTML file\n\
+    /report/ID            the report of a decision, as one HTML file; with ?format=markdown for a chat, with ?format=json as JSON\n\
     /metrics              for Prometheus: OpenMetrics, or its text format 0.0.4, or protobuf with native histograms, as it is asked for\n\
     /monitor              CPU, memory and network use of the machine and of each version, P(t) and verdict, as JSON\n\
     /api/v1/deployments   each deployment with its verdict, versions and decision, as JSON\n\
+    /api/v1/next          what to do next about each deployment, with the commands\n\
     /api/v1/verdicts      changes of verdict, newest first\n\
     /api/v1/decisions     decisions with their plans and stages, newest first\n\
     /api/v1/windows       the numbers of the last windows of a deployment\n\
@@ -127,6 +128,7 @@ pub fn routes(sources: Sources) -> Router {
         .route("/readyz", get(probes::readyz))
         .route("/api/v1/deployments", get(v1::deployments))
         .route("/api/v1/deployments/{name}", get(v1::deployment))
+        .route("/api/v1/next", get(v1::next))
         .route("/api/v1/verdicts", get(v1::verdicts))
         .route("/api/v1/decisions", get(v1::decisions))
         .route("/api/v1/decisions/{id}", get(v1::decision))

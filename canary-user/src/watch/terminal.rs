@@ -111,7 +111,7 @@ where
     }
 
     fn redraw(&mut self) -> anyhow::Result<()> {
-        let frame = Frame { model: &self.model, palette: self.palette, next: None };
+        let frame = Frame { model: &self.model, palette: self.palette, answers: None };
         self.terminal.draw(|f| f.render_widget(frame, f.area()))?;
         Ok(())
     }
@@ -139,7 +139,7 @@ where
         self.terminal.clear()?;
         self.redraw()?;
         let area = self.terminal.get_frame().area();
-        let used = Frame { model: &self.model, palette: self.palette, next: None }.used(area);
+        let used = Frame { model: &self.model, palette: self.palette, answers: None }.used(area);
         self.terminal.set_cursor_position((0, area.y + used.saturating_sub(1)))?;
         self.terminal.show_cursor()?;
         self.terminal.backend_mut().append_lines(1)?;

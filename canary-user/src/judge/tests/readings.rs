@@ -136,3 +136,21 @@ fn something_has_to_be_added_before_a_logarithm() {
     assert_eq!(refused, "write 0.000000001 to 1000000000000000");
     assert_eq!(IndicatorKey::Epsilon.apply(&mut set, &toml::Value::Float(1e-9)), Ok(()));
 }
+
+#[test]
+fn of_a_canary_that_is_gone_no_progress_is_told_that_it_can_make_no_more() {
+    const CPU: usize = Indicator::CpuPerWork as usize;
+    let says = |verdict: &Verdict, what: &str| verdict.reasons.iter().any(|reason| reason.contains(what));
+    for stable in [1, 3] {
+        let (mut judge, mut service) = (new_judge(), Service::new(10, stable, 0.0));
+        let there = run(&mut judge, &mut service, 20, 5, |_, _| {});
+        assert!(says(&there, "learned from 0 of the 300 windows of stable"), "{:?}", there.reasons);
+        let learned = there.indicators[CPU].missing.as_deref();
+        assert_eq!(learned, Some("learned from 0 of the 300 windows of stable that it needs"));
+        let gone = run(&mut judge, &mut service, 31, 0, |_, _| {});
+        assert!(says(&gone, "the canary has reported nothing for 31 windows"), "{:?}", gone.reasons);
+        assert!(!says(&gone, "learned from 0"), "{:?}", gone.reasons);
+        let why = gone.indicators[CPU].missing.as_deref();
+        assert_eq!(why, Some("the canary's readings ended before it could be compared"));
+    }
+}

@@ -12,7 +12,7 @@ mod tests;
 
 pub use svg::svg;
 pub use terminal::terminal;
-pub use timeline::{Point, Timeline};
+pub use timeline::{Point, Timeline, without_p};
 
 use crate::window::Indicator;
 
@@ -38,6 +38,8 @@ pub struct Panel {
     pub lines: Vec<Line>,
     /// A level that means something, such as the evidence that is needed, with its name.
     pub limit: Option<(f64, String)>,
+    /// Said where no line has a point: why that is so.
+    pub if_empty: String,
 }
 
 /// How the y axis grows.
@@ -113,6 +115,12 @@ impl Chart {
 }
 
 impl Panel {
+    /// The words that stand in the place of lines; `None` where there is something to draw.
+    pub fn instead(&self) -> Option<&str> {
+        let is_drawn = self.lines.iter().flat_map(|l| &l.points).any(|(x, y)| (x + y).is_finite());
+        Some(&*self.if_empty).filter(|words| !is_drawn && !words.is_empty())
+    }
+
     /// Lowest and highest y that is drawn, with some air; 0 to 1 where there is nothing.
     fn y_range(&self) -> (f64, f64) {
         let values = self.lines.iter().flat_map(|l| &l.points).map(|(_, y)| *y);

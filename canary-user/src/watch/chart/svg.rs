@@ -12,7 +12,7 @@ use plotters::{
     style::{Color as _, FontDesc, IntoFont as _, RGBColor, ShapeStyle},
 };
 
-use self::head::Head;
+use self::head::{Head, write_instead};
 use super::{Axis, Chart, Panel, Scale, Tone};
 
 const WHITE: RGBColor = RGBColor(255, 255, 255);
@@ -69,7 +69,8 @@ fn draw_panel(chart: &Chart, panel: &Panel, (from, to): (f64, f64), area: &Area<
     head.draw(&above)?;
     let mut builder = ChartBuilder::on(&area);
     builder.margin(margin).margin_top(ABOVE).margin_right(right);
-    builder.x_label_area_size(if small { 20 } else { 36 }).y_label_area_size(labels);
+    let below: i32 = if small { 20 } else { 36 };
+    builder.x_label_area_size(below).y_label_area_size(labels);
     let mut axes = builder.build_cartesian_2d(from..to, low..high)?;
     axes.configure_mesh()
         .disable_x_mesh()
@@ -102,6 +103,10 @@ fn draw_panel(chart: &Chart, panel: &Panel, (from, to): (f64, f64), area: &Area<
     for mark in &chart.marks {
         axes.draw_series([PathElement::new(vec![(mark.at, low), (mark.at, high)], stroke(mark.tone, 1))])?;
     }
+    if let Some(words) = panel.instead() {
+        let air: i32 = 10;
+        write_instead(&area, words, (margin + labels + air, room - f64::from(2 * air)), below + margin)?;
+    }
     Ok(())
 }
 
@@ -121,11 +126,12 @@ fn stroke(tone: Tone, width: u32) -> ShapeStyle {
     colour(tone).stroke_width(width)
 }
 
-/// Told apart by people who do not tell red from green, too (Okabe and Ito's palette).
+/// Told apart by people who do not tell red from green, too (Okabe and Ito's palette), and from white: their orange is darker here,
+/// the page's own.
 fn colour(tone: Tone) -> RGBColor {
     match tone {
         Tone::Stable => RGBColor(0, 114, 178),
-        Tone::Canary => RGBColor(230, 159, 0),
+        Tone::Canary => RGBColor(196, 106, 0),
         Tone::Evidence => RGBColor(120, 60, 140),
         Tone::Bad => RGBColor(213, 94, 0),
         Tone::Faint => RGBColor(120, 120, 120),

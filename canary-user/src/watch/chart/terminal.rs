@@ -10,6 +10,7 @@ use ratatui::{
 };
 
 use super::{Chart, Panel, Scale, Tone};
+use crate::watch::text::wrap;
 
 /// Draws the chart in `columns` by about `rows` characters; every line ends in a newline. `colour` adds ANSI colours.
 pub fn terminal(chart: &Chart, columns: u16, rows: u16, colour: bool) -> String {
@@ -17,9 +18,14 @@ pub fn terminal(chart: &Chart, columns: u16, rows: u16, colour: bool) -> String 
     let to = if to > from { to } else { from + 1.0 };
     let mut text = format!("{}\n", chart.title);
     let each = (rows.saturating_sub(1) / chart.panels.len().max(1) as u16).max(6);
+    let lowest = chart.panels.iter().rposition(|panel| panel.instead().is_none());
     for (i, panel) in chart.panels.iter().enumerate() {
         text.push_str(&format!("{}\n", panel.label));
-        let last = i + 1 == chart.panels.len();
+        if let Some(words) = panel.instead() {
+            wrap(words, usize::from(columns.max(20)) - 2).iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+            continue;
+        }
+        let last = Some(i) == lowest;
         text.push_str(&draw(chart, panel, (from, to), (columns.max(20), each - 1), last, colour));
     }
     let marks: Vec<String> =

@@ -55,7 +55,14 @@ fn a_long_course_is_thinned_out_and_keeps_its_peaks() {
 #[test]
 fn a_window_without_a_value_is_a_gap_and_nothing_at_all_is_said() {
     let line = Line { name: "x".into(), tone: Tone::Stable, points: vec![(0.0, 1.0), (1.0, f64::NAN), (2.0, 1.0)] };
-    let panel = Panel { label: "gap".into(), scale: Scale::Linear, bands: Vec::new(), lines: vec![line], limit: None };
+    let panel = Panel {
+        label: "gap".into(),
+        scale: Scale::Linear,
+        bands: Vec::new(),
+        lines: vec![line],
+        limit: None,
+        if_empty: "nothing".into(),
+    };
     let chart = Chart {
         title: "t".into(),
         x_label: "window".into(),
@@ -66,6 +73,29 @@ fn a_window_without_a_value_is_a_gap_and_nothing_at_all_is_said() {
     let lines = |chart: &Chart| svg(chart, 400, 200).matches("<polyline").count();
     assert!(lines(&chart) >= lines(&Chart::default()) + 2);
     assert!(terminal(&Chart::default(), 80, 20, false).contains("nothing to draw"));
+    assert_eq!(chart.panels[0].instead(), None, "a gap is not all there is");
+}
+
+#[test]
+fn a_panel_without_any_value_says_why_instead_of_bare_axes() {
+    let mut timeline = Timeline::new(100);
+    let verdict = |index: u64| story::snapshot(index).deployments[story::DEPLOYMENT].verdict.clone();
+    (0..5).for_each(|index| timeline.push(&verdict(index), index));
+    let why = "No P(t) yet: 4 of 20 windows of stable are in, to learn its noise from";
+    let (drawn, shown) =
+        (svg(&timeline.chart("checkout"), 900, 500), terminal(&timeline.chart("checkout"), 80, 30, false));
+    assert!(written(&drawn).iter().any(|w| w.text == why), "{drawn}");
+    assert!(shown.ends_with(&format!("P(t), share of the allowed change in use\n  {why}\n")), "{shown}");
+    let has_windows = shown.lines().any(|line| line.split_whitespace().eq(["0", "2", "4"]));
+    assert!(has_windows, "the panel above it has the labels of the windows:\n{shown}");
+    // On a phone it takes several lines, and none is cut.
+    for Written { x, text, size, .. } in written(&svg(&timeline.chart(""), 300, 560)) {
+        assert!(x + 0.6 * size * text.chars().count() as f64 <= 300.0 || x > 150.0, "'{text}' at {x} is cut");
+    }
+    let mut crashed = verdict(story::DECIDED);
+    crashed.hard = Some(crate::judge::HardFact::CrashLoop);
+    assert_eq!(without_p(&crashed), "No P(t): a fact condemned the canary before it could be compared");
+    assert!(!svg(&course(1000).chart("checkout"), 900, 500).contains("No P(t)"), "there it is");
 }
 
 /// A text of a picture that is not empty.
@@ -100,7 +130,8 @@ fn level(indicator: Indicator, value: f64, label: &str) -> Chart {
     let points = vec![(1_800_000_000.0, value), (1_800_000_060.0, value)];
     let line = Line { name: "stable".into(), tone: Tone::Stable, points };
     let scale = Scale::Of(indicator);
-    let panel = Panel { label: label.into(), scale, bands: Vec::new(), lines: vec![line], limit: None };
+    let if_empty = String::new();
+    let panel = Panel { label: label.into(), scale, bands: Vec::new(), lines: vec![line], limit: None, if_empty };
     Chart { x_axis: Axis::Clock, panels: vec![panel], ..Chart::default() }
 }
 

@@ -35,6 +35,9 @@ pub struct Timeline {
     /// Window from which the regression was dated, and the one in which the canary was condemned.
     onset: Option<u64>,
     condemned: Option<u64>,
+    /// Why there is no P(t), if there is none.
+    #[serde(skip)]
+    without_p: String,
 }
 
 impl Timeline {
@@ -47,6 +50,7 @@ impl Timeline {
             threshold_ln: f64::NAN,
             onset: None,
             condemned: None,
+            without_p: String::new(),
         }
     }
 
@@ -55,6 +59,7 @@ impl Timeline {
         let condemned = verdict.outcome == Outcome::Regressed;
         self.threshold_ln = verdict.threshold_ln;
         self.onset = verdict.onset;
+        self.without_p = without_p(verdict);
         self.condemned = if condemned { self.condemned.or(Some(verdict.window)) } else { None };
         self.add(Point {
             window: verdict.window,
@@ -107,6 +112,7 @@ impl Timeline {
                     bands: Vec::new(),
                     lines: vec![line("evidence", Tone::Evidence, &evidence)],
                     limit: needed.is_finite().then(|| (needed, "needed".to_owned())),
+                    if_empty: String::new(),
                 },
                 Panel {
                     label: "P(t), share of the allowed change in use".to_owned(),
@@ -117,6 +123,7 @@ impl Timeline {
                         line("canary", Tone::Canary, &|p| missing(p.p_canary)),
                     ],
                     limit: Some((1.0, "all of it".to_owned())),
+                    if_empty: self.without_p.clone(),
                 },
             ],
             marks: [mark(self.onset, "onset", Tone::Faint), mark(self.condemned, "regressed", Tone::Bad)]
@@ -124,6 +131,15 @@ impl Timeline {
                 .flatten()
                 .collect(),
         }
+    }
+}
+
+/// Why a chart has no P(t), where it has none.
+pub fn without_p(verdict: &Verdict) -> String {
+    match verdict.outcome {
+        Outcome::InsufficientData => format!("No P(t) yet: {}", verdict.reasons.join("; ")),
+        _ if verdict.hard.is_some() => "No P(t): a fact condemned the canary before it could be compared".to_owned(),
+        _ => "No P(t): nothing of both sides could be compared".to_owned(),
     }
 }
 

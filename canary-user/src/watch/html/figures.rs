@@ -6,7 +6,7 @@ use crate::{
     journal::StageEntry,
     watch::{
         api::{DecisionLife, IndicatorPoint, WindowPoint},
-        chart::{Axis, Band, Chart, Line, Mark, Panel, Scale, Tone},
+        chart::{Axis, Band, Chart, Line, Mark, Panel, Scale, Tone, without_p},
         units,
     },
     window::Indicator,
@@ -56,6 +56,7 @@ pub fn course(view: &View, width: u32) -> Option<Chart> {
                     line("canary", Tone::Canary, &|w| w.p_canary),
                 ],
                 limit: Some((1.0, "all allowed".to_owned())),
+                if_empty: without_p(&view.deployment.verdict),
             },
             Panel {
                 label: "evidence that the canary is worse".to_owned(),
@@ -63,6 +64,7 @@ pub fn course(view: &View, width: u32) -> Option<Chart> {
                 bands: Vec::new(),
                 lines: vec![evidence],
                 limit: threshold.filter(|t| t.is_finite()).map(|t| (t, "needed".to_owned())),
+                if_empty: String::new(),
             },
         ],
         marks: marks(view, ends),
@@ -99,6 +101,7 @@ pub fn indicator(indicator: Indicator, view: &View, width: u32) -> Option<Chart>
             bands: vec![band],
             lines,
             limit: None,
+            if_empty: String::new(),
         }],
         marks: marks(view, |life| life.stages.iter().filter(|s| s.stage == Stage::Applied).collect()),
     })

@@ -17,8 +17,8 @@ const HEIGHT: u32 = 120;
 
 /// One small chart per indicator, those that are worse first. `width` is the room of the whole page in pixels.
 pub fn indicators(view: &View, width: u32) -> Markup {
-    let last = if is_gone(view) { view.windows } else { &[] };
-    let mut told: Vec<Told> = view.deployment.verdict.indicators.iter().map(|state| Told::of(state, last)).collect();
+    let gone = is_gone(view).then_some(view.windows);
+    let mut told: Vec<Told> = view.deployment.verdict.indicators.iter().map(|state| Told::of(state, gone)).collect();
     told.sort_by(|a, b| b.rank().total_cmp(&a.rank()));
     let each = (width.saturating_sub(70) / 3).clamp(250, 400).min(width.saturating_sub(60).max(200));
     html! {
@@ -50,11 +50,12 @@ struct Told<'a> {
     /// As now, or as the last window with a canary had them.
     numbers: IndicatorPoint,
     is_last: bool,
+    is_gone: bool,
 }
 
 impl<'a> Told<'a> {
-    /// `windows`: those of a canary that is gone, in the last of which its numbers are looked for; empty where it is there.
-    fn of(state: &'a IndicatorState, windows: &[WindowPoint]) -> Self {
+    /// `gone`: the windows of a canary that is gone, in the last of which its numbers are looked for.
+    fn of(state: &'a IndicatorState, gone: Option<&[WindowPoint]>) -> Self {
         let f32 = |number: Option<f64>| number.map(|n| n as f32);
         let now = IndicatorPoint {
             stable: f32(state.stable),
@@ -64,9 +65,11 @@ impl<'a> Told<'a> {
             effect_high: f32(state.effect_high),
             margin: f32(state.margin),
         };
-        let points = || windows.iter().rev().map(|w| w.indicator(state.indicator)).filter(|p| p.canary.is_some());
+        let points = || {
+            gone.unwrap_or_default().iter().rev().map(|w| w.indicator(state.indicator)).filter(|p| p.canary.is_some())
+        };
         let last = points().find(|p| p.effect.is_some()).or_else(|| points().next());
-        Self { state, numbers: last.unwrap_or(now), is_last: last.is_some() }
+        Self { state, numbers: last.unwrap_or(now), is_last: last.is_some(), is_gone: gone.is_some() }
     }
 
     fn is_unmeasured(&self) -> bool {
@@ -109,6 +112,8 @@ impl<'a> Told<'a> {
                         ", " span { "allowed " (change(margin)) }
                         @if state.confirmed { ": " b.bad { "proven" } }
                     }
+                    // What is still to be learned is for a canary that is there.
+                    _ if self.is_gone => { span.note { "not compared while it was there" } }
                     _ => { span.note { "not compared yet: " (state.missing.as_deref().unwrap_or(not_compared(state))) } }
                 }
             }
@@ -116,11 +121,17 @@ impl<'a> Told<'a> {
     }
 }
 
+/// Since when events are counted, as the heading of their table.
+pub const SINCE: &str = "since the canary's warm-up";
+/// Beside the counts of a canary that a fact condemned.
+pub const AFTER_THE_FACT: &str =
+    "A fact counts from the canary's first moment on; these counts begin after its warm-up.";
+
 /// Counts since the canary's warm-up.
 pub fn events(verdict: &Verdict) -> Markup {
     html! {
         div.scroll { table {
-            thead { tr { th { "since the canary's warm-up" } th.n { "stable" } th.n { "canary" } } }
+            thead { tr { th { (SINCE) } th.n { "stable" } th.n { "canary" } } }
             tbody {
                 @for event in &verdict.events {
                     tr {
@@ -132,7 +143,7 @@ pub fn events(verdict: &Verdict) -> Markup {
             }
         } }
         @if verdict.hard.is_some() {
-            p.note { "A fact counts from the canary's first moment on; these counts begin after its warm-up." }
+            p.note { (AFTER_THE_FACT) }
         }
     }
 }

@@ -17,15 +17,22 @@ use maud::{Markup, PreEscaped, html};
 
 use super::{
     api::{DecisionLife, Deployment, VerdictChange, WindowPoint},
+    chart::{Chart, Panel},
     units,
 };
 use crate::judge::{Outcome, Verdict};
 
 pub use advice::{ADVICE, advice};
-pub use indicators::{events, indicators};
+pub use indicators::{AFTER_THE_FACT, SINCE, events, indicators};
 
 /// What [`figures::course`] shows, for who does not see it.
 pub const COURSE: &str = "P(t) of both roles and the evidence over time";
+
+/// The same of one chart, with what it says in the place of lines.
+pub fn course_in_words(course: &Chart) -> String {
+    let instead: String = course.panels.iter().filter_map(Panel::instead).map(|words| format!(". {words}")).collect();
+    format!("{COURSE}{instead}")
+}
 
 /// The stylesheet of the page and of the report.
 pub const STYLE: &str = include_str!("../page/style.css");

@@ -317,6 +317,15 @@ fn of_a_canary_that_is_gone_the_last_is_told_and_nothing_is_recommended() {
         let numbers = cpu.split("</p>").next().expect("numbers");
         assert!(!numbers.contains(units::MISSING) && !cpu.contains("not compared yet: learning"), "{numbers}");
     }
+    // It went before it could be compared.
+    let mut early = seen(story::DECIDED + 8);
+    let missing = || Some("learned from 0 of the 300 windows of stable that it needs".to_owned());
+    early.state.deployments[0].verdict.indicators.iter_mut().for_each(|state| state.missing = missing());
+    for point in early.windows.iter_mut().flat_map(|w| w.indicators.values_mut()) {
+        (point.effect, point.margin) = (None, None);
+    }
+    let tiles = indicators(&early.view(), 1000).into_string();
+    assert!(tiles.contains("not compared while it was there") && !tiles.contains("not compared yet"), "{tiles}");
     // It is away for a moment: one that crashes is about to be started again.
     let mut away = seen(story::GONE).at(Stage::Applied).advised();
     assert!(headline(&away.view()).starts_with("Yes, it is worse"));
@@ -355,6 +364,21 @@ fn evidence_is_told_as_of_now_or_as_of_when_it_condemned() {
     assert!(text.contains("As sure as a fact is") && !text.contains("role=\"meter\""), "{text}");
     let undecided = told(&self::seen(50));
     assert!(!undecided.contains("condemned") && !undecided.contains("by now"), "{undecided}");
+}
+
+#[test]
+fn before_there_is_any_p_its_chart_says_why_to_those_who_see_it_and_to_the_others() {
+    let early = seen(5);
+    let course = figures::course(&early.view(), 900).expect("windows");
+    let why = "No P(t) yet: 5 of 20 windows of stable are in, to learn its noise from";
+    assert_eq!(course.panels[0].instead(), Some(why));
+    assert_eq!(course_in_words(&course), format!("{COURSE}. {why}"));
+    let board = Board::default();
+    board.record(&story::snapshot(5));
+    let page = page::now(&story::snapshot(5), &board, None, 900).into_string();
+    assert!(page.contains(&format!("aria-label=\"{COURSE}. {why}\"")), "{page}");
+    let later = figures::course(&seen(story::DECIDED).view(), 900).expect("windows");
+    assert_eq!(course_in_words(&later), COURSE);
 }
 
 #[test]
@@ -413,7 +437,7 @@ fn what_is_not_compared_is_not_ruled_out() {
     let out = ruled_out(&verdict);
     assert!(!out.is_empty(), "something is ruled out");
     for state in &mut verdict.indicators {
-        state.missing = Some("baseline: 128 of 300 placebo windows".to_owned());
+        state.missing = Some("learned from 128 of the 300 windows of stable that it needs".to_owned());
     }
     assert_eq!(ruled_out(&verdict), [""; 0]);
     assert!(not_measured(&verdict).len() >= out.len());

@@ -8,7 +8,7 @@ use prometheus_client::{metrics::MetricType, registry::Unit};
 
 use self::read::{
     canary_only, counted, exit_codes, exits, finite, hooks, indicator_value, memory_events, mode, ns, number, p,
-    responses, round_trips, stretch_active, usec, verdict, waited_for,
+    reports, responses, round_trips, stretch_active, usec, verdict, waited_for,
 };
 use super::{
     DeploymentState, State, VersionKey,
@@ -243,6 +243,8 @@ pub const CATALOGUE: &[Definition] = &[
         "1 from when the journal cannot be written on: the guard acts on nothing until it is started again. Else 0."),
     row(Counter, "canary_notifications", "notifications", Notifications,
         "Notifications by kind of receiver: sent, failed after all attempts, or dropped because too many waited."),
+    row(Counter, "canary_reports", "reports", SensorBy("result", reports),
+        "Reports that the guard wrote by itself, and those that could not be written. Absent where it writes none."),
     row(Counter, "canary_guard_cpu_seconds", "seconds", Sensor(|s| Some(s.own()?.cpu_ns as f64 / 1e9)),
         "CPU time that the guard itself used, all threads; without its kernel programs."),
     row(Gauge, "canary_guard_memory_bytes", "bytes", Sensor(|s| number(s.own()?.memory_bytes)),

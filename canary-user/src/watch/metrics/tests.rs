@@ -436,12 +436,18 @@ fn the_description_has_a_unit_and_a_sentence_for_every_series() {
     deliveries.count("slack", "sent");
     let page = page(|m| {
         m.tell_of(deliveries);
+        m.tell_of_reports(crate::watch::report::Counts::default());
         m.record(&snapshot);
         m.record(&blocked);
     });
     assert_eq!(page.get("canary_promotion_worse{deployment=\"checkout\"}"), 1.0);
     assert_eq!(page.get("canary_gate_blocks_total{deployment=\"checkout\",gate=\"pause\"}"), 1.0);
     assert_eq!(page.get("canary_notifications_total{receiver=\"slack\",result=\"sent\"}"), 1.0);
+    assert_eq!(
+        page.get("canary_reports_total{result=\"failed\"}"),
+        0.0,
+        "from 0 on, so that a rate sees the first one"
+    );
     let counted = page.get(&format!("canary_process_exit_codes_total{{{STABLE},code=\"signal_11\"}}"));
     assert_eq!(counted, page.get(&format!("canary_http_responses_total{{{STABLE},class=\"5xx\"}}")));
     for Description { name, unit, labels, .. } in &described {

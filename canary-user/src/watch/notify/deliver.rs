@@ -23,7 +23,13 @@ const ALERTS: &str = "/api/v2/alerts";
 /// Who is told, and how.
 #[derive(Debug)]
 pub enum Receiver {
-    Http { kind: NotifyKind, url: String, client: HttpClient },
+    Http {
+        kind: NotifyKind,
+        url: String,
+        client: HttpClient,
+        /// Where the guard's own pages are reached.
+        external_url: Option<String>,
+    },
     Journald(PathBuf),
 }
 
@@ -36,7 +42,7 @@ enum Refusal {
 impl Receiver {
     /// # Errors
     /// An address that cannot be read or is none.
-    pub fn new(config: &NotifyConfig) -> anyhow::Result<Self> {
+    pub fn new(config: &NotifyConfig, external_url: Option<&str>) -> anyhow::Result<Self> {
         let address = match &config.url {
             None => return Ok(Receiver::Journald(journald::SOCKET.into())),
             Some(Url::Written(url)) => url.clone(),
@@ -55,7 +61,8 @@ impl Receiver {
         };
         // Not the address itself: it may be a secret.
         let _: Uri = address.parse().with_context(|| format!("notify: the url of {} is none", kind.name()))?;
-        Ok(Receiver::Http { kind, url: address, client: HttpClient::new()? })
+        let external_url = external_url.map(str::to_owned);
+        Ok(Receiver::Http { kind, url: address, client: HttpClient::new()?, external_url })
     }
 
     fn kind(&self) -> NotifyKind {
@@ -68,8 +75,8 @@ impl Receiver {
     async fn attempt(&self, message: &Message) -> Result<(), Refusal> {
         match self {
             Receiver::Journald(socket) => journald::send(socket, message).map_err(Refusal::ForNow),
-            Receiver::Http { kind, url, client } => {
-                let body = message.body(*kind).to_string();
+            Receiver::Http { kind, url, client, external_url } => {
+                let body = message.body(*kind, external_url.as_deref()).to_string();
                 let headers = [("content-type", "application/json".to_owned())];
                 let answer = client.send("POST", url, &headers, body, PATIENCE).await.map_err(Refusal::ForNow)?;
                 let error = match answer.status {

@@ -8,7 +8,12 @@ use crate::{
     guard::{Action, Stage, gates},
     judge::Outcome,
     orchestrator::dry_run,
-    watch::{News, api::DecisionLife, units},
+    watch::{
+        News,
+        api::DecisionLife,
+        page::{REPORT, encoded},
+        units,
+    },
 };
 
 /// How long an alert stands that nothing ends: one that needs a person, and one that only tells.
@@ -153,11 +158,16 @@ impl Message {
         })
     }
 
-    /// The body for a receiver that takes JSON.
-    pub fn body(&self, kind: NotifyKind) -> Value {
+    /// The body for a receiver that takes JSON. `external_url` is where the guard's own pages are reached.
+    pub fn body(&self, kind: NotifyKind, external_url: Option<&str>) -> Value {
+        let link = external_url.map(|url| self.link(url));
         match kind {
-            NotifyKind::Slack => json!({ "text": format!("*{}*\n{}", escaped(&self.title), escaped(&self.text)) }),
-            NotifyKind::Alertmanager => json!([self.alert()]),
+            NotifyKind::Slack => {
+                let name = if self.decision.is_some() { "The report" } else { "The page" };
+                let link = link.map_or_else(String::new, |link| format!("\n<{}|{name}>", escaped(&link)));
+                json!({ "text": format!("*{}*\n{}{link}", escaped(&self.title), escaped(&self.text)) })
+            }
+            NotifyKind::Alertmanager => json!([self.alert(link)]),
             NotifyKind::Webhook | NotifyKind::Journald => json!({
                 "version": 1,
                 "occasion": self.occasion.name(),
@@ -166,13 +176,22 @@ impl Message {
                 "unix_ms": self.unix_ms,
                 "title": self.title,
                 "text": self.text,
+                "url": link,
                 "data": self.data,
             }),
         }
     }
 
+    /// Where to read on: the report of the decision that it is about, or else the page of the deployment.
+    fn link(&self, external_url: &str) -> String {
+        match &self.decision {
+            Some(id) => format!("{external_url}/{REPORT}{}", encoded(id)),
+            None => format!("{external_url}/?deployment={}", encoded(&self.deployment)),
+        }
+    }
+
     /// Of the type `postableAlert`. The labels are the alert's identity: no numbers, no times.
-    fn alert(&self) -> Value {
+    fn alert(&self, link: Option<String>) -> Value {
         let name = match self.occasion {
             Occasion::Verdict => "CanaryRegressed".to_owned(),
             other => format!("CanaryAction{}", camel(other.name())),
@@ -186,7 +205,7 @@ impl Message {
         };
         // What ends an alert has to carry the labels of what raised it.
         let severity = if self.occasion == Occasion::Verdict { Severity::Critical } else { self.severity };
-        json!({
+        let mut alert = json!({
             "labels": {
                 "alertname": name,
                 "deployment": self.deployment,
@@ -196,7 +215,11 @@ impl Message {
             "annotations": { "summary": self.title, "description": self.text },
             "startsAt": units::when(self.unix_ms),
             "endsAt": units::when(ends),
-        })
+        });
+        if let Some(link) = link {
+            alert["generatorURL"] = link.into();
+        }
+        alert
     }
 
     /// Whether this receiver is told at all: Alertmanager knows alerts only, not that all is well.

@@ -81,7 +81,8 @@ async fn every_occasion_reaches_each_kind_of_receiver_in_order() {
     let deliveries = Deliveries::default();
     let kinds = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Alertmanager];
     let receivers = kinds.map(|kind| config(kind, addr, &Occasion::ALL));
-    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &deliveries).expect("valid");
+    let guard = Some("https://ops.example/canary");
+    let notifier = Notifier::start(&receivers, &Waits::new(), guard, &board, &deliveries).expect("valid");
     story_of(&board);
     notifier.finish().await;
     let got = inbox.got.lock().expect("no panic").clone();
@@ -91,6 +92,9 @@ async fn every_occasion_reaches_each_kind_of_receiver_in_order() {
     assert_eq!(webhook[0]["title"], "checkout: canary regressed (was healthy)");
     assert_eq!(webhook[0]["data"]["verdict"]["verdict"]["outcome"], "regressed");
     assert_eq!(webhook[3]["data"]["decision"]["stages"].as_array().map(Vec::len), Some(4));
+    let (page, report) =
+        ("https://ops.example/canary/?deployment=checkout", "https://ops.example/canary/report/checkout-1800000020-1");
+    assert_eq!((&webhook[0]["url"], &webhook[3]["url"]), (&page.into(), &report.into()));
     let slack: Vec<&str> = got.iter().filter_map(|(_, body)| body["text"].as_str()).collect();
     assert!(
         slack.iter().any(|t| t.starts_with("*checkout: canary regressed (was healthy)*\nCPU per turnaround")),
@@ -101,6 +105,10 @@ async fn every_occasion_reaches_each_kind_of_receiver_in_order() {
     let names: Vec<&str> = alerts.iter().filter_map(|a| a["labels"]["alertname"].as_str()).collect();
     assert_eq!(names, ["CanaryRegressed", "CanaryActionPlanned", "CanaryActionApplied", "CanaryActionVerified"]);
     assert_eq!(alerts[0]["labels"]["severity"], "critical");
+    assert_eq!((&alerts[0]["generatorURL"], &alerts[3]["generatorURL"]), (&page.into(), &report.into()));
+    for link in [format!("\n<{page}|The page>"), format!("\n<{report}|The report>")] {
+        assert!(slack.iter().any(|text| text.ends_with(&link)), "{link}: {slack:?}");
+    }
     let counts = deliveries.counts();
     assert!(counts.contains(&("webhook", "sent", 4)) && counts.contains(&("alertmanager", "sent", 4)), "{counts:?}");
 }
@@ -124,15 +132,27 @@ fn whoever_has_to_answer_is_told_how_and_until_when() {
     let asked =
         "stop it. It waits for `canary approve checkout-1800000020-1` until 2027-01-15T08:15:20Z; no answer is a no";
     assert!(message.text.ends_with(asked), "{}", message.text);
-    let slack = message.body(NotifyKind::Slack);
+    let slack = message.body(NotifyKind::Slack, None);
     assert!(slack["text"].as_str().is_some_and(|text| text.ends_with(asked)), "{slack}");
-    let alert = message.body(NotifyKind::Alertmanager);
+    let alert = message.body(NotifyKind::Alertmanager, None);
     assert_eq!(alert[0]["labels"]["alertname"], "CanaryActionPlanned");
     assert_eq!(alert[0]["labels"]["severity"], "critical");
     assert_eq!(alert[0]["endsAt"], "2027-01-15T08:15:20Z", "it stands as long as an answer is waited for");
     let dry = told(Stage::Planned, "dry-run");
     assert_eq!(dry.title, "checkout: rollback planned", "nothing waits in a dry run");
     assert_eq!(dry.severity, Severity::Warning);
+}
+
+#[test]
+fn without_an_address_of_the_guard_a_message_has_no_link_and_in_one_a_name_is_encoded() {
+    let mut message = told(Stage::Failed, "systemd");
+    assert_eq!(message.body(NotifyKind::Webhook, None)["url"], Value::Null);
+    assert_eq!(message.body(NotifyKind::Alertmanager, None)[0].get("generatorURL"), None);
+    let slack = message.body(NotifyKind::Slack, None);
+    assert!(slack["text"].as_str().is_some_and(|text| !text.contains('<')), "{slack}");
+    message.decision = Some("shop & eu-1-2".to_owned());
+    let linked = message.body(NotifyKind::Webhook, Some("https://ops.example"));
+    assert_eq!(linked["url"], "https://ops.example/report/shop%20%26%20eu-1-2");
 }
 
 #[test]
@@ -149,7 +169,7 @@ fn what_became_of_it_is_told_too() {
         assert_eq!(message.severity, severity);
         assert_eq!(message.occasion.name(), stage.name());
         assert!(message.text.ends_with(text), "{}", message.text);
-        let body = message.body(NotifyKind::Alertmanager);
+        let body = message.body(NotifyKind::Alertmanager, None);
         assert_eq!(body[0]["labels"]["alertname"], format!("CanaryAction{alert}"));
     }
 }
@@ -201,7 +221,7 @@ async fn an_alert_ends_with_the_verdict() {
     let (addr, inbox) = inbox(&[]).await;
     let board = Board::default();
     let receivers = [config(NotifyKind::Alertmanager, addr, &[Occasion::Verdict])];
-    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &Deliveries::default()).expect("valid");
+    let notifier = Notifier::start(&receivers, &Waits::new(), None, &board, &Deliveries::default()).expect("valid");
     for (index, unix_ms) in [(30, 0), (50, 1_000), (story::DECIDED, 2_000), (10, 3_000)] {
         let verdict = story::snapshot(index).deployments[DEPLOYMENT].verdict.clone();
         board.tell(Entry::Verdict { deployment: DEPLOYMENT.into(), unix_ms, verdict });
@@ -222,7 +242,7 @@ async fn alerts_when(more: impl FnOnce(&Board)) -> Vec<Value> {
         config(NotifyKind::Alertmanager, addr, &[Occasion::Verdict]),
         config(NotifyKind::Slack, addr, &[Occasion::Verdict]),
     ];
-    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &Deliveries::default()).expect("valid");
+    let notifier = Notifier::start(&receivers, &Waits::new(), None, &board, &Deliveries::default()).expect("valid");
     story_of(&board);
     more(&board);
     notifier.finish().await;
@@ -263,7 +283,7 @@ async fn a_failing_receiver_is_tried_again_and_holds_up_nobody() {
     let deliveries = Deliveries::default();
     let planned = [Occasion::Planned];
     let receivers = [config(NotifyKind::Webhook, addr, &planned), config(NotifyKind::Slack, other, &planned)];
-    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &deliveries).expect("valid");
+    let notifier = Notifier::start(&receivers, &Waits::new(), None, &board, &deliveries).expect("valid");
     story_of(&board);
     until("the other receiver is told", || quick.got.lock().expect("no panic").len() == 1).await;
     until("the third attempt", || slow.got.lock().expect("no panic").len() == 3).await;
@@ -277,7 +297,7 @@ async fn a_refusal_is_not_tried_again_and_is_counted() {
     let board = Board::default();
     let deliveries = Deliveries::default();
     let receivers = [config(NotifyKind::Webhook, addr, &[Occasion::Planned])];
-    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &deliveries).expect("valid");
+    let notifier = Notifier::start(&receivers, &Waits::new(), None, &board, &deliveries).expect("valid");
     story_of(&board);
     notifier.finish().await;
     assert_eq!(inbox.got.lock().expect("no panic").len(), 1);
@@ -349,7 +369,8 @@ async fn a_real_alertmanager_takes_the_alerts() {
     let deliveries = Deliveries::default();
     let url = Some(Url::Written(format!("http://{address}")));
     let receivers = [NotifyConfig { kind: NotifyKind::Alertmanager, url, on: Occasion::ALL.to_vec() }];
-    let notifier = Notifier::start(&receivers, &Waits::new(), &board, &deliveries).expect("valid");
+    let guard = Some("https://ops.example/canary");
+    let notifier = Notifier::start(&receivers, &Waits::new(), guard, &board, &deliveries).expect("valid");
     // Alerts of now: what ended in 1970 is not kept.
     let now =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis() as u64;
@@ -362,5 +383,6 @@ async fn a_real_alertmanager_takes_the_alerts() {
     let alerts: Value = client.get("/api/v2/alerts").await.expect("alerts");
     assert_eq!(alerts[0]["labels"]["alertname"], "CanaryRegressed", "{alerts:#}");
     assert_eq!(alerts[0]["labels"]["deployment"], DEPLOYMENT);
+    assert_eq!(alerts[0]["generatorURL"], "https://ops.example/canary/?deployment=checkout");
     assert!(alerts[0]["annotations"]["description"].as_str().is_some_and(|d| d.starts_with("CPU per turnaround")));
 }

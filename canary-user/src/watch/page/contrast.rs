@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::blocks::STYLE;
+use crate::watch::chart::{Chart, Line, Panel, Scale, Tone, svg};
 
 const TEXT: [&str; 7] = ["ink", "soft", "good", "bad", "warn", "unknown", "focus"];
 const DRAWN: [&str; 3] = ["stable", "canary", "evidence"];
@@ -44,6 +45,37 @@ fn the_colours_of_the_page_are_legible_in_light_and_in_dark() {
                 let is = contrast(scheme[name], scheme[ground]);
                 assert!(is >= least, "{name} {} on {ground} {}: {is:.2}", scheme[name], scheme[ground]);
             }
+        }
+    }
+}
+
+/// The colour on paper of what the page draws in the colour of this name.
+fn on_paper(name: &str) -> &'static str {
+    let rule = format!("\"] {{ stroke: var(--{name}); }}");
+    let (before, _) = STYLE.split_once(&rule).unwrap_or_else(|| panic!("the page gives {name} no colour of its own"));
+    before.rsplit('"').next().expect("a colour in quotes")
+}
+
+#[test]
+fn the_two_versions_can_be_told_from_paper_and_from_the_dark_and_are_of_the_pages_colours() {
+    let schemes = schemes();
+    for (name, tone) in [("stable", Tone::Stable), ("canary", Tone::Canary)] {
+        let line = Line { name: name.to_owned(), tone, points: vec![(0.0, 0.2), (1.0, 0.8)] };
+        let panel = Panel {
+            label: String::new(),
+            scale: Scale::Linear,
+            bands: Vec::new(),
+            lines: vec![line],
+            limit: None,
+            if_empty: String::new(),
+        };
+        let colour = on_paper(name);
+        let drawn = svg(&Chart { panels: vec![panel], ..Chart::default() }, 400, 300);
+        assert!(drawn.contains(&format!("stroke=\"{colour}\"")), "{name} is not drawn in {colour}: {drawn}");
+        assert_eq!(colour.to_lowercase(), schemes[0][name], "{name}: paper is as light as the page");
+        for ground in ["#FFFFFF", schemes[0]["ground"], schemes[1]["ground"], schemes[1]["card"]] {
+            let is = contrast(colour, ground);
+            assert!(is >= 3.0, "{name} {colour} on {ground}: {is:.2}");
         }
     }
 }

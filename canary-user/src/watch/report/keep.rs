@@ -1,17 +1,12 @@
 //! Keeps the evidence of each decision when it is made, and writes its report when it has come to an end; anew when more is
 //! known, such as whether it helped.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
 use tokio::sync::{broadcast::error::RecvError, watch};
 
-use super::{Evidence, Report};
+use super::{Directory, Evidence, Report};
 use crate::{
     guard::Stage,
     journal::archive::Archive,
@@ -35,7 +30,7 @@ pub struct Reporter {
     /// Where evidence is kept over restarts; `None` = nowhere.
     archive: Option<Archive>,
     /// Where reports are written; `None` = nowhere.
-    directory: Option<PathBuf>,
+    directory: Option<Directory>,
     made: BTreeMap<String, Evidence>,
 }
 
@@ -44,7 +39,7 @@ impl Reporter {
         board: Board,
         snapshots: watch::Receiver<Arc<Snapshot>>,
         archive: Option<Archive>,
-        directory: Option<PathBuf>,
+        directory: Option<Directory>,
     ) -> Self {
         Self { board, snapshots, archive, directory, made: BTreeMap::new() }
     }
@@ -79,9 +74,7 @@ impl Reporter {
         let evidence = self.evidence(&life);
         // Disks may be slow, and the runtime has other things to do.
         let wrote = tokio::task::spawn_blocking(move || {
-            if let Err(error) = self.write(&life, evidence.as_ref()) {
-                tracing::warn!("{error:#}");
-            }
+            self.write(&life, evidence.as_ref());
             self
         });
         wrote.await.expect("writing a report does not panic")
@@ -120,17 +113,21 @@ impl Reporter {
         Some(made.clone())
     }
 
-    fn write(&mut self, life: &Arc<DecisionLife>, evidence: Option<&Evidence>) -> anyhow::Result<()> {
+    /// What fails is told, and keeps nothing else from being done.
+    fn write(&mut self, life: &Arc<DecisionLife>, evidence: Option<&Evidence>) {
         let id = &life.decision.id;
-        if let (Some(archive), Some(evidence)) = (&mut self.archive, evidence) {
-            archive.keep(id, &serde_json::to_string(evidence).context("write the evidence as JSON")?)?;
+        if let Err(error) = self.keep(id, evidence) {
+            tracing::warn!("{error:#}");
         }
-        match &self.directory {
-            Some(directory) if life.stage().is_some_and(is_told) => {
-                write(directory, id, &super::html(&Report { life, evidence }))
-            }
-            _ => Ok(()),
+        let Some(directory) = self.directory.as_mut().filter(|_| life.stage().is_some_and(is_told)) else { return };
+        if let Some(error) = directory.write(id, &super::html(&Report { life, evidence })) {
+            tracing::warn!("{error:#}; until one is written, canary_reports_total alone counts those that are not");
         }
+    }
+
+    fn keep(&mut self, id: &str, evidence: Option<&Evidence>) -> anyhow::Result<()> {
+        let (Some(archive), Some(evidence)) = (&mut self.archive, evidence) else { return Ok(()) };
+        archive.keep(id, &serde_json::to_string(evidence).context("write the evidence as JSON")?)
     }
 }
 
@@ -141,21 +138,6 @@ fn is_told(stage: Stage) -> bool {
         Stage::Blocked | Stage::Declined | Stage::Failed | Stage::Verified | Stage::Recovered => true,
         Stage::NotRecovered | Stage::Reverted | Stage::Closed | Stage::Undone => true,
     }
-}
-
-/// Written beside its name first: nobody sees half a report.
-fn write(directory: &Path, id: &str, text: &str) -> anyhow::Result<()> {
-    let place = directory.join(format!("{}.html", file_name(id)));
-    let what = || format!("write the report {}: see 'reports' in the configuration", place.display());
-    fs::create_dir_all(directory).with_context(what)?;
-    let draft = place.with_extension("html.part");
-    fs::write(&draft, text).and_then(|()| fs::rename(&draft, &place)).with_context(what)
-}
-
-/// A name of a deployment may hold what a file's name may not.
-fn file_name(id: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    id.chars().map(safe).collect()
 }
 
 /// The latest windows in full, and some of those before them.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{GONE, Report, data, ending, outcome, since, sure};
 use crate::watch::{
-    html::{ADVICE, STRETCHES, ruled_out},
+    html::{ADVICE, AFTER_THE_FACT, SINCE, STRETCHES, ruled_out},
     units,
 };
 
@@ -70,11 +70,24 @@ pub fn markdown(report: &Report) -> String {
                     line(format_args!("   - what would change this advice: {}", step.would_change));
                 }
             }
+            line(format_args!("\n### Counts\n\n| {SINCE} | stable | canary |\n|---|---|---|"));
+            for event in &verdict.events {
+                let told = |n| if event.missing { "not measured".to_owned() } else { units::count(n) };
+                line(format_args!("| {} | {} | {} |", event.event.title(), told(event.stable), told(event.canary)));
+            }
+            if verdict.hard.is_some() {
+                line(format_args!("\n{AFTER_THE_FACT}"));
+            }
         }
     }
     line(format_args!("\n### The action's life\n"));
     for stage in &life.stages {
         line(format_args!("- {} **{}** {}", units::when(stage.unix_ms), stage.stage.name(), stage.detail));
+    }
+    line(format_args!("\n### Gates that were asked\n"));
+    for gate in &decision.gates {
+        let passed = if gate.passed { "passed" } else { "**blocked**" };
+        line(format_args!("- {} {passed}: {}", gate.gate.replace('_', " "), gate.reason));
     }
     line(format_args!("\nWay back: {}", life.plan.inverse.as_deref().unwrap_or("there is none")));
     if let Some(evidence) = report.evidence {

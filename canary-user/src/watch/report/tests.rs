@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    guard::{Entry, Stage},
+    guard::{Entry, GateResult, Stage},
     journal::StageEntry,
     orchestrator::Plan,
     watch::{
@@ -93,8 +93,31 @@ fn markdown_has_the_same_facts() {
         "### Recommendations\n\n1. **roll back** (risk medium, confidence high): more work per request",
         "   - command: `systemctl stop 'checkout-canary-1.service'`\n   - undo: deploy the canary again\n",
         "   - what would change this advice: the rise is meant and paid for\n2. **throttle**",
+        "| since the canary's warm-up | stable | canary |\n|---|---|---|\n",
+        "| retransmitted segments | 20 | 8 |",
+        "| OOM kills | not measured | not measured |",
+        "### Gates that were asked\n\n- mode passed: mode is rollback\n",
     ] {
         assert!(text.contains(part), "'{part}' is missing in\n{text}");
+    }
+    assert!(!text.contains(blocks::AFTER_THE_FACT), "it was condemned by evidence");
+    let mut blocked = DecisionLife::clone(&life);
+    blocked.decision.gates.push(GateResult { gate: "blast_radius".into(), passed: false, reason: "1 of 1".into() });
+    let mut condemned = evidence.clone();
+    condemned.deployment.verdict.hard = Some(crate::judge::HardFact::CrashLoop);
+    let text = markdown(&Report { life: &Arc::new(blocked), evidence: Some(&condemned) });
+    assert!(text.contains("rollback\n- blast radius **blocked**: 1 of 1\n"), "{text}");
+    assert!(text.contains(blocks::AFTER_THE_FACT), "{text}");
+}
+
+#[test]
+fn json_has_all_that_the_other_forms_are_made_from() {
+    let (life, evidence) = story_of();
+    let report = DecisionReport { decision: life, evidence: Some(evidence) };
+    let json = report.text(Format::Json);
+    assert_eq!(serde_json::from_str::<DecisionReport>(&json).expect("JSON"), report);
+    for (format, begins) in [(Format::Html, "<!DOCTYPE html>"), (Format::Markdown, "## checkout: rollback verified")] {
+        assert!(report.text(format).starts_with(begins), "{format:?}");
     }
 }
 
@@ -131,7 +154,8 @@ async fn written_late(window: u64, stages: &[Stage]) -> (String, Evidence) {
     let (snapshots, receiver) = tokio::sync::watch::channel(Arc::default());
     let archive = crate::journal::archive::Archive::open(&path).expect("a journal");
     let reports = dir.path().join("reports");
-    let reporter = tokio::spawn(Reporter::new(board.clone(), receiver, Some(archive), Some(reports.clone())).run());
+    let directory = Some(Directory::new(reports.clone()));
+    let reporter = tokio::spawn(Reporter::new(board.clone(), receiver, Some(archive), directory).run());
     tokio::task::yield_now().await;
 
     let (life, _) = story_of();
@@ -209,7 +233,8 @@ async fn after_a_restart_the_report_tells_what_was_seen_when_it_was_decided() {
     board.record(&snapshot);
     let (snapshots, receiver) = tokio::sync::watch::channel(Arc::new(snapshot));
     let reports = dir.path().join("reports");
-    let reporter = tokio::spawn(Reporter::new(board.clone(), receiver, Some(archive), Some(reports.clone())).run());
+    let directory = Some(Directory::new(reports.clone()));
+    let reporter = tokio::spawn(Reporter::new(board.clone(), receiver, Some(archive), directory).run());
     tokio::task::yield_now().await;
     board.tell(Entry::Stage { decision_id: id.clone(), stage: Stage::Recovered, detail: "back".into(), unix_ms: 9 });
     drop(snapshots);

@@ -3,10 +3,11 @@
 use anyhow::Context as _;
 use axum::{
     extract::{Path, Query, State, rejection::QueryRejection},
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{Api, INDEX};
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     watch::{
         html::STYLE,
         page,
-        report::{self, Evidence, Report, thinned},
+        report::{DecisionReport, Evidence, Format, thinned},
     },
 };
 
@@ -50,26 +51,61 @@ pub async fn now(State(api): State<Api>, shown: Result<Query<Shown>, QueryReject
     Ok(page(page::now(&snapshot, &api.board, deployment.as_deref(), width.unwrap_or(page::WIDTH)).into_string()))
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Wanted {
+    /// Its form; where it is left out the one that Accept likes best, or HTML
+    #[param(inline)]
+    format: Option<Format>,
+}
+
 /// The report of a decision, from what was kept when it was made: it stays the same, whatever comes later.
-pub async fn report(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Refusal> {
-    let why = || format!("no decision {id:?} among the latest: see `canary report` for older ones");
-    let life = api.board.decision(&id).ok_or_else(|| Refusal::not_found(why()))?;
-    let kept = kept(&api, &id).await;
-    let evidence = kept.or_else(|| {
-        let windows = api.board.windows(&life.decision.deployment, 0, usize::MAX).map(thinned).unwrap_or_default();
+#[utoipa::path(
+    get, path = "/report/{id}",
+    params(("id" = String, Path, description = "As in the list of decisions and in `canary history`"), Wanted),
+    responses(
+        (
+            status = 200, description = "One HTML file that needs nothing else; Markdown for a chat; or what both are made from",
+            content((String = "text/html"), (String = "text/markdown"), (DecisionReport = "application/json"))
+        ),
+        (status = 400, body = Refusal), (status = 404, body = Refusal)
+    )
+)]
+pub async fn report(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let Query(Wanted { format }) = wanted?;
+    let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|a| a.to_str().ok()).collect();
+    let format = format.unwrap_or_else(|| Format::wanted(&accept.join(",")));
+    let (recorded, kept) = recorded(&api, &id).await.map(|r| (r.decision, r.evidence)).unzip();
+    // The journal has those, too, that are no longer among the latest.
+    let decision = api.board.decision(&id).or(recorded);
+    let decision = decision.ok_or_else(|| Refusal::not_found(format!("no decision {id:?}: see `canary history`")))?;
+    let evidence = kept.flatten().or_else(|| {
+        let windows = api.board.windows(&decision.decision.deployment, 0, usize::MAX).map(thinned).unwrap_or_default();
         let made_on = api.board.made_on(&id)?;
         Some(Evidence { windows, ..Evidence::clone(&made_on) })
     });
-    Ok(page(report::html(&Report { life: &life, evidence: evidence.as_ref() })))
+    let text = DecisionReport { decision, evidence }.text(format);
+    let mut response = match format {
+        Format::Html => page(text),
+        Format::Markdown | Format::Json => {
+            let kind = (header::CONTENT_TYPE, format.content_type());
+            ([kind, (header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], text)
+                .into_response()
+        }
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    Ok(response)
 }
 
 /// What the journal has of a decision; `None` where it has nothing (yet), or where there is none.
-async fn kept(api: &Api, id: &str) -> Option<Evidence> {
+async fn recorded(api: &Api, id: &str) -> Option<DecisionReport> {
     let (journal, id) = (api.journal.clone()?, id.to_owned());
-    let read = move || -> anyhow::Result<Option<Evidence>> {
-        let kept = Journal::open_to_read(&journal)?.evidence(&id)?;
-        Ok(kept.map(|json| serde_json::from_str(&json)).transpose()?)
-    };
+    let read = move || DecisionReport::recorded(&Journal::open_to_read(&journal)?, Some(&id));
     tokio::task::spawn_blocking(read).await.context("read the journal").flatten().unwrap_or_else(|error| {
         tracing::warn!("a report is made from what is in memory: {error:#}");
         None

@@ -210,6 +210,24 @@ async fn the_api_says_what_is_and_refuses_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn what_to_do_next_is_what_the_page_says() {
+    let (addr, snapshots, board) = served().await;
+    let steps: Vec<api::NextStep> = json(addr, "/api/v1/next").await;
+    assert!(steps.is_empty(), "nothing is watched yet: {steps:?}");
+    for (index, what) in
+        [(50, "Go on with the rollout"), (story::DECIDED + 8, "Nothing: mend it before the next rollout")]
+    {
+        (0..=index).for_each(|i| board.record(&story::snapshot(i)));
+        snapshots.send_replace(Arc::new(story::snapshot(index)));
+        let steps: Vec<api::NextStep> = json(addr, "/api/v1/next").await;
+        assert_eq!(steps.len(), 1);
+        assert_eq!((&*steps[0].deployment, &*steps[0].what), (story::DEPLOYMENT, what));
+        let (_, page) = get(addr, "/page/now").await;
+        assert!(page.contains(what) && page.contains(&steps[0].why), "{page}");
+    }
+}
+
+#[tokio::test]
 async fn a_pause_of_one_deployment_is_on_its_page_and_leaves_the_button_alone() {
     let (addr, snapshots, _board) = served().await;
     let mut snapshot = story::snapshot(story::DECIDED);
@@ -256,9 +274,11 @@ async fn a_report_stays_what_it_was_when_another_canary_runs() {
 async fn a_report_is_what_the_journal_kept_of_its_decision() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("journal.db");
-    let journal = crate::journal::Journal::open(&path).expect("a new journal");
+    let mut journal = crate::journal::Journal::open(&path).expect("a new journal");
     let (addr, snapshots, board) = served_with(Some(path.clone())).await;
     let (id, entry) = decided();
+    let Entry::Decided { decision, plan, stage, detail } = &entry else { panic!("a decision: {entry:?}") };
+    journal.record_decision(decision, plan, *stage, detail, crate::guard::Moment::default()).expect("writable");
     board.tell(entry);
     snapshots.send_replace(Arc::new(story::snapshot(50)));
     let without = get(addr, &format!("/report/{id}")).await.1;
@@ -270,6 +290,40 @@ async fn a_report_is_what_the_journal_kept_of_its_decision() {
     archive.keep(&id, &serde_json::to_string(&evidence).expect("JSON")).expect("writable");
     drop(journal);
     assert!(get(addr, &format!("/report/{id}")).await.1.contains("as it was kept"));
+    // One that is not among the latest is found there, too.
+    let (later, _snapshots, _board) = served_with(Some(path)).await;
+    assert!(get(later, &format!("/report/{id}")).await.1.contains("as it was kept"));
+}
+
+#[tokio::test]
+async fn a_report_comes_in_the_form_that_is_asked_for() {
+    let (addr, _snapshots, board) = served().await;
+    (0..=story::DECIDED).for_each(|i| board.record(&story::snapshot(i)));
+    let (id, entry) = decided();
+    board.tell(entry);
+    let path = format!("/report/{id}");
+    let markdown = ("content-type: text/markdown; charset=utf-8", "## checkout: rollback planned");
+    let json = ("content-type: application/json", "{\n  \"decision\": {");
+    let html = ("content-type: text/html; charset=utf-8", "<!DOCTYPE html>");
+    for (query, accept, (kind, begins)) in [
+        ("", "*/*", html),
+        ("", "text/markdown", markdown),
+        ("", "application/json", json),
+        ("?format=markdown", "text/html", markdown),
+        ("?format=json", "*/*", json),
+        ("?format=html", "application/json", html),
+    ] {
+        let (head, body) = get_as(addr, &format!("{path}{query}"), accept).await;
+        let body = String::from_utf8(body).expect("text");
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains(kind), "{query} {accept}: {head}");
+        assert!(head.contains("vary: accept"), "{query} {accept}: {head}");
+        assert!(body.starts_with(begins), "{query} {accept}: {body}");
+    }
+    let whole: report::DecisionReport = self::json(addr, &format!("{path}?format=json")).await;
+    assert_eq!(whole.decision.decision.id, id);
+    assert_eq!(whole.evidence.map(|e| e.deployment.window), Some(story::DECIDED));
+    let (head, body) = get(addr, &format!("{path}?format=pdf")).await;
+    assert!(head.starts_with("HTTP/1.1 400") && body.contains("markdown"), "what there is is told: {head} {body}");
 }
 
 #[tokio::test]

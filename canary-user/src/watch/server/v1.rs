@@ -9,12 +9,13 @@ use axum::{
 use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi};
 
-use super::{Api, events, probes};
+use super::{Api, events, human, probes};
 use crate::{
     control::{self, Refusal},
     watch::{
-        api::{self, DecisionLife, VerdictChange, WindowPoint, Windows},
+        api::{self, DecisionLife, NextStep, VerdictChange, WindowPoint, Windows},
         board::WINDOWS_KEPT,
+        page,
     },
 };
 
@@ -32,11 +33,13 @@ const MOST: usize = 1000;
     paths(
         deployments,
         deployment,
+        next,
         verdicts,
         decisions,
         decision,
         windows,
         events::events,
+        human::report,
         probes::healthz,
         probes::readyz
     ),
@@ -108,6 +111,13 @@ pub async fn deployment(State(api): State<Api>, Path(name): Path<String>) -> Res
     let state = api::State::from(&**api.snapshots.borrow());
     let found = state.deployments.iter().find(|d| *d.name == name).cloned();
     found.map(Json).ok_or_else(|| Refusal::not_found(unknown(&name, &state)))
+}
+
+/// What a person should do about each deployment now, in the words of the page.
+#[utoipa::path(get, path = "/api/v1/next", responses((status = 200, body = [NextStep])))]
+pub async fn next(State(api): State<Api>) -> Json<Vec<NextStep>> {
+    let snapshot = api.snapshots.borrow().clone();
+    Json(page::next(&snapshot, &api.board))
 }
 
 fn unknown(name: &str, state: &api::State) -> String {

@@ -19,7 +19,10 @@ use crate::{
     targets::Role,
     watch::{
         api::DecisionState,
-        html::answers::Next,
+        html::{
+            View,
+            answers::{Next, headline, is_gone, next},
+        },
         text::{pad, wrap},
         units,
     },
@@ -48,8 +51,25 @@ pub fn height(rows: u16) -> u16 {
 pub struct Frame<'a> {
     pub model: &'a Model,
     pub palette: Palette,
-    /// What a person should do; `None` = it is not told.
-    pub next: Option<&'a Next>,
+    /// `None` = they are not told.
+    pub answers: Option<&'a Answers>,
+}
+
+/// What the page answers, in its words.
+#[derive(Debug)]
+pub struct Answers {
+    /// Stands in the verdict's place where the condemned canary is gone: there is nothing left to be alarmed about.
+    pub gone: Option<String>,
+    /// What a person should do.
+    pub next: Next,
+}
+
+impl Answers {
+    pub fn of(view: &View) -> Self {
+        // Why it was worse is told beside it.
+        let gone = || headline(view).split(": ").next().unwrap_or_default().to_owned();
+        Self { gone: is_gone(view).then(gone), next: next(view) }
+    }
 }
 
 /// How long a row stays when there are too few.
@@ -127,7 +147,7 @@ impl<'a> Frame<'a> {
 
     /// What to do next, with its command beside it or below it where there is no room.
     fn next(&self, width: usize, rows: &mut Rows<'a>) {
-        let Some(next) = self.next else { return };
+        let Some(Answers { next, .. }) = self.answers else { return };
         let label = Span::styled(pad("next", LABEL), self.palette.faint());
         let command = next.commands.first().map(String::as_str).unwrap_or_default();
         let fits = LABEL + next.what.chars().count() + 2 + command.chars().count() <= width;
@@ -137,6 +157,10 @@ impl<'a> Frame<'a> {
         if !fits && !command.is_empty() {
             rows.push((Rank::Usual, text(command.to_owned(), Style::new())));
         }
+    }
+
+    fn gone(&self) -> Option<&'a str> {
+        self.answers?.gone.as_deref()
     }
 
     fn title(&self, width: usize) -> Line<'a> {
@@ -154,16 +178,16 @@ impl<'a> Frame<'a> {
 
     fn verdict(&self, shown: &Shown, width: usize, rows: &mut Rows<'a>) {
         let verdict = &shown.verdict;
-        let word = format!(" {} ", verdict.outcome.name().to_uppercase());
+        let (word, style) = match self.gone() {
+            Some(gone) => (format!(" {gone} "), self.palette.verdict(Outcome::InsufficientData)),
+            None => (format!(" {} ", verdict.outcome.name().to_uppercase()), self.palette.verdict(verdict.outcome)),
+        };
         let room = width.saturating_sub(word.chars().count() + 2);
         let mut reasons = verdict.reasons.iter().flat_map(|r| wrap(&mechanism_first(r, verdict), room));
         let first = reasons.next().unwrap_or_default();
         rows.push((
             Rank::Always,
-            Row::Text(Line::from(vec![
-                Span::styled(word.clone(), self.palette.verdict(verdict.outcome)),
-                Span::raw(format!("  {first}")),
-            ])),
+            Row::Text(Line::from(vec![Span::styled(word.clone(), style), Span::raw(format!("  {first}"))])),
         ));
         for more in reasons.take(2) {
             let indent = " ".repeat(word.chars().count() + 2);
@@ -182,6 +206,7 @@ impl<'a> Frame<'a> {
         }
         let told = format!("  {evidence} of {threshold} needed to call it worse");
         let style = match verdict.outcome {
+            Outcome::Regressed if self.gone().is_some() => self.palette.strong(),
             Outcome::Regressed => self.palette.bad(),
             _ => self.palette.warning(),
         };

@@ -14,13 +14,9 @@ use crate::{
     judge::{IndicatorState, Outcome, Stretch, Verdict},
     watch::{
         api::{Deployment, WindowPoint},
-        html::{
-            ADVICE, STRETCHES, View,
-            answers::{self, Next},
-            ruled_out,
-        },
+        html::{ADVICE, STRETCHES, View, ruled_out},
         terminal::{
-            frame::Frame,
+            frame::{Answers, Frame},
             table::{is_measured, not_compared},
         },
         text::pad,
@@ -43,11 +39,12 @@ impl Widget for Screen<'_> {
         let top = self.0;
         let rows = [Constraint::Length(1), Constraint::Min(1), Constraint::Length(1), Constraint::Length(1)];
         let [tabs, pane, said, keys] = Layout::vertical(rows).areas(area);
-        self.tabs(tabs.width.into()).render(tabs, buffer);
+        let answers = self.answers();
+        let is_gone = answers.as_ref().is_some_and(|answers| answers.gone.is_some());
+        self.tabs(tabs.width.into(), is_gone).render(tabs, buffer);
         match top.pane {
             Pane::Overview => {
-                let next = self.next();
-                Frame { model: &top.model, palette: top.palette, next: next.as_ref() }.render(pane, buffer);
+                Frame { model: &top.model, palette: top.palette, answers: answers.as_ref() }.render(pane, buffer);
             }
             Pane::Detail => self.text(self.detail(pane.width.into()), pane, buffer),
             Pane::Log => self.text(self.log(), pane, buffer),
@@ -65,18 +62,18 @@ impl Screen<'_> {
         Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((self.0.scroll, 0)).render(area, buffer);
     }
 
-    /// What a person should do about the deployment that is shown.
-    fn next(&self) -> Option<Next> {
+    /// What the page would say of the deployment that is shown.
+    fn answers(&self) -> Option<Answers> {
         let known = &self.0.known;
         let deployment = known.state.deployment(&self.0.model.shown.as_ref()?.name)?;
         let paused = known.state.paused.as_deref().or(deployment.paused.as_deref());
         let (windows, decisions, verdicts) = (&known.windows, &known.decisions, &known.verdicts);
-        Some(answers::next(&View { deployment, windows, decisions, verdicts, paused }))
+        Some(Answers::of(&View { deployment, windows, decisions, verdicts, paused }))
     }
 
     /// A pause, which must not be overlooked, and the names with their verdicts. Where these have no room, those before the
-    /// chosen one are left out until it is on the screen.
-    fn tabs(&self, width: usize) -> Line<'_> {
+    /// chosen one are left out until it is on the screen. `is_gone`: whether the chosen one's condemned canary is.
+    fn tabs(&self, width: usize, is_gone: bool) -> Line<'_> {
         let top = self.0;
         let all = &top.known.state.deployments;
         let shown = top.model.shown.as_ref().map(|s| &*s.name);
@@ -87,7 +84,11 @@ impl Screen<'_> {
             spans.push(Span::styled(" PAUSED ", top.palette.warning().add_modifier(Modifier::REVERSED)));
             spans.push(Span::raw("  "));
         }
-        let columns = |d: &Deployment| d.name.chars().count() + 1 + d.verdict.outcome.name().len() + 3;
+        let word = |d: &Deployment| {
+            let gone = if is_gone && shown == Some(&*d.name) { ", gone" } else { "" };
+            format!("{}{gone}", d.verdict.outcome.name())
+        };
+        let columns = |d: &Deployment| d.name.chars().count() + 1 + word(d).len() + 3;
         let room = width.saturating_sub(spans.iter().map(Span::width).sum());
         let mut from = 0;
         while from < at && all[from..=at].iter().map(columns).sum::<usize>() + LEFT_OUT.len() > room {
@@ -102,12 +103,13 @@ impl Screen<'_> {
             let name =
                 if chosen { top.palette.strong().add_modifier(Modifier::UNDERLINED) } else { top.palette.faint() };
             let mark = match outcome {
+                Outcome::Regressed if is_gone && chosen => top.palette.faint(),
                 Outcome::Regressed => top.palette.bad(),
                 Outcome::Healthy => top.palette.good(),
                 _ => top.palette.faint(),
             };
             spans.push(Span::styled(deployment.name.to_string(), name));
-            spans.push(Span::styled(format!(" {}   ", outcome.name()), mark));
+            spans.push(Span::styled(format!(" {}   ", word(deployment)), mark));
         }
         Line::from(spans)
     }

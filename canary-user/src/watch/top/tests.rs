@@ -74,8 +74,8 @@ async fn every_pane_fits_80_by_24() {
     has(
         &overview,
         &[
-            "checkout regressed",
-            " REGRESSED ",
+            "checkout regressed, gone",
+            " It was worse, and is gone ",
             "evidence",
             "CPU per turnaround",
             "proven",
@@ -117,7 +117,7 @@ async fn what_to_do_next_stands_at_80_by_24_and_what_was_said_does_not_stay() {
     has(
         &screen(&top, 80, 24),
         &[
-            " REGRESSED   more work per request: CPU per turnaround +31 %",
+            " It was worse, and is gone   more work per request: CPU per turnaround +31 %",
             "next                  Nothing: mend it before the next rollout",
         ],
     );
@@ -156,6 +156,28 @@ async fn what_to_do_next_stands_at_80_by_24_and_what_was_said_does_not_stay() {
         top.look().await;
     }
     assert!(!screen(&top, 80, 24).contains("nothing waits for approval"));
+}
+
+#[tokio::test]
+async fn a_canary_that_is_gone_is_told_in_the_words_of_the_page_and_alarms_nobody() {
+    use ratatui::style::Color;
+    let (address, snapshots, board) = guard().await;
+    let mut top = Top::new(Client::new(&address, None, Trusted::Machine).expect("valid"), None);
+    top.palette = Palette::Colour;
+    for (index, word, tab, alarms) in [
+        (story::DECIDED, " REGRESSED ", "checkout regressed", true),
+        (story::DECIDED + 8, " It was worse, and is gone ", "checkout regressed, gone", false),
+    ] {
+        play(index, &snapshots, &board);
+        top.look().await;
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("a terminal");
+        top.draw(&mut terminal).expect("draws");
+        has(&screen(&top, 80, 24), &[word, tab]);
+        let buffer = terminal.backend().buffer();
+        let is_red = |x: u16| buffer[(x, 0)].fg == Color::Red;
+        assert_eq!((0..80).any(is_red), alarms, "the tab of {word}");
+        assert_eq!(buffer.content().iter().any(|cell| cell.bg == Color::Red), alarms, "{word}");
+    }
 }
 
 #[tokio::test]

@@ -129,6 +129,18 @@ fn names(chart: &Chart, width: i32, place: &dyn Fn(f64) -> f64) -> Vec<Name> {
     names
 }
 
+/// Writes words into the middle of axes that have no line. `left` and `room` are where they may stand, `below` what is below the
+/// axes, in pixels.
+pub fn write_instead(area: &Area<'_>, words: &str, (left, room): (i32, f64), below: i32) -> Drawn {
+    let lines = wrap(words, (room / ROW_CHARACTER).max(1.0) as usize);
+    let height = i32::try_from(area.dim_in_pixel().1).unwrap_or(i32::MAX);
+    let top = ((height - below - ROW * lines.len() as i32) / 2).max(0);
+    for (i, line) in lines.iter().enumerate() {
+        area.draw(&text(line, (left, top + ROW * i as i32), LETTERS, INK))?;
+    }
+    Ok(())
+}
+
 /// `size`: of its letters, in pixels.
 fn text(text: &str, at: (i32, i32), size: f64, colour: RGBColor) -> Text<'static, (i32, i32), String> {
     Text::new(text.to_owned(), at, font(size).color(&colour))
@@ -147,6 +159,7 @@ mod tests {
             bands: Vec::new(),
             lines: vec![line("stable", 1.0), line("never read", f64::NAN)],
             limit: Some((1.0, "all of it".to_owned())),
+            if_empty: String::new(),
         }
     }
 

@@ -11,12 +11,18 @@ use crate::{
     judge::{IndicatorState, Outcome, Stretch, Verdict},
     targets::Role,
     telemetry::HookCost,
+    watch::report,
     window::Indicator,
 };
 
 pub fn hooks(state: &State, read: fn(&HookCost) -> f64) -> Vec<(String, f64)> {
     let hooks = state.own().map_or(&[][..], |own| &own.hooks);
     hooks.iter().map(|h| (h.hook.clone(), read(h))).collect()
+}
+
+pub fn reports(state: &State) -> Vec<(String, f64)> {
+    let results = state.reports.iter().flat_map(report::Counts::results);
+    results.map(|(result, n)| (result.to_owned(), n as f64)).collect()
 }
 
 pub fn number(n: Option<u64>) -> Option<f64> {

@@ -155,6 +155,7 @@ mod tests {
             paused: None,
             blocked_by: vec![gate],
             decision: None,
+            hold: None,
         };
         Status {
             version: "0.1.0".into(),

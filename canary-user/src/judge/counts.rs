@@ -6,12 +6,12 @@
 
 use super::{
     clumping::{self, Clumping},
+    exposure::{Block, Exposures, MERGED_WINDOWS, Side, Work},
     pace::{Restarts, Stakes},
     parameters::{BETS, Parameters},
-    traffic,
     verdict::EventState,
 };
-use crate::window::{Event, Reading, Window};
+use crate::window::{Event, Window};
 
 /// Ratios of rates, canary over stable, that are bet on where [`USUAL_NULL_RATIO`] is allowed, and the share of the stake on
 /// each.
@@ -21,8 +21,6 @@ const SHARES: [f64; BETS] = [0.15, 0.15, 0.5, 0.2];
 const USUAL_NULL_RATIO: f64 = 1.1;
 /// Share of the stake that is bet from the first window on. The rest is for what begins late.
 const START_WEIGHT: f64 = 0.85;
-/// Windows that are added up at most until both sides have work, as readings are.
-const MERGED_WINDOWS: u32 = 60;
 /// Windows without an event of the canary after which the next one is the beginning of something else.
 const QUIET_WINDOWS: u64 = 300;
 
@@ -31,8 +29,7 @@ const QUIET_WINDOWS: u64 = 300;
 pub struct Counts {
     kinds: [Kind; Event::COUNT],
     restarts: Restarts,
-    /// Windows in a row in which the canary had no turnaround; those before it was seen count as such.
-    canary_idle: u32,
+    work: Work,
 }
 
 #[derive(Clone, Debug)]
@@ -63,65 +60,6 @@ impl Kind {
     }
 }
 
-/// One side of one kind in one window, or in several.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Side {
-    count: u64,
-    turnarounds: u64,
-    seconds: f64,
-    /// Somebody's turnarounds are not counted: what there is is not all of them.
-    is_uncounted: bool,
-}
-
-impl Side {
-    /// Over the instances that count this kind; `None` if none does.
-    fn of(readings: &[Reading], event: Event) -> Option<Side> {
-        let mut side = None;
-        for reading in readings {
-            let Some(count) = reading.events[event as usize] else { continue };
-            side.get_or_insert(Side::default()).add(Side {
-                count,
-                turnarounds: reading.turnarounds,
-                seconds: reading.seconds,
-                is_uncounted: !traffic::is_counted(reading),
-            });
-        }
-        side
-    }
-
-    fn add(&mut self, other: Side) {
-        self.count = self.count.saturating_add(other.count);
-        self.turnarounds = self.turnarounds.saturating_add(other.turnarounds);
-        self.seconds += other.seconds;
-        self.is_uncounted |= other.is_uncounted;
-    }
-
-    fn exposure(&self, by_work: bool) -> f64 {
-        if by_work { self.turnarounds as f64 } else { self.seconds }
-    }
-}
-
-/// What is judged at once: a window, or those that were added up until both sides had work.
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    canary: Side,
-    stable: Side,
-    windows: u32,
-    /// Window of the canary's first event.
-    first_event: Option<u64>,
-    /// How stable's events varied as of before it: what is judged must not say how far it is believed.
-    variation: f64,
-}
-
-impl Block {
-    fn add(&mut self, later: &Block) {
-        self.canary.add(later.canary);
-        self.stable.add(later.stable);
-        self.windows += later.windows;
-        self.first_event = self.first_event.or(later.first_event);
-    }
-}
-
 /// How far one bet has won since it last had won least: what it won in belongs together.
 #[derive(Clone, Copy, Debug, Default)]
 struct Run {
@@ -146,7 +84,7 @@ impl Run {
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { kinds: std::array::from_fn(|_| Kind::new()), restarts: Restarts::default(), canary_idle: MERGED_WINDOWS }
+        Self { kinds: std::array::from_fn(|_| Kind::new()), restarts: Restarts::default(), work: Work::default() }
     }
 }
 
@@ -162,13 +100,12 @@ impl Counts {
             }
             return;
         }
-        self.follow_canary(window);
+        self.work.observe(window);
         if self.restarts.age() >= p.horizon_windows && self.e_values().iter().all(|e| *e <= 1.0) {
             self.restarts = Restarts::default();
             self.kinds.iter_mut().for_each(|k| k.stakes = Stakes::NONE);
         }
         let weight = self.restarts.next_weight(START_WEIGHT, p.horizon_windows);
-        let answers_nothing = self.canary_idle >= MERGED_WINDOWS;
         for ((event, kind), sides) in Event::ALL.into_iter().zip(&mut self.kinds).zip(sides) {
             kind.stakes.put_in(weight, &SHARES);
             if let Some((canary, stable)) = sides {
@@ -180,7 +117,7 @@ impl Counts {
                     first_event: (canary.count > 0).then_some(window.index),
                     variation: kind.clumping.variation(),
                 };
-                kind.judge(event, block, answers_nothing, p);
+                kind.judge(event, block, &self.work, p);
                 kind.learn(stable);
             }
         }
@@ -191,17 +128,12 @@ impl Counts {
         if !window.clean {
             return;
         }
-        self.follow_canary(window);
+        self.work.observe(window);
         for (event, kind) in Event::ALL.into_iter().zip(&mut self.kinds) {
             if let Some(stable) = Side::of(&window.stable, event) {
                 kind.learn(stable);
             }
         }
-    }
-
-    fn follow_canary(&mut self, window: &Window) {
-        let works = window.canary.iter().any(|r| r.turnarounds > 0);
-        self.canary_idle = if works { 0 } else { self.canary_idle.saturating_add(1) };
     }
 
     /// For another canary: what was counted is dropped, how stable's events clump is kept.
@@ -264,54 +196,57 @@ impl Kind {
         self.clumping.learn(stable.count as f64, stable.turnarounds as f64, stable.seconds);
     }
 
-    /// Judges a window, or adds it to those that wait for work. Which of both is decided by turnarounds and time, and never by
-    /// the events: given the exposures, what is judged stays binomial.
-    fn judge(&mut self, event: Event, window: Block, answers_nothing: bool, p: &Parameters) {
-        let both_work = |block: &Block| block.canary.turnarounds > 0 && block.stable.turnarounds > 0;
-        if window.canary.is_uncounted || window.stable.is_uncounted {
-            self.settle(&window, false, p);
+    /// A window with those before it that wait for work.
+    fn with_waiting(&mut self, window: Block) -> Block {
+        match self.waiting.take() {
+            Some(mut waiting) => {
+                waiting.add(&window);
+                waiting
+            }
+            None => window,
+        }
+    }
+
+    /// Judges a window, or adds it to those that wait for work. Which of both, and by what, is decided by turnarounds and time, and
+    /// never by the events: given the exposures, what is judged stays binomial.
+    fn judge(&mut self, event: Event, window: Block, work: &Work, p: &Parameters) {
+        if window.is_uncounted() {
+            self.settle(&window, window.by_time(), p);
         } else if !comes_of_work(event) {
-            self.settle(&window, both_work(&window), p);
+            self.settle(&window, work.most_expected(&window), p);
         } else {
-            let block = match self.waiting.take() {
-                Some(mut waiting) => {
-                    waiting.add(&window);
-                    waiting
-                }
-                None => window,
-            };
-            if both_work(&block) || answers_nothing || block.windows >= MERGED_WINDOWS {
-                // A canary without work has no more reason for events than one with as much as stable: by time it is not wronged.
-                self.settle(&block, block.canary.turnarounds > 0, p);
-            } else {
+            let block = self.with_waiting(window);
+            if block.both_work() {
+                self.settle(&block, block.by_work(), p);
+            } else if work.canary_answers_nothing() && block.canary.turnarounds == 0 {
+                // It has no more reason for events than one with as much work as stable: by time it is not wronged.
+                self.settle(&block, block.by_time(), p);
+            } else if block.windows < MERGED_WINDOWS {
                 self.waiting = Some(block);
             }
         }
     }
 
-    fn settle(&mut self, block: &Block, by_work: bool, p: &Parameters) {
-        let (canary, stable) = (block.canary, block.stable);
-        let (exposed_canary, exposed_stable) = (canary.exposure(by_work), stable.exposure(by_work));
-        // Where only one side was exposed all events are its own whatever their rate: they tell nothing.
-        if exposed_canary > 0.0 && exposed_stable > 0.0 {
-            let share = |ratio: f64| ratio * exposed_canary / (ratio * exposed_canary + exposed_stable);
-            let null = share(p.event_null_ratio);
-            // Events that clump vary by more than a binomial: the gain is tempered by the factor.
-            let total = canary.count as f64 + stable.count as f64;
-            let excess = clumping::excess_variance(block.variation, null, total);
-            let gains_ln = RATIOS.map(|ratio| {
-                let bet = share(ratio * (p.event_null_ratio / USUAL_NULL_RATIO));
-                let gain = canary.count as f64 * libm::log(bet / null)
-                    + stable.count as f64 * libm::log((1.0 - bet) / (1.0 - null));
-                // Beside an exposure that takes all of a float's digits the other one is nothing, and so is what they tell.
-                let gain = if gain.is_nan() { 0.0 } else { gain };
-                // Events that come in one clump are one fact. Less gain keeps it an e-process.
-                (gain / (1.0 + excess)).min(p.event_gain_limit_ln)
-            });
-            self.stakes.settle(&gains_ln.map(libm::exp));
-            for (run, gain_ln) in self.runs.iter_mut().zip(gains_ln) {
-                run.add(gain_ln, block.first_event);
-            }
+    /// Bets on a block, by what both sides were exposed to.
+    fn settle(&mut self, block: &Block, exposed: Exposures, p: &Parameters) {
+        if !exposed.are_of_both() {
+            return;
+        }
+        let (canary, stable) = (block.canary.count as f64, block.stable.count as f64);
+        let (null, null_rest) = exposed.shares(p.event_null_ratio);
+        // Events that clump vary by more than a binomial: the gain is tempered by the factor.
+        let excess = clumping::excess_variance(block.variation, null, canary + stable);
+        let gains_ln = RATIOS.map(|ratio| {
+            let (bet, bet_rest) = exposed.shares(ratio * (p.event_null_ratio / USUAL_NULL_RATIO));
+            let gain = canary * libm::log(bet / null) + stable * libm::log(bet_rest / null_rest);
+            // Beside an exposure that takes all of a float's range the other one is nothing, and so is what they tell.
+            let gain = if gain.is_nan() { 0.0 } else { gain };
+            // Events that come in one clump are one fact. Less gain keeps it an e-process.
+            (gain / (1.0 + excess)).min(p.event_gain_limit_ln)
+        });
+        self.stakes.settle(&gains_ln.map(libm::exp));
+        for (run, gain_ln) in self.runs.iter_mut().zip(gains_ln) {
+            run.add(gain_ln, block.first_event);
         }
     }
 }

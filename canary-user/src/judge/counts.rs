@@ -37,10 +37,14 @@ struct Kind {
     canary: u64,
     stable: u64,
     stakes: Stakes,
-    clumping: Clumping,
+    /// How stable's events clump from second to second, window by window.
+    by_time: Clumping,
+    /// The same from turnaround to turnaround, where windows without any are added up as for what is judged. Not of how processes
+    /// end.
+    by_work: Clumping,
     /// Both sides counted this kind at least once (zero is a count).
     seen: bool,
-    /// What is not judged yet, because one side had no work.
+    /// What is neither judged nor learned from yet, because one side had no work.
     waiting: Option<Block>,
     /// One for each bet.
     runs: [Run; BETS],
@@ -52,7 +56,8 @@ impl Kind {
             canary: 0,
             stable: 0,
             stakes: Stakes::NONE,
-            clumping: Clumping::default(),
+            by_time: Clumping::default(),
+            by_work: Clumping::default(),
             seen: false,
             waiting: None,
             runs: [Run::default(); BETS],
@@ -100,6 +105,10 @@ impl Counts {
             }
             return;
         }
+        if self.restarts.age() == 0 {
+            // What waits since before the first one is of stable alone.
+            self.kinds.iter_mut().for_each(|kind| kind.waiting = None);
+        }
         self.work.observe(window);
         if self.restarts.age() >= p.horizon_windows && self.e_values().iter().all(|e| *e <= 1.0) {
             self.restarts = Restarts::default();
@@ -115,10 +124,10 @@ impl Counts {
                     stable,
                     windows: 1,
                     first_event: (canary.count > 0).then_some(window.index),
-                    variation: kind.clumping.variation(),
+                    variation_by_time: kind.by_time.variation(),
                 };
                 kind.judge(event, block, &self.work, p);
-                kind.learn(stable);
+                kind.by_time.learn(stable.count as f64, stable.seconds);
             }
         }
     }
@@ -131,7 +140,7 @@ impl Counts {
         self.work.observe(window);
         for (event, kind) in Event::ALL.into_iter().zip(&mut self.kinds) {
             if let Some(stable) = Side::of(&window.stable, event) {
-                kind.learn(stable);
+                kind.learn(event, stable);
             }
         }
     }
@@ -139,7 +148,7 @@ impl Counts {
     /// For another canary: what was counted is dropped, how stable's events clump is kept.
     pub fn forget_canary(&mut self) {
         let kinds = std::mem::take(self).kinds;
-        self.kinds = kinds.map(|kind| Kind { clumping: kind.clumping, ..Kind::new() });
+        self.kinds = kinds.map(|kind| Kind { by_time: kind.by_time, by_work: kind.by_work, ..Kind::new() });
     }
 
     /// ln of the e-value of one kind.
@@ -192,8 +201,23 @@ impl Kind {
         self.stable = self.stable.saturating_add(stable.count);
     }
 
-    fn learn(&mut self, stable: Side) {
-        self.clumping.learn(stable.count as f64, stable.turnarounds as f64, stable.seconds);
+    /// Learns from a window in which no canary is judged: those without work are added up with the next one that has some.
+    fn learn(&mut self, event: Event, stable: Side) {
+        self.by_time.learn(stable.count as f64, stable.seconds);
+        if comes_of_work(event) && !stable.is_uncounted {
+            let canary = Side::default();
+            let window = Block { canary, stable, windows: 1, first_event: None, variation_by_time: 0.0 };
+            let block = self.with_waiting(window);
+            if block.stable.turnarounds > 0 || block.windows >= MERGED_WINDOWS {
+                self.learn_by_work(&block);
+            } else {
+                self.waiting = Some(block);
+            }
+        }
+    }
+
+    fn learn_by_work(&mut self, block: &Block) {
+        self.by_work.learn(block.stable.count as f64, block.stable.turnarounds as f64);
     }
 
     /// A window with those before it that wait for work.
@@ -211,31 +235,36 @@ impl Kind {
     /// never by the events: given the exposures, what is judged stays binomial.
     fn judge(&mut self, event: Event, window: Block, work: &Work, p: &Parameters) {
         if window.is_uncounted() {
-            self.settle(&window, window.by_time(), p);
-        } else if !comes_of_work(event) {
-            self.settle(&window, work.most_expected(&window), p);
-        } else {
-            let block = self.with_waiting(window);
-            if block.both_work() {
-                self.settle(&block, block.by_work(), p);
-            } else if work.canary_answers_nothing() && block.canary.turnarounds == 0 {
-                // It has no more reason for events than one with as much work as stable: by time it is not wronged.
-                self.settle(&block, block.by_time(), p);
-            } else if block.windows < MERGED_WINDOWS {
-                self.waiting = Some(block);
-            }
+            self.settle(&window, window.by_time(), window.variation_by_time, p);
+            return;
         }
+        if !comes_of_work(event) {
+            // By time also where it is by work that most is expected: what clumps by work clumps by time as well.
+            self.settle(&window, work.most_expected(&window), window.variation_by_time, p);
+            return;
+        }
+        let block = self.with_waiting(window);
+        if block.both_work() {
+            self.settle(&block, block.by_work(), self.by_work.variation(), p);
+        } else if work.canary_answers_nothing() && block.canary.turnarounds == 0 {
+            // It has no more reason for events than one with as much work as stable: by time it is not wronged.
+            self.settle(&block, block.by_time(), block.variation_by_time, p);
+        } else if block.windows < MERGED_WINDOWS {
+            self.waiting = Some(block);
+            return;
+        }
+        self.learn_by_work(&block);
     }
 
-    /// Bets on a block, by what both sides were exposed to.
-    fn settle(&mut self, block: &Block, exposed: Exposures, p: &Parameters) {
+    /// Bets on a block, by what both sides were exposed to. How stable's events vary is of the same unit.
+    fn settle(&mut self, block: &Block, exposed: Exposures, variation: f64, p: &Parameters) {
         if !exposed.are_of_both() {
             return;
         }
         let (canary, stable) = (block.canary.count as f64, block.stable.count as f64);
         let (null, null_rest) = exposed.shares(p.event_null_ratio);
         // Events that clump vary by more than a binomial: the gain is tempered by the factor.
-        let excess = clumping::excess_variance(block.variation, null, canary + stable);
+        let excess = clumping::excess_variance(variation, null, canary + stable);
         let gains_ln = RATIOS.map(|ratio| {
             let (bet, bet_rest) = exposed.shares(ratio * (p.event_null_ratio / USUAL_NULL_RATIO));
             let gain = canary * libm::log(bet / null) + stable * libm::log(bet_rest / null_rest);

@@ -48,8 +48,8 @@ pub struct Block {
     pub windows: u32,
     /// Window of the canary's first event.
     pub first_event: Option<u64>,
-    /// How stable's events varied as of before it: what is judged must not say how far it is believed.
-    pub variation: f64,
+    /// How stable's events varied by time as of before it: what is judged must not say how far it is believed.
+    pub variation_by_time: f64,
 }
 
 impl Block {

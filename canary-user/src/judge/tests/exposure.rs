@@ -184,3 +184,24 @@ fn an_event_of_stable_in_a_window_without_work_is_no_clump() {
     let condemned = found(&mut counts, Event::ResetsOut, &p, 600..700, |_| [(2, 500), (0, 500)]);
     assert!(condemned.is_some_and(|t| t < 620), "{condemned:?}");
 }
+
+/// A worker of a queue, which is asked for its metrics once in 15 windows. What fails does so eight at a time, while nobody asks.
+#[test]
+fn events_that_clump_while_nobody_asks_are_no_evidence() {
+    let p = Parameters::default();
+    let worker = |random: &mut Random, t: u64| {
+        let (fails, is_asked) = (random.uniform() < 1.0 / 150.0, t.is_multiple_of(15));
+        (if fails && !is_asked { 8 } else { 0 }, u64::from(is_asked))
+    };
+    for event in [Event::ErrorExits, Event::ResetsOut] {
+        let judged = |seed: u64| {
+            let (mut random, mut counts) = (Random(seed), Counts::default());
+            for t in 0..900 {
+                counts.learn(&window(t, event, [(0, 0), worker(&mut random, t)]));
+            }
+            found(&mut counts, event, &p, 900..4500, |t| [worker(&mut random, t), worker(&mut random, t)])
+        };
+        let alarms = (0..20).filter(|seed| judged(*seed).is_some()).count();
+        assert_eq!(alarms, 0, "{event:?}");
+    }
+}

@@ -25,22 +25,21 @@ const START_WEIGHT: f64 = 0.85;
 const QUIET_WINDOWS: u64 = 300;
 
 /// The counts of all kinds of event since the canary's warm-up ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Counts {
     kinds: [Kind; Event::COUNT],
     restarts: Restarts,
     work: Work,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Kind {
     canary: u64,
     stable: u64,
-    stakes: Stakes,
+    purse: Purse,
     /// How stable's events clump from second to second, window by window.
     by_time: Clumping,
-    /// The same from turnaround to turnaround, where windows without any are added up as for what is judged. Not of how processes
-    /// end.
+    /// The same from turnaround to turnaround, over windows that were added up as they are judged. Not of how processes end.
     by_work: Clumping,
     /// Both sides counted this kind at least once (zero is a count).
     seen: bool,
@@ -50,18 +49,52 @@ struct Kind {
     runs: [Run; BETS],
 }
 
-impl Kind {
-    fn new() -> Self {
-        Self {
-            canary: 0,
-            stable: 0,
-            stakes: Stakes::NONE,
-            by_time: Clumping::default(),
-            by_work: Clumping::default(),
-            seen: false,
-            waiting: None,
-            runs: [Run::default(); BETS],
+/// The stakes on one kind.
+///
+/// A canary that answers nothing has no events of those that answers bring, and would lose all of its stake beside a stable that
+/// does. So from the first time on half of what there is is bet while it answers nothing, and the other half while it answers.
+#[derive(Clone, Debug)]
+struct Purse {
+    usual: Stakes,
+    idle: Option<Stakes>,
+}
+
+/// Which of them is bet.
+#[derive(Clone, Copy, Debug)]
+enum Stake {
+    Usual,
+    Idle,
+}
+
+impl Default for Purse {
+    fn default() -> Self {
+        Self { usual: Stakes::NONE, idle: None }
+    }
+}
+
+impl Purse {
+    fn put_in(&mut self, weight: f64) {
+        match &mut self.idle {
+            Some(idle) => {
+                self.usual.put_in(0.5 * weight, &SHARES);
+                idle.put_in(0.5 * weight, &SHARES);
+            }
+            None => self.usual.put_in(weight, &SHARES),
         }
+    }
+
+    fn of(&mut self, stake: Stake) -> &mut Stakes {
+        match stake {
+            Stake::Usual => &mut self.usual,
+            Stake::Idle => self.idle.get_or_insert_with(|| {
+                self.usual.settle(&[0.5; BETS]);
+                self.usual.clone()
+            }),
+        }
+    }
+
+    fn e_value(&self, restarts: &Restarts) -> f64 {
+        self.usual.e_value(restarts) + self.idle.as_ref().map_or(0.0, Stakes::sum)
     }
 }
 
@@ -87,12 +120,6 @@ impl Run {
     }
 }
 
-impl Default for Counts {
-    fn default() -> Self {
-        Self { kinds: std::array::from_fn(|_| Kind::new()), restarts: Restarts::default(), work: Work::default() }
-    }
-}
-
 impl Counts {
     /// Takes one window after the warm-up in. One in which data was lost is counted and not bet on: what was lost may be stable's.
     pub fn observe(&mut self, window: &Window, p: &Parameters) {
@@ -112,11 +139,11 @@ impl Counts {
         self.work.observe(window);
         if self.restarts.age() >= p.horizon_windows && self.e_values().iter().all(|e| *e <= 1.0) {
             self.restarts = Restarts::default();
-            self.kinds.iter_mut().for_each(|k| k.stakes = Stakes::NONE);
+            self.kinds.iter_mut().for_each(|kind| kind.purse = Purse::default());
         }
         let weight = self.restarts.next_weight(START_WEIGHT, p.horizon_windows);
         for ((event, kind), sides) in Event::ALL.into_iter().zip(&mut self.kinds).zip(sides) {
-            kind.stakes.put_in(weight, &SHARES);
+            kind.purse.put_in(weight);
             if let Some((canary, stable)) = sides {
                 kind.count(canary, stable);
                 let block = Block {
@@ -147,8 +174,17 @@ impl Counts {
 
     /// For another canary: what was counted is dropped, how stable's events clump is kept.
     pub fn forget_canary(&mut self) {
-        let kinds = std::mem::take(self).kinds;
-        self.kinds = kinds.map(|kind| Kind { by_time: kind.by_time, by_work: kind.by_work, ..Kind::new() });
+        self.drop_evidence();
+        self.work = Work::default();
+    }
+
+    /// The same for the canary that is there: when it last had work is known.
+    pub fn drop_evidence(&mut self) {
+        self.restarts = Restarts::default();
+        for kind in &mut self.kinds {
+            let Kind { by_time, by_work, .. } = std::mem::take(kind);
+            *kind = Kind { by_time, by_work, ..Kind::default() };
+        }
     }
 
     /// ln of the e-value of one kind.
@@ -162,7 +198,7 @@ impl Counts {
     }
 
     fn e_value(&self, kind: &Kind) -> f64 {
-        kind.stakes.e_value(&self.restarts)
+        kind.purse.e_value(&self.restarts)
     }
 
     /// Window of the first event of the current evidence: of the bet that has won most since it last had won least.
@@ -191,6 +227,19 @@ fn comes_of_work(event: Event) -> bool {
     match event {
         Event::ResetsOut | Event::Retransmits | Event::ServerErrors | Event::ConnectFailures => true,
         Event::Crashes | Event::ErrorExits | Event::OomKills => false,
+    }
+}
+
+/// Whether what a canary that answers nothing has of this kind of event is its own doing.
+fn is_told_without_answers(event: Event, work: &Work) -> bool {
+    match event {
+        // It may break off all that it is asked, or not reach what it needs for any answer.
+        Event::ResetsOut | Event::ConnectFailures => true,
+        // Of a canary that was asked before, they are of its last answers: who was to get them is gone.
+        Event::Retransmits => !work.canary_worked(),
+        // Without an answer none fails.
+        Event::ServerErrors => false,
+        Event::Crashes | Event::ErrorExits | Event::OomKills => true,
     }
 }
 
@@ -235,20 +284,21 @@ impl Kind {
     /// never by the events: given the exposures, what is judged stays binomial.
     fn judge(&mut self, event: Event, window: Block, work: &Work, p: &Parameters) {
         if window.is_uncounted() {
-            self.settle(&window, window.by_time(), window.variation_by_time, p);
+            self.settle(Stake::Usual, &window, window.by_time(), window.variation_by_time, p);
             return;
         }
         if !comes_of_work(event) {
             // By time also where it is by work that most is expected: what clumps by work clumps by time as well.
-            self.settle(&window, work.most_expected(&window), window.variation_by_time, p);
+            self.settle(Stake::Usual, &window, work.most_expected(&window), window.variation_by_time, p);
             return;
         }
         let block = self.with_waiting(window);
+        let answers_nothing = block.canary.turnarounds == 0 && work.canary_answers_nothing();
         if block.both_work() {
-            self.settle(&block, block.by_work(), self.by_work.variation(), p);
-        } else if work.canary_answers_nothing() && block.canary.turnarounds == 0 {
+            self.settle(Stake::Usual, &block, block.by_work(), self.by_work.variation(), p);
+        } else if answers_nothing && is_told_without_answers(event, work) {
             // It has no more reason for events than one with as much work as stable: by time it is not wronged.
-            self.settle(&block, block.by_time(), block.variation_by_time, p);
+            self.settle(Stake::Idle, &block, block.by_time(), block.variation_by_time, p);
         } else if block.windows < MERGED_WINDOWS {
             self.waiting = Some(block);
             return;
@@ -257,7 +307,7 @@ impl Kind {
     }
 
     /// Bets on a block, by what both sides were exposed to. How stable's events vary is of the same unit.
-    fn settle(&mut self, block: &Block, exposed: Exposures, variation: f64, p: &Parameters) {
+    fn settle(&mut self, stake: Stake, block: &Block, exposed: Exposures, variation: f64, p: &Parameters) {
         if !exposed.are_of_both() {
             return;
         }
@@ -273,7 +323,7 @@ impl Kind {
             // Events that come in one clump are one fact. Less gain keeps it an e-process.
             (gain / (1.0 + excess)).min(p.event_gain_limit_ln)
         });
-        self.stakes.settle(&gains_ln.map(libm::exp));
+        self.purse.of(stake).settle(&gains_ln.map(libm::exp));
         for (run, gain_ln) in self.runs.iter_mut().zip(gains_ln) {
             run.add(gain_ln, block.first_event);
         }

@@ -122,7 +122,12 @@ impl Work {
         }
     }
 
-    /// Whether the canary has had no turnaround for as long as anybody waits for one.
+    /// Whether the canary ever had a turnaround.
+    pub fn canary_worked(&self) -> bool {
+        self.canary_idle.is_some()
+    }
+
+    /// Whether it has had none for as long as anybody waits for one.
     pub fn canary_answers_nothing(&self) -> bool {
         self.canary_idle.is_none_or(|idle| idle >= MERGED_WINDOWS)
     }

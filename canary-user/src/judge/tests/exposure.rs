@@ -151,6 +151,19 @@ fn a_canary_that_breaks_off_all_and_answers_nothing_is_found() {
     assert_eq!(counts.onset(Event::ResetsOut), Some(300));
 }
 
+/// Whoever asked it is gone before the answers are there: the kernel sends them again for a quarter of an hour.
+#[test]
+fn what_is_sent_again_to_clients_that_are_gone_is_no_evidence() {
+    let judged = |event: Event| {
+        let (p, mut random, mut counts) = (Parameters::default(), Random(63), Counts::default());
+        let asked = found(&mut counts, event, &p, 0..300, |_| [(0, 25), (random.poisson(0.1), 75)]);
+        assert_eq!(asked, None, "{event:?}");
+        found(&mut counts, event, &p, 300..1200, |_| [(3, 0), (random.poisson(0.1), 75)])
+    };
+    assert_eq!(judged(Event::Retransmits), None);
+    assert!(judged(Event::ConnectFailures).is_some(), "what it needs for an answer it does not reach");
+}
+
 #[test]
 fn what_is_never_asked_anything_is_judged_by_time() {
     for event in [Event::ResetsOut, Event::Retransmits, Event::ConnectFailures, Event::ErrorExits] {
@@ -158,6 +171,47 @@ fn what_is_never_asked_anything_is_judged_by_time() {
         let condemned = found(&mut counts, event, &p, 0..100, |t| [(u64::from(t >= 50), 0), (0, 0)]);
         assert!(condemned.is_some_and(|t| t < 75), "{event:?}: {condemned:?}");
     }
+}
+
+#[test]
+fn a_canary_that_is_asked_late_still_has_a_stake() {
+    for event in [Event::ResetsOut, Event::Retransmits, Event::ServerErrors, Event::ConnectFailures] {
+        let (p, mut counts) = (Parameters::default(), Counts::default());
+        assert_eq!(found(&mut counts, event, &p, 0..600, |_| [(0, 0), (1, 75)]), None, "{event:?}");
+        let evidence_ln = counts.evidence_ln(event);
+        assert!(evidence_ln > -0.6, "{event:?}: not more than half is lost beside a busy stable: {evidence_ln}");
+        let condemned = found(&mut counts, event, &p, 600..700, |_| [(4, 25), (1, 75)]);
+        assert!(condemned.is_some_and(|t| t < 605), "{event:?}: {condemned:?}");
+    }
+}
+
+#[test]
+fn after_a_hold_a_canary_that_was_asked_just_now_is_not_taken_for_one_that_answers_nothing() {
+    let (mut judge, mut service) = (new_judge(), Service::new(47, 3, 0.3));
+    run(&mut judge, &mut service, 600, 400, |_, _| {});
+    // Stable is sick for a while, too; when that is over nobody asks the canary for some windows.
+    let (mut held, mut idle) = (false, 0);
+    for t in 0..400 {
+        let mut window = service.next();
+        count(&mut window.stable, Event::ResetsOut, 3);
+        if t < 100 {
+            window.stable.iter_mut().for_each(|r| r.values[Indicator::TurnaroundMean as usize] *= 2.0);
+            scale(&mut window, Indicator::TurnaroundMean, 3.0);
+        }
+        if idle > 0 {
+            window.canary[0].turnarounds = 0;
+        }
+        let verdict = judge.observe(&window);
+        let evidence_ln = verdict.events[Event::ResetsOut as usize].evidence_ln;
+        assert!(idle == 0 || evidence_ln.abs() < 1e-9, "{idle} windows after the hold: {evidence_ln}");
+        let is_over = held && !verdict.environment.holds;
+        held = verdict.environment.holds;
+        idle += u64::from(is_over || idle > 0);
+        if idle > 20 {
+            return;
+        }
+    }
+    panic!("it was held, and that ended");
 }
 
 #[test]

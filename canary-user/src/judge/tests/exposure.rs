@@ -3,6 +3,11 @@
 use std::ops::Range;
 
 use super::*;
+use crate::{
+    targets::{Role, Target},
+    telemetry::{Http, Network, Sample, Tick},
+    window::Windower,
+};
 
 /// A side of one instance, which had so many events of one kind, and turnarounds.
 fn side(name: &str, event: Event, (events, turnarounds): (u64, u64)) -> Vec<Reading> {
@@ -257,5 +262,39 @@ fn events_that_clump_while_nobody_asks_are_no_evidence() {
         };
         let alarms = (0..20).filter(|seed| judged(*seed).is_some()).count();
         assert_eq!(alarms, 0, "{event:?}");
+    }
+}
+
+/// What the sensor tells of an instance that had so many requests, of which so many failed: without an answer there is no status.
+fn answered(role: Role, (failed, turnarounds): (u64, u64)) -> Sample {
+    let target = Target {
+        deployment: "shop".into(),
+        role,
+        version: role.name().into(),
+        cgroup: format!("/{role}").into(),
+        incarnation: 1,
+        identity: None,
+    };
+    let http = Http { responses_2xx: turnarounds - failed, responses_5xx: failed, ..Http::default() };
+    Sample {
+        network: Some(Network { turnarounds, ..Network::default() }),
+        http: (turnarounds > 0).then_some(http),
+        ..Sample::unmeasured(target, 1_000_000_000)
+    }
+}
+
+/// One request in twenty windows, on both sides: they are hardly ever asked in the same window.
+#[test]
+fn a_canary_that_is_asked_seldom_and_fails_each_time_is_found() {
+    let p = Parameters::default();
+    for seed in 0..10 {
+        let (mut random, mut counts, mut windower) = (Random(seed), Counts::default(), Windower::new("shop".into()));
+        let condemned = (0..3000).find(|_| {
+            let (canary, stable) = (random.poisson(0.05), random.poisson(0.05));
+            let samples = vec![answered(Role::Canary, (canary, canary)), answered(Role::Stable, (0, stable))];
+            counts.observe(&windower.push(&Tick { span_ns: 1_000_000_000, samples, ..Tick::default() }), &p);
+            counts.evidence_ln(Event::ServerErrors) >= p.threshold_ln()
+        });
+        assert!(condemned.is_some(), "seed {seed}: {:?}", counts.states()[Event::ServerErrors as usize]);
     }
 }

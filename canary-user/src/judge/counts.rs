@@ -283,13 +283,13 @@ impl Kind {
     /// Judges a window, or adds it to those that wait for work. Which of both, and by what, is decided by turnarounds and time, and
     /// never by the events: given the exposures, what is judged stays binomial.
     fn judge(&mut self, event: Event, window: Block, work: &Work, p: &Parameters) {
-        if window.is_uncounted() {
-            self.settle(Stake::Usual, &window, window.by_time(), window.variation_by_time, p);
-            return;
-        }
         if !comes_of_work(event) {
             // By time also where it is by work that most is expected: what clumps by work clumps by time as well.
             self.settle(Stake::Usual, &window, work.most_expected(&window), window.variation_by_time, p);
+            return;
+        }
+        if window.is_uncounted() {
+            self.settle(Stake::Usual, &window, window.by_time(), window.variation_by_time, p);
             return;
         }
         let block = self.with_waiting(window);

@@ -135,9 +135,11 @@ impl Work {
     /// Of time, of the window's work and of that of lately, the one by which most is to be expected of the canary.
     ///
     /// Whether processes end by the clock, as those of probes and timers do, or by what is asked is not known. By whichever it is, a
-    /// canary that is no worse has no larger share. What a window without work has to do with work is told by lately.
+    /// canary that is no worse has no larger share. What a window has to do with work in which there is none, or in which it is not
+    /// counted, as in the last one of a cgroup that is gone, is told by lately.
     pub fn most_expected(&self, window: &Block) -> Exposures {
-        let known = [window.by_time(), window.by_work(), self.lately].into_iter().filter(Exposures::are_of_both);
+        let of_window = if window.is_uncounted() { Exposures::default() } else { window.by_work() };
+        let known = [window.by_time(), of_window, self.lately].into_iter().filter(Exposures::are_of_both);
         known.max_by(|a, b| (a.canary / a.stable).total_cmp(&(b.canary / b.stable))).unwrap_or(window.by_time())
     }
 }

@@ -147,6 +147,28 @@ fn where_all_work_goes_to_the_canary_so_do_the_processes_that_end_by_it() {
     }
 }
 
+/// A service whose cgroup goes with its main process: in the window in which that ends nothing else is counted of it.
+#[test]
+fn a_window_in_which_a_cgroup_ended_is_judged_by_the_work_of_those_before_it() {
+    let (p, event) = (Parameters::default(), Event::ErrorExits);
+    for seed in 0..20 {
+        let (mut random, mut counts) = (Random(seed), Counts::default());
+        let condemned = (0..2000).find(|t| {
+            // Three times the work ends three times as often.
+            let sides = [30.0, 10.0].map(|turnarounds| ends(&mut random, turnarounds, 0.0, 0.01));
+            let mut window = window(*t, event, sides);
+            for reading in window.stable.iter_mut().chain(&mut window.canary) {
+                if reading.events[event as usize] > Some(0) {
+                    (reading.turnarounds, reading.events[Event::ResetsOut as usize]) = (0, None);
+                }
+            }
+            counts.observe(&window, &p);
+            counts.evidence_ln(event) >= p.threshold_ln()
+        });
+        assert_eq!(condemned, None, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_canary_that_breaks_off_all_and_answers_nothing_is_found() {
     let (p, mut counts) = (Parameters::default(), Counts::default());

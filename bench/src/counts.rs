@@ -23,6 +23,9 @@ const BEFORE: u64 = 900;
 const WORK: f64 = 1000.0;
 const CANARY_SHARE: f64 = 0.25;
 
+/// A kind of event that comes of work.
+const KIND: Event = Event::ServerErrors;
+
 /// Events at so many per window for both sides together.
 #[derive(Clone, Copy, Debug)]
 pub struct Events {
@@ -74,7 +77,7 @@ pub fn condemned_at(events: Events, seed: u64, run: u64) -> Option<u64> {
         fill(&mut window.stable[0], side(1.0 - CANARY_SHARE, 1.0));
         if judged {
             counts.observe(&window, &parameters);
-            if counts.evidence_ln(Event::ErrorExits) >= parameters.threshold_ln() {
+            if counts.evidence_ln(KIND) >= parameters.threshold_ln() {
                 return Some(t - BEFORE);
             }
         } else {
@@ -85,7 +88,7 @@ pub fn condemned_at(events: Events, seed: u64, run: u64) -> Option<u64> {
 }
 
 fn fill(reading: &mut Reading, (count, turnarounds): (u64, u64)) {
-    reading.events[Event::ErrorExits as usize] = Some(count);
+    reading.events[KIND as usize] = Some(count);
     reading.turnarounds = turnarounds;
 }
 

@@ -1,5 +1,5 @@
 //! The whole judge on generated services, as the guard runs it: counts of events beside the indicators, instances that start anew
-//! or leave, and times in which one side has no work.
+//! or leave, times in which one side has no work, and services that are hardly asked anything.
 
 use std::{f64::consts::TAU, sync::Arc};
 
@@ -37,8 +37,13 @@ const LEAVES_WITHIN: u64 = 1500;
 /// One side is without work for the last of so many windows.
 const IDLE_EVERY: usize = 900;
 const IDLE_FOR: usize = 300;
-/// Readings are given once in so many windows while one side has no work.
+/// Readings are given once in so many windows while one side has no work, or both have little.
 const MERGED: usize = 60;
+/// A worker is asked for nothing but its metrics, once in so many windows.
+const ASKED_EVERY: usize = 15;
+/// Windows that pass on average until what fails together does so in one instance, and how much that is.
+const FAILS_EVERY: f64 = 300.0;
+const FAILS_TOGETHER: u64 = 12;
 
 /// What becomes of the instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,17 +56,25 @@ pub enum Life {
     Leaves,
     /// Now stable, now the canary has no work for some minutes.
     Idle,
+    /// They work off a queue, and nobody asks them for anything but their metrics. Helpers, and connections, fail together now and then.
+    Worker,
 }
 
 impl Life {
-    pub const ALL: [Life; 4] = [Life::Usual, Life::Restarts, Life::Leaves, Life::Idle];
+    pub const ALL: [Life; 5] = [Life::Usual, Life::Restarts, Life::Leaves, Life::Idle, Life::Worker];
 
     pub fn name(self) -> &'static str {
-        ["usual", "restarts", "leaves", "idle"][self as usize]
+        ["usual", "restarts", "leaves", "idle", "worker"][self as usize]
     }
 
     pub fn in_words(self) -> &'static str {
-        ["", ", stable restarts", ", one of two of stable leaves", ", a side without work"][self as usize]
+        match self {
+            Life::Usual => "",
+            Life::Restarts => ", stable restarts",
+            Life::Leaves => ", one of two of stable leaves",
+            Life::Idle => ", a side without work",
+            Life::Worker => ", workers that fail in clumps",
+        }
     }
 }
 
@@ -191,9 +204,11 @@ impl Rollout {
         let Instance { role, name, incarnation, started } = &self.instances[j];
         let (role, instance, incarnation) = (*role, name.clone(), *incarnation);
         let start_up = started.map_or(0.0, |started| start_up(t - started, self.size.warmup));
-        let works = idle != Some(role);
-        // Who has no work has no reading, and the others wait for it as long as is merged.
-        let is_given = idle.is_none() || (works && t % MERGED == MERGED - 1);
+        let is_worker = self.life == Life::Worker;
+        let works = if is_worker { t.is_multiple_of(ASKED_EVERY) } else { idle != Some(role) };
+        // Who has no work has no reading, and the others wait for it as long as is merged. Those with little have it then, too.
+        let is_merged = is_worker || idle.is_some();
+        let is_given = !is_merged || ((works || is_worker) && t % MERGED == MERGED - 1);
         let mut values = [f64::NAN; Indicator::COUNT];
         if is_given {
             let own = self.readings.iter().skip(j).step_by(self.instances.len());
@@ -202,8 +217,16 @@ impl Rollout {
             }
         }
         let load = TURNAROUNDS * (1.0 + 0.5 * libm::sin(TAU * t as f64 / WAVE));
-        let turnarounds = if works { load.round() } else { 0.0 };
+        let turnarounds = match (works, is_worker) {
+            (false, _) => 0.0,
+            (true, false) => load.round(),
+            (true, true) => 1.0,
+        };
+        // Of 5xx there are none where nothing was answered, as windows tell it of what answers in plain HTTP.
         let events = Event::ALL.map(|event| {
+            if is_worker {
+                return Some(self.of_worker(event, works));
+            }
             let mean = match event {
                 // Two of these condemn by themselves.
                 Event::Crashes | Event::OomKills => 0.0,
@@ -217,6 +240,18 @@ impl Rollout {
         });
         let turnarounds = turnarounds as u64;
         Reading { instance, incarnation, values, events, turnarounds, seconds: 1.0, around: Around::default() }
+    }
+
+    /// How many events of a kind an instance that works off a queue has in a window: they come of its work, and nobody asks for that.
+    fn of_worker(&mut self, event: Event, is_asked: bool) -> u64 {
+        match event {
+            Event::ErrorExits | Event::ResetsOut => {
+                let fails = !is_asked && self.random.chance(1.0 / FAILS_EVERY);
+                if fails { FAILS_TOGETHER } else { 0 }
+            }
+            Event::ConnectFailures => self.random.poisson(0.01),
+            _ => 0,
+        }
     }
 }
 
@@ -278,5 +313,11 @@ mod tests {
         let within = SIZE.before + IDLE_EVERY - IDLE_FOR..SIZE.before + IDLE_EVERY;
         assert!(!idle[within.clone()].iter().any(of_stable), "who has no work has no reading");
         assert!(idle[within].iter().any(|w| w.canary[0].values.iter().any(|v| v.is_finite())));
+        let worker = windows(Life::Worker, SIZE);
+        let (asked, left_alone): (Vec<&Window>, Vec<&Window>) = worker.iter().partition(|w| works(&w.stable));
+        assert_eq!(asked.len(), worker.len() / ASKED_EVERY);
+        let fails = |w: &&Window| w.stable.iter().any(|r| r.events[Event::ErrorExits as usize] == Some(FAILS_TOGETHER));
+        assert!(!asked.iter().any(fails) && left_alone.iter().filter(|w| fails(w)).count() > 5);
+        assert_eq!(worker.iter().filter(|w| of_stable(w)).count(), worker.len() / MERGED);
     }
 }

@@ -142,7 +142,7 @@ pub struct Reading {
     /// By [`Indicator`] as index; NaN where missing. JSON has null there.
     #[serde(with = "nan_as_null")]
     pub values: [f64; Indicator::COUNT],
-    /// By [`Event`] as index; `None` where the hook is missing.
+    /// By [`Event`] as index; `None` where the hook is missing, and of 5xx responses where no status can be read.
     pub events: [Option<u64>; Event::COUNT],
     /// Turnarounds in this tick (not merged): the exposure of the counts.
     pub turnarounds: u64,

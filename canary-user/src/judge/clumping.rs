@@ -1,13 +1,14 @@
 //! How far events clump: whether stable's counts vary from window to window by more than chance alone.
 //!
-//! Of two windows with exposures e1 and e2, n events fall on the first by a binomial of share p = e1/(e1 + e2) if their
+//! What is learned from is what is judged at once, by the same exposures: a window, or those that were added up because nobody asked
+//! for anything. Of two with exposures e1 and e2, n events fall on the first by a binomial of share p = e1/(e1 + e2) if their
 //! rate is fixed. Where the rate itself varies with squared coefficient of variation a, the variance of the first count is
 //! n p q (1 + 2 a p q n) to first order, which gives a by moments. The same factor then holds for canary against stable.
 
 /// Windows in the longer of the two kinds of pair: clumps may last.
 const LONG: u32 = 8;
 
-/// Stable's events of one kind.
+/// Stable's events of one kind, by one kind of exposure.
 #[derive(Clone, Debug, Default)]
 pub struct Clumping {
     short: Pairs,
@@ -16,8 +17,6 @@ pub struct Clumping {
     windows: u32,
     events: f64,
     exposure: f64,
-    /// Its events are counted by turnarounds, since it had any. Before that, by time.
-    by_work: bool,
 }
 
 /// Neighbouring blocks of one length.
@@ -32,16 +31,8 @@ struct Pairs {
 }
 
 impl Clumping {
-    /// Learns from one window of stable. Once it has had work, one without any says nothing: an event that comes late would be
-    /// one for nothing, and a clump beside any other.
-    pub fn learn(&mut self, events: f64, turnarounds: f64, seconds: f64) {
-        if turnarounds > 0.0 && !self.by_work {
-            self.by_work = true;
-            // Of a pair, both have to be by the same.
-            (self.short.first, self.long.first) = (None, None);
-            (self.windows, self.events, self.exposure) = (0, 0.0, 0.0);
-        }
-        let exposure = if self.by_work { turnarounds } else { seconds };
+    /// Learns from one window of stable, or from those that were added up to one. Without any exposure it says nothing.
+    pub fn learn(&mut self, events: f64, exposure: f64) {
         if exposure <= 0.0 {
             return;
         }
@@ -76,11 +67,12 @@ impl Pairs {
             return;
         };
         let n = first + events;
-        if n == 0.0 {
-            return;
-        }
         let p = exposed / (exposed + exposure);
         let spread = n * p * (1.0 - p);
+        // Without an event, or where one exposure is nothing beside the other, there is nothing to vary.
+        if spread <= 0.0 {
+            return;
+        }
         self.excess += (first - n * p) * (first - n * p) / spread - 1.0;
         self.weight += 2.0 * spread;
         self.pairs += 1.0;

@@ -6,12 +6,12 @@
 
 use super::{
     clumping::{self, Clumping},
+    exposure::{Block, Exposures, MERGED_WINDOWS, Side, Work},
     pace::{Restarts, Stakes},
     parameters::{BETS, Parameters},
-    traffic,
     verdict::EventState,
 };
-use crate::window::{Event, Reading, Window};
+use crate::window::{Event, Window};
 
 /// Ratios of rates, canary over stable, that are bet on where [`USUAL_NULL_RATIO`] is allowed, and the share of the stake on
 /// each.
@@ -21,104 +21,80 @@ const SHARES: [f64; BETS] = [0.15, 0.15, 0.5, 0.2];
 const USUAL_NULL_RATIO: f64 = 1.1;
 /// Share of the stake that is bet from the first window on. The rest is for what begins late.
 const START_WEIGHT: f64 = 0.85;
-/// Windows that are added up at most until both sides have work, as readings are.
-const MERGED_WINDOWS: u32 = 60;
 /// Windows without an event of the canary after which the next one is the beginning of something else.
 const QUIET_WINDOWS: u64 = 300;
 
 /// The counts of all kinds of event since the canary's warm-up ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Counts {
     kinds: [Kind; Event::COUNT],
     restarts: Restarts,
-    /// Windows in a row in which the canary had no turnaround; those before it was seen count as such.
-    canary_idle: u32,
+    work: Work,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Kind {
     canary: u64,
     stable: u64,
-    stakes: Stakes,
-    clumping: Clumping,
+    purse: Purse,
+    /// How stable's events clump from second to second, window by window.
+    by_time: Clumping,
+    /// The same from turnaround to turnaround, over windows that were added up as they are judged. Not of how processes end.
+    by_work: Clumping,
     /// Both sides counted this kind at least once (zero is a count).
     seen: bool,
-    /// What is not judged yet, because one side had no work.
+    /// What is neither judged nor learned from yet, because one side had no work.
     waiting: Option<Block>,
     /// One for each bet.
     runs: [Run; BETS],
 }
 
-impl Kind {
-    fn new() -> Self {
-        Self {
-            canary: 0,
-            stable: 0,
-            stakes: Stakes::NONE,
-            clumping: Clumping::default(),
-            seen: false,
-            waiting: None,
-            runs: [Run::default(); BETS],
-        }
-    }
+/// The stakes on one kind.
+///
+/// A canary that answers nothing has no events of those that answers bring, and would lose all of its stake beside a stable that
+/// does. So from the first time on half of what there is is bet while it answers nothing, and the other half while it answers.
+#[derive(Clone, Debug)]
+struct Purse {
+    usual: Stakes,
+    idle: Option<Stakes>,
 }
 
-/// One side of one kind in one window, or in several.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Side {
-    count: u64,
-    turnarounds: u64,
-    seconds: f64,
-    /// Somebody's turnarounds are not counted: what there is is not all of them.
-    is_uncounted: bool,
-}
-
-impl Side {
-    /// Over the instances that count this kind; `None` if none does.
-    fn of(readings: &[Reading], event: Event) -> Option<Side> {
-        let mut side = None;
-        for reading in readings {
-            let Some(count) = reading.events[event as usize] else { continue };
-            side.get_or_insert(Side::default()).add(Side {
-                count,
-                turnarounds: reading.turnarounds,
-                seconds: reading.seconds,
-                is_uncounted: !traffic::is_counted(reading),
-            });
-        }
-        side
-    }
-
-    fn add(&mut self, other: Side) {
-        self.count = self.count.saturating_add(other.count);
-        self.turnarounds = self.turnarounds.saturating_add(other.turnarounds);
-        self.seconds += other.seconds;
-        self.is_uncounted |= other.is_uncounted;
-    }
-
-    fn exposure(&self, by_work: bool) -> f64 {
-        if by_work { self.turnarounds as f64 } else { self.seconds }
-    }
-}
-
-/// What is judged at once: a window, or those that were added up until both sides had work.
+/// Which of them is bet.
 #[derive(Clone, Copy, Debug)]
-struct Block {
-    canary: Side,
-    stable: Side,
-    windows: u32,
-    /// Window of the canary's first event.
-    first_event: Option<u64>,
-    /// How stable's events varied as of before it: what is judged must not say how far it is believed.
-    variation: f64,
+enum Stake {
+    Usual,
+    Idle,
 }
 
-impl Block {
-    fn add(&mut self, later: &Block) {
-        self.canary.add(later.canary);
-        self.stable.add(later.stable);
-        self.windows += later.windows;
-        self.first_event = self.first_event.or(later.first_event);
+impl Default for Purse {
+    fn default() -> Self {
+        Self { usual: Stakes::NONE, idle: None }
+    }
+}
+
+impl Purse {
+    fn put_in(&mut self, weight: f64) {
+        match &mut self.idle {
+            Some(idle) => {
+                self.usual.put_in(0.5 * weight, &SHARES);
+                idle.put_in(0.5 * weight, &SHARES);
+            }
+            None => self.usual.put_in(weight, &SHARES),
+        }
+    }
+
+    fn of(&mut self, stake: Stake) -> &mut Stakes {
+        match stake {
+            Stake::Usual => &mut self.usual,
+            Stake::Idle => self.idle.get_or_insert_with(|| {
+                self.usual.settle(&[0.5; BETS]);
+                self.usual.clone()
+            }),
+        }
+    }
+
+    fn e_value(&self, restarts: &Restarts) -> f64 {
+        self.usual.e_value(restarts) + self.idle.as_ref().map_or(0.0, Stakes::sum)
     }
 }
 
@@ -144,12 +120,6 @@ impl Run {
     }
 }
 
-impl Default for Counts {
-    fn default() -> Self {
-        Self { kinds: std::array::from_fn(|_| Kind::new()), restarts: Restarts::default(), canary_idle: MERGED_WINDOWS }
-    }
-}
-
 impl Counts {
     /// Takes one window after the warm-up in. One in which data was lost is counted and not bet on: what was lost may be stable's.
     pub fn observe(&mut self, window: &Window, p: &Parameters) {
@@ -162,15 +132,18 @@ impl Counts {
             }
             return;
         }
-        self.follow_canary(window);
+        if self.restarts.age() == 0 {
+            // What waits since before the first one is of stable alone.
+            self.kinds.iter_mut().for_each(|kind| kind.waiting = None);
+        }
+        self.work.observe(window);
         if self.restarts.age() >= p.horizon_windows && self.e_values().iter().all(|e| *e <= 1.0) {
             self.restarts = Restarts::default();
-            self.kinds.iter_mut().for_each(|k| k.stakes = Stakes::NONE);
+            self.kinds.iter_mut().for_each(|kind| kind.purse = Purse::default());
         }
         let weight = self.restarts.next_weight(START_WEIGHT, p.horizon_windows);
-        let answers_nothing = self.canary_idle >= MERGED_WINDOWS;
         for ((event, kind), sides) in Event::ALL.into_iter().zip(&mut self.kinds).zip(sides) {
-            kind.stakes.put_in(weight, &SHARES);
+            kind.purse.put_in(weight);
             if let Some((canary, stable)) = sides {
                 kind.count(canary, stable);
                 let block = Block {
@@ -178,10 +151,10 @@ impl Counts {
                     stable,
                     windows: 1,
                     first_event: (canary.count > 0).then_some(window.index),
-                    variation: kind.clumping.variation(),
+                    variation_by_time: kind.by_time.variation(),
                 };
-                kind.judge(event, block, answers_nothing, p);
-                kind.learn(stable);
+                kind.judge(event, block, &self.work, p);
+                kind.by_time.learn(stable.count as f64, stable.seconds);
             }
         }
     }
@@ -191,23 +164,27 @@ impl Counts {
         if !window.clean {
             return;
         }
-        self.follow_canary(window);
+        self.work.observe(window);
         for (event, kind) in Event::ALL.into_iter().zip(&mut self.kinds) {
             if let Some(stable) = Side::of(&window.stable, event) {
-                kind.learn(stable);
+                kind.learn(event, stable);
             }
         }
     }
 
-    fn follow_canary(&mut self, window: &Window) {
-        let works = window.canary.iter().any(|r| r.turnarounds > 0);
-        self.canary_idle = if works { 0 } else { self.canary_idle.saturating_add(1) };
-    }
-
     /// For another canary: what was counted is dropped, how stable's events clump is kept.
     pub fn forget_canary(&mut self) {
-        let kinds = std::mem::take(self).kinds;
-        self.kinds = kinds.map(|kind| Kind { clumping: kind.clumping, ..Kind::new() });
+        self.drop_evidence();
+        self.work = Work::default();
+    }
+
+    /// The same for the canary that is there: when it last had work is known.
+    pub fn drop_evidence(&mut self) {
+        self.restarts = Restarts::default();
+        for kind in &mut self.kinds {
+            let Kind { by_time, by_work, .. } = std::mem::take(kind);
+            *kind = Kind { by_time, by_work, ..Kind::default() };
+        }
     }
 
     /// ln of the e-value of one kind.
@@ -221,7 +198,7 @@ impl Counts {
     }
 
     fn e_value(&self, kind: &Kind) -> f64 {
-        kind.stakes.e_value(&self.restarts)
+        kind.purse.e_value(&self.restarts)
     }
 
     /// Window of the first event of the current evidence: of the bet that has won most since it last had won least.
@@ -253,6 +230,19 @@ fn comes_of_work(event: Event) -> bool {
     }
 }
 
+/// Whether what a canary that answers nothing has of this kind of event is its own doing.
+fn is_told_without_answers(event: Event, work: &Work) -> bool {
+    match event {
+        // It may break off all that it is asked, or not reach what it needs for any answer.
+        Event::ResetsOut | Event::ConnectFailures => true,
+        // Of a canary that was asked before, they are of its last answers: who was to get them is gone.
+        Event::Retransmits => !work.canary_worked(),
+        // Without an answer none fails.
+        Event::ServerErrors => false,
+        Event::Crashes | Event::ErrorExits | Event::OomKills => true,
+    }
+}
+
 impl Kind {
     fn count(&mut self, canary: Side, stable: Side) {
         self.seen = true;
@@ -260,58 +250,82 @@ impl Kind {
         self.stable = self.stable.saturating_add(stable.count);
     }
 
-    fn learn(&mut self, stable: Side) {
-        self.clumping.learn(stable.count as f64, stable.turnarounds as f64, stable.seconds);
-    }
-
-    /// Judges a window, or adds it to those that wait for work. Which of both is decided by turnarounds and time, and never by
-    /// the events: given the exposures, what is judged stays binomial.
-    fn judge(&mut self, event: Event, window: Block, answers_nothing: bool, p: &Parameters) {
-        let both_work = |block: &Block| block.canary.turnarounds > 0 && block.stable.turnarounds > 0;
-        if window.canary.is_uncounted || window.stable.is_uncounted {
-            self.settle(&window, false, p);
-        } else if !comes_of_work(event) {
-            self.settle(&window, both_work(&window), p);
-        } else {
-            let block = match self.waiting.take() {
-                Some(mut waiting) => {
-                    waiting.add(&window);
-                    waiting
-                }
-                None => window,
-            };
-            if both_work(&block) || answers_nothing || block.windows >= MERGED_WINDOWS {
-                // A canary without work has no more reason for events than one with as much as stable: by time it is not wronged.
-                self.settle(&block, block.canary.turnarounds > 0, p);
+    /// Learns from a window in which no canary is judged: those without work are added up with the next one that has some.
+    fn learn(&mut self, event: Event, stable: Side) {
+        self.by_time.learn(stable.count as f64, stable.seconds);
+        if comes_of_work(event) && !stable.is_uncounted {
+            let canary = Side::default();
+            let window = Block { canary, stable, windows: 1, first_event: None, variation_by_time: 0.0 };
+            let block = self.with_waiting(window);
+            if block.stable.turnarounds > 0 || block.windows >= MERGED_WINDOWS {
+                self.learn_by_work(&block);
             } else {
                 self.waiting = Some(block);
             }
         }
     }
 
-    fn settle(&mut self, block: &Block, by_work: bool, p: &Parameters) {
-        let (canary, stable) = (block.canary, block.stable);
-        let (exposed_canary, exposed_stable) = (canary.exposure(by_work), stable.exposure(by_work));
-        // Where only one side was exposed all events are its own whatever their rate: they tell nothing.
-        if exposed_canary > 0.0 && exposed_stable > 0.0 {
-            let share = |ratio: f64| ratio * exposed_canary / (ratio * exposed_canary + exposed_stable);
-            let null = share(p.event_null_ratio);
-            // Events that clump vary by more than a binomial: the gain is tempered by the factor.
-            let total = canary.count as f64 + stable.count as f64;
-            let excess = clumping::excess_variance(block.variation, null, total);
-            let gains_ln = RATIOS.map(|ratio| {
-                let bet = share(ratio * (p.event_null_ratio / USUAL_NULL_RATIO));
-                let gain = canary.count as f64 * libm::log(bet / null)
-                    + stable.count as f64 * libm::log((1.0 - bet) / (1.0 - null));
-                // Beside an exposure that takes all of a float's digits the other one is nothing, and so is what they tell.
-                let gain = if gain.is_nan() { 0.0 } else { gain };
-                // Events that come in one clump are one fact. Less gain keeps it an e-process.
-                (gain / (1.0 + excess)).min(p.event_gain_limit_ln)
-            });
-            self.stakes.settle(&gains_ln.map(libm::exp));
-            for (run, gain_ln) in self.runs.iter_mut().zip(gains_ln) {
-                run.add(gain_ln, block.first_event);
+    fn learn_by_work(&mut self, block: &Block) {
+        self.by_work.learn(block.stable.count as f64, block.stable.turnarounds as f64);
+    }
+
+    /// A window with those before it that wait for work.
+    fn with_waiting(&mut self, window: Block) -> Block {
+        match self.waiting.take() {
+            Some(mut waiting) => {
+                waiting.add(&window);
+                waiting
             }
+            None => window,
+        }
+    }
+
+    /// Judges a window, or adds it to those that wait for work. Which of both, and by what, is decided by turnarounds and time, and
+    /// never by the events: given the exposures, what is judged stays binomial.
+    fn judge(&mut self, event: Event, window: Block, work: &Work, p: &Parameters) {
+        if !comes_of_work(event) {
+            // By time also where it is by work that most is expected: what clumps by work clumps by time as well.
+            self.settle(Stake::Usual, &window, work.most_expected(&window), window.variation_by_time, p);
+            return;
+        }
+        if window.is_uncounted() {
+            self.settle(Stake::Usual, &window, window.by_time(), window.variation_by_time, p);
+            return;
+        }
+        let block = self.with_waiting(window);
+        let answers_nothing = block.canary.turnarounds == 0 && work.canary_answers_nothing();
+        if block.both_work() {
+            self.settle(Stake::Usual, &block, block.by_work(), self.by_work.variation(), p);
+        } else if answers_nothing && is_told_without_answers(event, work) {
+            // It has no more reason for events than one with as much work as stable: by time it is not wronged.
+            self.settle(Stake::Idle, &block, block.by_time(), block.variation_by_time, p);
+        } else if block.windows < MERGED_WINDOWS {
+            self.waiting = Some(block);
+            return;
+        }
+        self.learn_by_work(&block);
+    }
+
+    /// Bets on a block, by what both sides were exposed to. How stable's events vary is of the same unit.
+    fn settle(&mut self, stake: Stake, block: &Block, exposed: Exposures, variation: f64, p: &Parameters) {
+        if !exposed.are_of_both() {
+            return;
+        }
+        let (canary, stable) = (block.canary.count as f64, block.stable.count as f64);
+        let (null, null_rest) = exposed.shares(p.event_null_ratio);
+        // Events that clump vary by more than a binomial: the gain is tempered by the factor.
+        let excess = clumping::excess_variance(variation, null, canary + stable);
+        let gains_ln = RATIOS.map(|ratio| {
+            let (bet, bet_rest) = exposed.shares(ratio * (p.event_null_ratio / USUAL_NULL_RATIO));
+            let gain = canary * libm::log(bet / null) + stable * libm::log(bet_rest / null_rest);
+            // Beside an exposure that takes all of a float's range the other one is nothing, and so is what they tell.
+            let gain = if gain.is_nan() { 0.0 } else { gain };
+            // Events that come in one clump are one fact. Less gain keeps it an e-process.
+            (gain / (1.0 + excess)).min(p.event_gain_limit_ln)
+        });
+        self.purse.of(stake).settle(&gains_ln.map(libm::exp));
+        for (run, gain_ln) in self.runs.iter_mut().zip(gains_ln) {
+            run.add(gain_ln, block.first_event);
         }
     }
 }

@@ -16,6 +16,7 @@ mod counts;
 mod earlier;
 mod environment;
 mod explain;
+mod exposure;
 mod forecast;
 mod hard;
 mod instances;

@@ -48,7 +48,7 @@ impl Judge {
                 self.held = false;
                 self.before = [None; Indicator::COUNT];
                 self.pace.drop_evidence();
-                self.counts.forget_canary();
+                self.counts.drop_evidence();
             }
         }
         let environment = Environment { holds: self.held && self.decided.is_none(), signs };

@@ -34,6 +34,8 @@ pub struct Windower {
     unclean_ticks: u32,
     /// Whether any turnaround was ever seen: from then on indicators are per turnaround, before that per second.
     works: bool,
+    /// Roles of which a response in plain HTTP was ever seen: where they answered nothing, no response failed.
+    in_plain_http: BTreeSet<Role>,
     sums: BTreeMap<Target, Sums>,
 }
 
@@ -46,6 +48,7 @@ impl Windower {
             wait_ticks: 0,
             unclean_ticks: 0,
             works: false,
+            in_plain_http: BTreeSet::new(),
             sums: BTreeMap::new(),
         }
     }
@@ -71,12 +74,16 @@ impl Windower {
                 self.sums.entry(sample.target.clone()).or_default().add(sample);
             }
         }
+        self.in_plain_http.extend(samples.iter().filter(|s| s.http.is_some()).map(|s| s.target.role));
         let values = if clean && self.is_enough() { self.close() } else { BTreeMap::new() };
         let readings = |role: Role| {
-            samples
-                .iter()
-                .filter(|s| s.target.role == role)
-                .map(|s| reading(s, values.get(&s.target).copied().unwrap_or([f64::NAN; Indicator::COUNT])))
+            let in_plain_http = self.in_plain_http.contains(&role);
+            let of_role = samples.iter().filter(|s| s.target.role == role);
+            of_role
+                .map(|s| {
+                    let values = values.get(&s.target).copied().unwrap_or([f64::NAN; Indicator::COUNT]);
+                    reading(s, values, in_plain_http)
+                })
                 .collect()
         };
         let window = Window {
@@ -269,7 +276,8 @@ fn turnarounds(sample: &Sample) -> u64 {
     sample.network.as_ref().map_or(0, |n| n.turnarounds)
 }
 
-fn reading(sample: &Sample, values: [f64; Indicator::COUNT]) -> Reading {
+/// `in_plain_http` says whether the role was seen to answer so.
+fn reading(sample: &Sample, values: [f64; Indicator::COUNT], in_plain_http: bool) -> Reading {
     Reading {
         instance: sample.target.cgroup.clone(),
         incarnation: sample.target.incarnation,
@@ -280,13 +288,21 @@ fn reading(sample: &Sample, values: [f64; Indicator::COUNT]) -> Reading {
             Event::OomKills => sample.oom_kills,
             Event::ResetsOut => sample.network.as_ref().map(|n| n.resets_out),
             Event::Retransmits => sample.retransmits,
-            Event::ServerErrors => sample.http.map(|h| h.responses_5xx),
+            Event::ServerErrors => server_errors(sample, in_plain_http),
             Event::ConnectFailures => sample.connections.map(|c| c.failed),
         }),
         turnarounds: turnarounds(sample),
         seconds: sample.span_ns as f64 / 1e9,
         around: around(sample),
     }
+}
+
+/// A tick without any response has no status, and none that failed: the sensor tells of those that there were. Turnarounds without a
+/// status are encrypted, or of another protocol.
+fn server_errors(sample: &Sample, in_plain_http: bool) -> Option<u64> {
+    let answered_nothing = || sample.network.as_ref().is_some_and(|n| n.turnarounds == 0);
+    let none_failed = || (in_plain_http && answered_nothing()).then_some(0);
+    sample.http.map(|h| h.responses_5xx).or_else(none_failed)
 }
 
 /// Whoever sets a limit, it is the tightest that the instance meets.

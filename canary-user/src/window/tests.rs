@@ -1,5 +1,5 @@
 use super::*;
-use crate::telemetry::{Above, Cpu, Memory, MemoryLimit, MemorySource, Network, Pressure, Quality};
+use crate::telemetry::{Above, Cpu, Http, Memory, MemoryLimit, MemorySource, Network, Pressure, Quality};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -98,6 +98,22 @@ fn a_side_whose_network_is_not_measured_is_not_waited_for() {
     assert_eq!(value(&window.stable[0], Indicator::CpuPerWork), 1_000.0);
     assert_eq!(value(&window.canary[0], Indicator::MemoryInUse), 4096.0, "unmeasured is not idle");
     assert!(value(&window.canary[0], Indicator::CpuPerWork).is_nan());
+}
+
+#[test]
+fn where_nothing_was_answered_no_response_failed_once_plain_http_was_seen_and_what_has_no_status_is_missing() {
+    let mut windower = Windower::new("shop".into());
+    let mut failed = |canary: Sample| {
+        let window = windower.push(&tick(vec![canary, sample(Role::Stable, 0)]));
+        [&window.canary[0], &window.stable[0]].map(|reading| reading.events[Event::ServerErrors as usize])
+    };
+    let plain = Some(Http { responses_2xx: 3, responses_5xx: 2, ..Http::default() });
+    assert_eq!(failed(sample(Role::Canary, 0)), [None, None], "it may be encrypted");
+    assert_eq!(failed(Sample { http: plain, ..sample(Role::Canary, 5) }), [Some(2), None]);
+    assert_eq!(failed(sample(Role::Canary, 0)), [Some(0), None], "of stable nothing is known yet");
+    assert_eq!(failed(sample(Role::Canary, 5)), [None, None], "answers without a status");
+    let unmeasured = Sample { network: None, ..sample(Role::Canary, 0) };
+    assert_eq!(failed(unmeasured), [None, None], "not measured is not zero");
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn counted(seed: u64, rate: f64, ratio: f64, windows: u64) -> Option<u64> {
         instance: Arc::from("/x"),
         incarnation: 1,
         values: [f64::NAN; Indicator::COUNT],
-        events: std::array::from_fn(|i| (i == 0).then_some(n)),
+        events: Event::ALL.map(|event| (event == Event::ServerErrors).then_some(n)),
         turnarounds,
         seconds: 1.0,
         around: Around::default(),

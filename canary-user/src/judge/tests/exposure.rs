@@ -3,46 +3,54 @@
 use std::ops::Range;
 
 use super::*;
+use crate::{
+    targets::{Role, Target},
+    telemetry::{Http, Network, Sample, Tick},
+    window::Windower,
+};
 
-/// A side of one instance, which had so many resets and turnarounds.
-fn side(name: &str, (resets, turnarounds): (u64, u64)) -> Vec<Reading> {
+/// A side of one instance, which had so many events of one kind, and turnarounds.
+fn side(name: &str, event: Event, (events, turnarounds): (u64, u64)) -> Vec<Reading> {
+    // Resets say that turnarounds are counted.
+    let counted = |of: Event| if of == event { Some(events) } else { (of == Event::ResetsOut).then_some(0) };
     vec![Reading {
         instance: Arc::from(name),
         incarnation: 1,
         values: [f64::NAN; Indicator::COUNT],
-        events: Event::ALL.map(|event| (event == Event::ResetsOut).then_some(resets)),
+        events: Event::ALL.map(counted),
         turnarounds,
         seconds: 1.0,
         around: Around::default(),
     }]
 }
 
-/// Resets and turnarounds of canary and stable.
+/// Events and turnarounds of canary and stable.
 type Sides = [(u64, u64); 2];
 
-fn window(index: u64, [canary, stable]: Sides) -> Window {
+fn window(index: u64, event: Event, [canary, stable]: Sides) -> Window {
     Window {
         deployment: Arc::from("shop"),
         index,
         t_ns: index,
         span_ns: 1,
-        stable: side("/stable", stable),
-        canary: side("/canary", canary),
+        stable: side("/stable", event, stable),
+        canary: side("/canary", event, canary),
         clean: true,
         node: Node::default(),
     }
 }
 
-/// The window after which the evidence of resets suffices.
+/// The window after which the evidence of one kind of event suffices.
 fn found(
     counts: &mut Counts,
+    event: Event,
     p: &Parameters,
     mut windows: Range<u64>,
     mut each: impl FnMut(u64) -> Sides,
 ) -> Option<u64> {
     windows.find(|t| {
-        counts.observe(&window(*t, each(*t)), p);
-        counts.evidence_ln(Event::ResetsOut) >= p.threshold_ln()
+        counts.observe(&window(*t, event, each(*t)), p);
+        counts.evidence_ln(event) >= p.threshold_ln()
     })
 }
 
@@ -58,8 +66,9 @@ fn where_a_larger_ratio_is_allowed_fewer_events_are_no_evidence() {
     let p = Parameters { event_null_ratio: 3.0, ..Parameters::default() };
     let judged = |seed: u64, ratio: f64| {
         let (mut random, mut counts) = (Random(seed), Counts::default());
-        let condemned =
-            found(&mut counts, &p, 0..2000, |_| [(random.poisson(1.25 * ratio), 25), (random.poisson(3.75), 75)]);
+        let condemned = found(&mut counts, Event::ResetsOut, &p, 0..2000, |_| {
+            [(random.poisson(1.25 * ratio), 25), (random.poisson(3.75), 75)]
+        });
         (condemned, counts.evidence_ln(Event::ResetsOut))
     };
     for seed in 0..20 {
@@ -72,12 +81,13 @@ fn where_a_larger_ratio_is_allowed_fewer_events_are_no_evidence() {
 #[test]
 fn a_stable_without_work_is_no_evidence_against_the_canary() {
     let (p, mut random, mut counts) = (Parameters::default(), Random(61), Counts::default());
-    let shared = found(&mut counts, &p, 0..300, |_| [(random.poisson(0.25), 25), (random.poisson(0.75), 75)]);
-    let evidence_ln = counts.evidence_ln(Event::ResetsOut);
+    let event = Event::ResetsOut;
+    let shared = found(&mut counts, event, &p, 0..300, |_| [(random.poisson(0.25), 25), (random.poisson(0.75), 75)]);
+    let evidence_ln = counts.evidence_ln(event);
     // All of the work goes to the canary, which has one reset in a hundred turnarounds, as before.
-    let alone = found(&mut counts, &p, 300..900, |_| [(random.poisson(1.0), 100), (0, 0)]);
+    let alone = found(&mut counts, event, &p, 300..900, |_| [(random.poisson(1.0), 100), (0, 0)]);
     assert_eq!((shared, alone), (None, None));
-    let after = counts.evidence_ln(Event::ResetsOut);
+    let after = counts.evidence_ln(event);
     assert!((after - evidence_ln).abs() < 1e-9, "{evidence_ln} became {after}");
 }
 
@@ -87,7 +97,9 @@ fn where_there_is_little_work_events_are_counted_by_it() {
     // The canary has three times the work, and windows without any are usual.
     let judged = |seed: u64, share: f64| {
         let mut random = Random(seed);
-        found(&mut Counts::default(), &p, 0..3000, |_| [seldom(&mut random, 0.6, share), seldom(&mut random, 0.2, 0.1)])
+        found(&mut Counts::default(), Event::ResetsOut, &p, 0..3000, |_| {
+            [seldom(&mut random, 0.6, share), seldom(&mut random, 0.2, 0.1)]
+        })
     };
     let alarms = (0..100).filter(|seed| judged(*seed, 0.1).is_some()).count();
     assert!(alarms <= 1, "{alarms} alarms");
@@ -95,27 +107,145 @@ fn where_there_is_little_work_events_are_counted_by_it() {
     assert_eq!(missed, 0, "five times as many resets a turnaround");
 }
 
+/// So many turnarounds on average, and processes that end with an error: so many on average, and so many for each turnaround.
+fn ends(random: &mut Random, turnarounds: f64, by_time: f64, by_work: f64) -> (u64, u64) {
+    let turnarounds = random.poisson(turnarounds);
+    (random.poisson(by_time + by_work * turnarounds as f64), turnarounds)
+}
+
+/// Those of probes and timers end by the clock, workers by what is asked, and nobody knows which they are.
+#[test]
+fn processes_that_end_by_the_clock_or_by_work_are_no_evidence_however_work_is_shared_out() {
+    let p = Parameters::default();
+    let judged = |seed: u64, [canary, stable]: [f64; 2], [by_time, by_work]: [f64; 2], worse: f64| {
+        let mut random = Random(seed);
+        found(&mut Counts::default(), Event::ErrorExits, &p, 0..2000, |_| {
+            [ends(&mut random, canary, worse * by_time, worse * by_work), ends(&mut random, stable, by_time, by_work)]
+        })
+    };
+    // A fifth of stable's work, three times as much, and the same where windows without any are usual.
+    for (work, rates) in [([10.0, 50.0], [0.1, 0.0]), ([3.0, 1.0], [0.0, 0.1]), ([0.6, 0.2], [0.0, 0.1])] {
+        let alarms = (0..20).filter(|seed| judged(*seed, work, rates, 1.0).is_some()).count();
+        assert_eq!(alarms, 0, "turnarounds {work:?}, ends {rates:?}");
+    }
+    for rates in [[0.1, 0.0], [0.0, 0.01]] {
+        let missed = (0..20).filter(|seed| judged(*seed, [10.0, 10.0], rates, 4.0).is_none()).count();
+        assert_eq!(missed, 0, "four times as many, {rates:?}");
+    }
+}
+
+#[test]
+fn where_all_work_goes_to_the_canary_so_do_the_processes_that_end_by_it() {
+    let p = Parameters::default();
+    for seed in 0..20 {
+        let mut random = Random(seed);
+        let condemned = found(&mut Counts::default(), Event::ErrorExits, &p, 0..1500, |t| {
+            let work = if t < 500 { [5.0, 5.0] } else { [10.0, 0.0] };
+            work.map(|turnarounds| ends(&mut random, turnarounds, 0.0, 0.05))
+        });
+        assert_eq!(condemned, None, "seed {seed}");
+    }
+}
+
+/// A service whose cgroup goes with its main process: in the window in which that ends nothing else is counted of it.
+#[test]
+fn a_window_in_which_a_cgroup_ended_is_judged_by_the_work_of_those_before_it() {
+    let (p, event) = (Parameters::default(), Event::ErrorExits);
+    for seed in 0..20 {
+        let (mut random, mut counts) = (Random(seed), Counts::default());
+        let condemned = (0..2000).find(|t| {
+            // Three times the work ends three times as often.
+            let sides = [30.0, 10.0].map(|turnarounds| ends(&mut random, turnarounds, 0.0, 0.01));
+            let mut window = window(*t, event, sides);
+            for reading in window.stable.iter_mut().chain(&mut window.canary) {
+                if reading.events[event as usize] > Some(0) {
+                    (reading.turnarounds, reading.events[Event::ResetsOut as usize]) = (0, None);
+                }
+            }
+            counts.observe(&window, &p);
+            counts.evidence_ln(event) >= p.threshold_ln()
+        });
+        assert_eq!(condemned, None, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_canary_that_breaks_off_all_and_answers_nothing_is_found() {
     let (p, mut counts) = (Parameters::default(), Counts::default());
-    assert_eq!(found(&mut counts, &p, 0..300, |_| [(0, 25), (0, 75)]), None);
-    let condemned = found(&mut counts, &p, 300..600, |_| [(3, 0), (0, 75)]);
+    assert_eq!(found(&mut counts, Event::ResetsOut, &p, 0..300, |_| [(0, 25), (0, 75)]), None);
+    let condemned = found(&mut counts, Event::ResetsOut, &p, 300..600, |_| [(3, 0), (0, 75)]);
     assert!(condemned.is_some_and(|t| t < 380), "{condemned:?}");
     assert_eq!(counts.onset(Event::ResetsOut), Some(300));
 }
 
+/// Whoever asked it is gone before the answers are there: the kernel sends them again for a quarter of an hour.
+#[test]
+fn what_is_sent_again_to_clients_that_are_gone_is_no_evidence() {
+    let judged = |event: Event| {
+        let (p, mut random, mut counts) = (Parameters::default(), Random(63), Counts::default());
+        let asked = found(&mut counts, event, &p, 0..300, |_| [(0, 25), (random.poisson(0.1), 75)]);
+        assert_eq!(asked, None, "{event:?}");
+        found(&mut counts, event, &p, 300..1200, |_| [(3, 0), (random.poisson(0.1), 75)])
+    };
+    assert_eq!(judged(Event::Retransmits), None);
+    assert!(judged(Event::ConnectFailures).is_some(), "what it needs for an answer it does not reach");
+}
+
 #[test]
 fn what_is_never_asked_anything_is_judged_by_time() {
-    let (p, mut counts) = (Parameters::default(), Counts::default());
-    let condemned = found(&mut counts, &p, 0..100, |t| [(u64::from(t >= 50), 0), (0, 0)]);
-    assert!(condemned.is_some_and(|t| t < 75), "{condemned:?}");
+    for event in [Event::ResetsOut, Event::Retransmits, Event::ConnectFailures, Event::ErrorExits] {
+        let (p, mut counts) = (Parameters::default(), Counts::default());
+        let condemned = found(&mut counts, event, &p, 0..100, |t| [(u64::from(t >= 50), 0), (0, 0)]);
+        assert!(condemned.is_some_and(|t| t < 75), "{event:?}: {condemned:?}");
+    }
+}
+
+#[test]
+fn a_canary_that_is_asked_late_still_has_a_stake() {
+    for event in [Event::ResetsOut, Event::Retransmits, Event::ServerErrors, Event::ConnectFailures] {
+        let (p, mut counts) = (Parameters::default(), Counts::default());
+        assert_eq!(found(&mut counts, event, &p, 0..600, |_| [(0, 0), (1, 75)]), None, "{event:?}");
+        let evidence_ln = counts.evidence_ln(event);
+        assert!(evidence_ln > -0.6, "{event:?}: not more than half is lost beside a busy stable: {evidence_ln}");
+        let condemned = found(&mut counts, event, &p, 600..700, |_| [(4, 25), (1, 75)]);
+        assert!(condemned.is_some_and(|t| t < 605), "{event:?}: {condemned:?}");
+    }
+}
+
+#[test]
+fn after_a_hold_a_canary_that_was_asked_just_now_is_not_taken_for_one_that_answers_nothing() {
+    let (mut judge, mut service) = (new_judge(), Service::new(47, 3, 0.3));
+    run(&mut judge, &mut service, 600, 400, |_, _| {});
+    // Stable is sick for a while, too; when that is over nobody asks the canary for some windows.
+    let (mut held, mut idle) = (false, 0);
+    for t in 0..400 {
+        let mut window = service.next();
+        count(&mut window.stable, Event::ResetsOut, 3);
+        if t < 100 {
+            window.stable.iter_mut().for_each(|r| r.values[Indicator::TurnaroundMean as usize] *= 2.0);
+            scale(&mut window, Indicator::TurnaroundMean, 3.0);
+        }
+        if idle > 0 {
+            window.canary[0].turnarounds = 0;
+        }
+        let verdict = judge.observe(&window);
+        let evidence_ln = verdict.events[Event::ResetsOut as usize].evidence_ln;
+        assert!(idle == 0 || evidence_ln.abs() < 1e-9, "{idle} windows after the hold: {evidence_ln}");
+        let is_over = held && !verdict.environment.holds;
+        held = verdict.environment.holds;
+        idle += u64::from(is_over || idle > 0);
+        if idle > 20 {
+            return;
+        }
+    }
+    panic!("it was held, and that ended");
 }
 
 #[test]
 fn the_onset_is_that_of_the_burst_and_not_of_an_event_long_before() {
     for stable_resets in [0.0, 0.2] {
         let (p, mut random, mut counts) = (Parameters::default(), Random(62), Counts::default());
-        let condemned = found(&mut counts, &p, 0..3200, |t| {
+        let condemned = found(&mut counts, Event::ResetsOut, &p, 0..3200, |t| {
             let resets = if t >= 3000 { 2 } else { u64::from(t == 100) };
             [(resets, 25), (random.poisson(stable_resets), 75)]
         });
@@ -130,8 +260,63 @@ fn an_event_of_stable_in_a_window_without_work_is_no_clump() {
     let (p, mut counts) = (Parameters::default(), Counts::default());
     for t in 0..600 {
         let stable = if t % 100 == 99 { (1, 0) } else { (0, 500) };
-        counts.learn(&window(t, [(0, 0), stable]));
+        counts.learn(&window(t, Event::ResetsOut, [(0, 0), stable]));
     }
-    let condemned = found(&mut counts, &p, 600..700, |_| [(2, 500), (0, 500)]);
+    let condemned = found(&mut counts, Event::ResetsOut, &p, 600..700, |_| [(2, 500), (0, 500)]);
     assert!(condemned.is_some_and(|t| t < 620), "{condemned:?}");
+}
+
+/// A worker of a queue, which is asked for its metrics once in 15 windows. What fails does so eight at a time, while nobody asks.
+#[test]
+fn events_that_clump_while_nobody_asks_are_no_evidence() {
+    let p = Parameters::default();
+    let worker = |random: &mut Random, t: u64| {
+        let (fails, is_asked) = (random.uniform() < 1.0 / 150.0, t.is_multiple_of(15));
+        (if fails && !is_asked { 8 } else { 0 }, u64::from(is_asked))
+    };
+    for event in [Event::ErrorExits, Event::ResetsOut] {
+        let judged = |seed: u64| {
+            let (mut random, mut counts) = (Random(seed), Counts::default());
+            for t in 0..900 {
+                counts.learn(&window(t, event, [(0, 0), worker(&mut random, t)]));
+            }
+            found(&mut counts, event, &p, 900..4500, |t| [worker(&mut random, t), worker(&mut random, t)])
+        };
+        let alarms = (0..20).filter(|seed| judged(*seed).is_some()).count();
+        assert_eq!(alarms, 0, "{event:?}");
+    }
+}
+
+/// What the sensor tells of an instance that had so many requests, of which so many failed: without an answer there is no status.
+fn answered(role: Role, (failed, turnarounds): (u64, u64)) -> Sample {
+    let target = Target {
+        deployment: "shop".into(),
+        role,
+        version: role.name().into(),
+        cgroup: format!("/{role}").into(),
+        incarnation: 1,
+        identity: None,
+    };
+    let http = Http { responses_2xx: turnarounds - failed, responses_5xx: failed, ..Http::default() };
+    Sample {
+        network: Some(Network { turnarounds, ..Network::default() }),
+        http: (turnarounds > 0).then_some(http),
+        ..Sample::unmeasured(target, 1_000_000_000)
+    }
+}
+
+/// One request in twenty windows, on both sides: they are hardly ever asked in the same window.
+#[test]
+fn a_canary_that_is_asked_seldom_and_fails_each_time_is_found() {
+    let p = Parameters::default();
+    for seed in 0..10 {
+        let (mut random, mut counts, mut windower) = (Random(seed), Counts::default(), Windower::new("shop".into()));
+        let condemned = (0..3000).find(|_| {
+            let (canary, stable) = (random.poisson(0.05), random.poisson(0.05));
+            let samples = vec![answered(Role::Canary, (canary, canary)), answered(Role::Stable, (0, stable))];
+            counts.observe(&windower.push(&Tick { span_ns: 1_000_000_000, samples, ..Tick::default() }), &p);
+            counts.evidence_ln(Event::ServerErrors) >= p.threshold_ln()
+        });
+        assert!(condemned.is_some(), "seed {seed}: {:?}", counts.states()[Event::ServerErrors as usize]);
+    }
 }

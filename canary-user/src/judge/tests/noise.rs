@@ -103,7 +103,7 @@ fn events_that_clump_are_told_from_those_that_do_not() {
             // By the square of a normal deviate the rate itself varies: squared coefficient of variation 2.
             let rate = if clumped { random.normal().powi(2) } else { 1.0 };
             let events = random.poisson(4.0 * rate);
-            learned.learn(events as f64, 1000.0, 1.0);
+            learned.learn(events as f64, 1000.0);
         }
         clumping::excess_variance(learned.variation(), 0.5, 8.0)
     };

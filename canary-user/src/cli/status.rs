@@ -22,7 +22,7 @@ Examples:
   canary status
   canary status shop
   canary status --output json   one object: version, pid, paused, deployments
-                                with verdict, blocked_by, decision, hold and next";
+                                with verdict, blocked_by, decision, hold, next";
 
 /// Show how each deployment stands: verdict, P(t), evidence, mode, pause, the last decision, the gates that block, and what
 /// to do next.

@@ -10,6 +10,9 @@ use super::verdict::{
 };
 use crate::window::{Event, Indicator, Window};
 
+/// Of a CPU, more than any machine has: Linux is built for 8192 CPUs at most. Only a damaged recording tells of more.
+const MOST_PERCENT: f64 = 100.0 * 8192.0;
+
 /// What recommendations are made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
@@ -224,7 +227,8 @@ fn drain(place: Option<&Place>, because: &str, unless: &str) -> Recommendation {
 /// already would have to get that one back, and nobody here knows it.
 fn throttle(case: Case, because: &str) -> Recommendation {
     let has_limit = case.window.canary.first().is_some_and(|r| r.around.throttled.is_some());
-    let percent = case.canary_cpus.map(|cpus| (50.0 * cpus).round()).filter(|percent| *percent >= 1.0 && !has_limit);
+    let percent = case.canary_cpus.map(|cpus| (50.0 * cpus).round());
+    let percent = percent.filter(|percent| (1.0..=MOST_PERCENT).contains(percent) && !has_limit);
     let command = percent.and_then(|percent| Some(place(case)?.limit_cpu(percent as u64)));
     step(Step::Throttle, because).run(command)
 }
@@ -306,6 +310,7 @@ mod tests {
         assert_eq!(command(Some(0.12), None), to(6));
         assert_eq!(command(Some(8.0), None), to(400));
         assert_eq!(command(Some(0.001), None), None, "less than the kernel limits to");
+        assert_eq!(command(Some(1e18), None), None, "more than there is");
         assert_eq!(command(None, None), None, "what it uses is not known");
         assert_eq!(command(Some(0.12), Some(0.0)), None, "it has a limit");
     }

@@ -1,20 +1,16 @@
 //! Readers of files from outside, and the judge behind them, take anything: they read it or refuse it, and never panic.
 //!
 //! A longer run: `PROPTEST_CASES=1000000 cargo test --release -p canary-user --test fuzz`. Each test prints what it failed on,
-//! made as small as it goes.
+//! made as small as it goes. What the inputs are given to is what `cargo xtask fuzz` gives its own to, which look for new code.
 
-use std::{io::Write as _, sync::Arc};
-
-use canary_user::{
-    daemon,
-    judge::{
-        Direction, Earlier, Parameters, Tolerance,
-        columns::{Column, Columns},
-    },
-    telemetry::{recording::Reader, table::Table},
-};
+use canary_user::judge::Outcome;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+#[path = "../../fuzz/src/lib.rs"]
+mod fuzz;
+#[path = "../../xtask/src/fuzz/seeds.rs"]
+mod seeds;
 
 const HEADER: &str = r#"{"kind":"canary-recording","format":1,"window_ns":1000000000,"program":"0.1.0"}"#;
 
@@ -22,47 +18,6 @@ const HEADER: &str = r#"{"kind":"canary-recording","format":1,"window_ns":100000
 fn cases(default: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
     ProptestConfig { cases: asked.unwrap_or(default), failure_persistence: None, ..ProptestConfig::default() }
-}
-
-/// Little baseline, so that a few windows suffice to bet.
-fn of_few_windows() -> Parameters {
-    Parameters { minimum_baseline: 4, initial_windows: 2, warmup_windows: 1, ..Parameters::default() }
-}
-
-/// Judges a table that was accepted, every other column in the other direction. Answers how many windows were bet on.
-fn judge_table(table: &Table) -> u64 {
-    let parameters = of_few_windows();
-    let epsilons = table.epsilons(parameters.warmup_windows);
-    let column = |(i, (name, epsilon)): (usize, (&Arc<str>, f64))| Column {
-        name: name.clone(),
-        direction: if i % 2 == 0 { Direction::Up } else { Direction::Down },
-        tolerance: Tolerance::default(),
-        epsilon,
-    };
-    let columns = table.indicators.iter().zip(epsilons).enumerate().map(column).collect();
-    let mut judge = Columns::new(parameters, columns);
-    for (index, moment) in table.moments.iter().enumerate() {
-        let t_ns = (moment.t_s * 1e9) as u64;
-        let verdict = judge.observe(index as u64, t_ns, &moment.stable, &moment.canary);
-        assert!(!verdict.evidence_ln.is_nan(), "evidence is a number: {moment:?}");
-        assert!(judge.states().iter().all(|state| !state.evidence_ln.is_nan()), "of each column, too: {moment:?}");
-        serde_json::to_string(&verdict).expect("a verdict is JSON");
-    }
-    judge.tracks().iter().map(|track| track.bets()).max().unwrap_or(0)
-}
-
-/// Reads a recording and judges what can be read of it.
-fn judge(bytes: &[u8]) {
-    let mut file = tempfile::NamedTempFile::new().expect("a file");
-    file.write_all(bytes).expect("write");
-    let Ok(reader) = Reader::open(file.path()) else { return };
-    let (mut windower, mut judge) = daemon::line("shop".into(), of_few_windows(), &Earlier::default());
-    for tick in reader.map_while(Result::ok) {
-        let verdict = judge.observe(&windower.push(&tick));
-        assert!(!verdict.evidence_ln.is_nan(), "evidence is a number: {tick:?}");
-        let text = serde_json::to_string(&verdict).expect("a verdict is JSON");
-        serde_json::from_str::<canary_user::judge::Verdict>(&text).expect("and is read back");
-    }
 }
 
 fn count() -> impl Strategy<Value = u64> {
@@ -112,7 +67,7 @@ proptest! {
     #[test]
     fn any_bytes_are_a_recording_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), whole in any::<bool>()) {
         let start = if whole { format!("{HEADER}\n") } else { String::new() };
-        judge(&[start.as_bytes(), &bytes].concat());
+        fuzz::recording(&[start.as_bytes(), &bytes].concat());
     }
 
     #[test]
@@ -121,13 +76,8 @@ proptest! {
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
         lines in proptest::collection::vec("([0-9.]{0,3}|-1|1e400),(stable|canary|x)?,[a\",]{0,3},([0-9.e-]{0,5}|NaN)\n", 0..20),
     ) {
-        for text in [[start.as_bytes(), &bytes].concat(), [start.as_bytes(), lines.concat().as_bytes()].concat()] {
-            if let Ok(table) = Table::read(&text[..], "t.csv") {
-                prop_assert!(table.moments.windows(2).all(|m| m[0].t_s < m[1].t_s));
-                prop_assert!(table.moments.iter().flat_map(|m| &m.stable).all(|r| r.values.len() == table.indicators.len()));
-                judge_table(&table);
-            }
-        }
+        fuzz::table(&[start.as_bytes(), &bytes].concat());
+        fuzz::table(&[start.as_bytes(), lines.concat().as_bytes()].concat());
     }
 }
 
@@ -143,7 +93,13 @@ proptest! {
             tick["t_ns"] = t_ns.into();
             text += &format!("{tick}\n");
         }
-        judge(text.as_bytes());
+        fuzz::recording(text.as_bytes());
+    }
+
+    /// As many windows as it takes to be condemned or called healthy.
+    #[test]
+    fn any_change_of_what_is_counted_is_judged(steps in proptest::collection::vec(any::<[u8; 3]>(), 0..40)) {
+        fuzz::counts(&steps.concat());
     }
 
     /// As many windows as it takes to bet, of readings as they may be.
@@ -159,10 +115,49 @@ proptest! {
                 text += &format!("{t},{role},i{i},{},{}\n", pair[0], pair[1]);
             }
         }
-        if let Ok(table) = Table::read(text.as_bytes(), "t.csv") {
-            judge_table(&table);
-        }
+        fuzz::table(text.as_bytes());
     }
+}
+
+proptest! {
+    #![proptest_config(cases(300))]
+
+    /// The one that is shipped, with other values, and with bytes at its end.
+    #[test]
+    fn any_configuration_is_accepted_or_refused(
+        set in proptest::collection::vec((any::<prop::sample::Index>(), value()), 0..4),
+        bytes in proptest::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let example = example();
+        let mut lines: Vec<String> = example.lines().filter(|l| !l.starts_with('#')).map(str::to_owned).collect();
+        for (index, value) in set {
+            let line = index.get_mut(&mut lines);
+            if let Some((key, _)) = line.split_once(" = ") {
+                *line = format!("{key} = {value}");
+            }
+        }
+        let text = lines.join("\n");
+        fuzz::config(text.as_bytes());
+        fuzz::config(&[text.as_bytes(), &bytes].concat());
+    }
+}
+
+/// What may stand behind a key.
+fn value() -> impl Strategy<Value = String> {
+    let words =
+        ["0", "1", "-1", "1e-9", "0.5", "nan", "inf", "1_000", "9223372036854775807", "true", "[]", "[0.5, 0.5]", "{}"];
+    prop_oneof![
+        prop::sample::select(words.to_vec()).prop_map(str::to_owned),
+        "\"([a-z0-9 .:/*@-]|\\\\\"|\\\\n|ä){0,12}\"",
+        any::<f64>().prop_map(|number| number.to_string()),
+        (0..5000u64, prop::sample::select(vec!["ms", "s", "m", "h", "d"]))
+            .prop_map(|(n, unit)| format!("\"{n}{unit}\"")),
+    ]
+}
+
+fn example() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/canary.example.toml");
+    std::fs::read_to_string(path).expect("it is shipped")
 }
 
 /// What a cell may have: usual readings, extremes, and none.
@@ -185,5 +180,26 @@ fn a_table_of_few_windows_is_bet_on() {
             text += &format!("{t},{role},i{i},{}\n", 100 + (t * 7 + i * 5) % 13);
         }
     }
-    assert!(judge_table(&Table::read(text.as_bytes(), "t.csv").expect("a table")) > 5);
+    assert!(fuzz::table(text.as_bytes()) > 5);
+}
+
+/// What nobody reads teaches a fuzzer nothing.
+#[test]
+fn what_fuzzing_starts_from_is_judged() {
+    for (name, text) in seeds::recordings() {
+        let verdicts = fuzz::recording(text.as_bytes());
+        let is_judged = verdicts.iter().any(|v| v.outcome != Outcome::InsufficientData);
+        assert!(is_judged || (name == "everything" && verdicts.len() == 1), "recording {name}: {verdicts:?}");
+    }
+    for (name, text) in seeds::tables() {
+        assert!(fuzz::table(text.as_bytes()) > 0, "table {name}");
+    }
+    for (name, steps) in seeds::counts() {
+        let verdict = fuzz::counts(steps.as_bytes()).expect("there are windows");
+        let expected = if name == "equal" { Outcome::Healthy } else { Outcome::Regressed };
+        assert_eq!((verdict.outcome, verdict.forecast.is_some()), (expected, name == "leak"), "counts {name}");
+    }
+    assert!(fuzz::config(example().as_bytes()));
+    let words = seeds::dictionary(&seeds::recordings());
+    assert!(words.contains("\"condemned\"\n") && words.contains("\"18446744073709551615\"\n"), "{words}");
 }

@@ -5,6 +5,7 @@ mod bench;
 mod cargo;
 mod deb;
 mod dist;
+mod fuzz;
 mod image;
 mod lint;
 mod progress;
@@ -46,6 +47,7 @@ Examples:
   cargo xtask test                       all tests; those on the real kernel need root
   cargo xtask test --filter journal      those whose name contains a text
   cargo xtask bench judge --quick        false alarms and delays of the judge on generated services, each with its limit
+  cargo xtask fuzz recording             ten minutes of inputs made to make a recording's reader or the judge panic
   cargo xtask deb                        a Debian package; its path is printed
   cargo xtask dist --arch arm64          the guard as one file that needs no library, for machines of that architecture
 
@@ -68,6 +70,8 @@ enum Verb {
     Vm(vm::Options),
     /// Measure; without a name, list what can be measured
     Bench(bench::Options),
+    /// Set up, build, and give the readers and the judge what coverage-guided fuzzing makes up: no panic
+    Fuzz(fuzz::Options),
     /// Set up, build, and make a Debian package: binary, unit, configuration, manual pages and completions
     Deb,
     /// Set up, build, and make the guard one file that needs no library, also for another architecture; its path is printed
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => return test::test(&options, setup_from),
         Verb::Vm(options) => vm::vm(&options, setup_from),
         Verb::Bench(options) => bench::bench(&options, setup_from),
+        Verb::Fuzz(options) => fuzz::fuzz(&options, setup_from),
         Verb::Deb => deb::deb(setup_from),
         Verb::Dist(options) => dist::dist(&options, setup_from),
         Verb::Image(options) => image::image(&options),

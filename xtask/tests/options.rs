@@ -5,7 +5,7 @@ use std::process::Command;
 /// Every verb sets up first: each has to know where a compiler may come from, before it fetches one from elsewhere.
 #[test]
 fn every_verb_that_sets_up_reads_where_a_compiler_may_come_from() {
-    for verb in [&["setup"][..], &["lint"], &["test"], &["run"], &["dist"], &["bench", "judge", "--stdin"]] {
+    for verb in [&["setup"][..], &["lint"], &["test"], &["run"], &["dist"], &["fuzz"], &["bench", "judge", "--stdin"]] {
         let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
             .args(verb)
             .env("CANARY_SETUP_FROM", "nowhere")

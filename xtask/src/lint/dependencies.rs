@@ -14,8 +14,8 @@ use spdx::{Expression, LicenseReq, ParseMode};
 
 use crate::cargo;
 
-/// The workspace, and the kernel programs that are one of their own.
-pub const MANIFESTS: [&str; 2] = ["Cargo.toml", "canary-ebpf/Cargo.toml"];
+/// The workspace, and those that are one of their own: the kernel programs and the fuzz targets.
+pub const MANIFESTS: [&str; 3] = ["Cargo.toml", "canary-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

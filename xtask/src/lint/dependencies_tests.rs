@@ -90,3 +90,28 @@ fn the_dependencies_of_this_repository_are_allowed() {
     let looked_at = check().unwrap();
     assert!(looked_at > 100, "only {looked_at} packages were found");
 }
+
+/// Else another parser is fuzzed than the one that reads.
+#[test]
+fn what_is_fuzzed_is_built_of_the_versions_that_ship() {
+    let locked = |name: &str| {
+        let text = fs::read_to_string(cargo::repository().join(name)).expect("the lock file is there");
+        let lock: toml::Value = toml::from_str(&text).expect("it is TOML");
+        let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for package in lock["package"].as_array().expect("a list") {
+            let of = |key: &str| package[key].as_str().expect("a word").to_owned();
+            versions.entry(of("name")).or_default().insert(of("version"));
+        }
+        versions
+    };
+    let ships = locked("Cargo.lock");
+    for (name, versions) in locked("fuzz/Cargo.lock") {
+        let same = ships.get(&name).is_none_or(|ships| versions.is_subset(ships));
+        assert!(
+            same,
+            "{name}: fuzz/Cargo.lock has {versions:?}, Cargo.lock {:?}: \
+             cp Cargo.lock fuzz/Cargo.lock && cargo update --workspace --manifest-path fuzz/Cargo.toml",
+            ships.get(&name)
+        );
+    }
+}

@@ -38,7 +38,9 @@ pub fn lint(setup_from: setup::From) -> Result<()> {
 fn formatting() -> Result<()> {
     let step = Step::start("formatting");
     step.command(cargo::cargo().args(["fmt", "--all", "--check"]))?;
-    step.command(cargo::cargo().args(["fmt", "--check", "--manifest-path", "canary-ebpf/Cargo.toml"]))?;
+    for manifest in ["canary-ebpf/Cargo.toml", "fuzz/Cargo.toml"] {
+        step.command(cargo::cargo().args(["fmt", "--check", "--manifest-path", manifest]))?;
+    }
     step.done("");
     Ok(())
 }

@@ -12,18 +12,28 @@ use crate::progress::Step;
 
 /// True when a C compiler was already there. The bundled SQLite is C, and cargo links with it.
 pub fn ensure_c_compiler() -> Result<bool> {
-    let named = env::var_os("CC").unwrap_or_else(|| "cc".into());
+    ensure_compiler("C compiler", "CC", "cc", "gcc or clang with libc's headers")
+}
+
+/// The same of C++.
+pub fn ensure_cpp_compiler() -> Result<bool> {
+    ensure_compiler("C++ compiler", "CXX", "c++", "g++, or clang with the standard library of C++")
+}
+
+fn ensure_compiler(what: &str, variable: &str, usual: &str, by_hand: &str) -> Result<bool> {
+    let named = env::var_os(variable).unwrap_or_else(|| usual.into());
     if runs(Command::new(&named).arg("--version")) {
         return Ok(true);
     }
     if !apt_is_here() {
         bail!(
-            "there is no C compiler ({} does not run), and no apt-get to install one: install gcc or clang with libc's headers",
+            "there is no {what} ({} does not run), and no apt-get to install one: install {by_hand}",
             named.display()
         );
     }
-    let step = Step::start("C compiler");
-    install(&step, &["build-essential"]).context("install a C compiler; by hand: apt-get install build-essential")?;
+    let step = Step::start(what);
+    install(&step, &["build-essential"])
+        .with_context(|| format!("install a {what}; by hand: apt-get install build-essential"))?;
     step.done("build-essential installed");
     Ok(false)
 }

@@ -433,7 +433,8 @@ mod tests {
         assert_eq!(margin(0.5), tolerance.delta_healthy);
         assert_eq!(margin(0.95), tolerance.delta_healthy);
         assert!((margin(1.1) - 6.277 * 1.1 / 60.0).abs() < 1e-3, "{}", margin(1.1));
-        assert!((margin(4.0) - (0.1 + 0.5 * p.margin_multiplier * 4.0 / 512f64.sqrt())).abs() < 1e-9, "{}", margin(4.0));
+        let most = 0.1 + 0.5 * p.margin_multiplier * 4.0 / 512f64.sqrt();
+        assert!((margin(4.0) - most).abs() < 1e-9, "{}", margin(4.0));
     }
 
     #[test]

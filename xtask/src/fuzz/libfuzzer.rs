@@ -19,6 +19,9 @@ const MOST_BYTES: usize = 64 * 1024;
 /// So much of what is said about an error is passed on: a panic with its stack.
 const MOST_LINES: usize = 200;
 
+/// What libFuzzer ends with where it is asked to end, by SIGINT or SIGTERM.
+const INTERRUPTED: i32 = 72;
+
 /// A target, ready to run.
 pub struct Fuzzer {
     pub name: &'static str,
@@ -71,6 +74,9 @@ impl Fuzzer {
             }
             step.done(&format!("{} inputs, {} features of the code reached, no panic", said.inputs, said.features));
             return Ok(None);
+        }
+        if status.code() == Some(INTERRUPTED) {
+            bail!("somebody ended the target {} before its time: nothing was found until then", self.name);
         }
         drop(step);
         Ok(Some(said.finding(self.name, &status.to_string())))

@@ -214,7 +214,8 @@ fn the_image_copies_what_exists_and_every_member_of_the_workspace() {
     }
     let workspace: toml::Table = toml::from_str(&read("Cargo.toml")).unwrap();
     for list in ["members", "exclude"] {
-        for member in workspace["workspace"][list].as_array().unwrap() {
+        // What fuzzes is for those who change the guard.
+        for member in workspace["workspace"][list].as_array().unwrap().iter().filter(|m| m.as_str() != Some("fuzz")) {
             let member = member.as_str().unwrap();
             assert!(copied.contains(member), "the image's build lacks {member}");
         }

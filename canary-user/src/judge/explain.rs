@@ -460,7 +460,7 @@ fn change(ratio: f64) -> String {
 
 /// How far it is in learning what is usual.
 pub fn learned(windows: u64, needed: u64) -> String {
-    format!("learned from {windows} of the {needed} windows of stable that it needs")
+    format!("learned from {windows} of {needed} windows of stable")
 }
 
 /// Two digits below ten, whole numbers with a narrow no-break space by thousands above, powers of ten when huge.

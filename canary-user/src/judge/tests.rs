@@ -265,7 +265,7 @@ fn too_little_is_said_to_be_too_little() {
     let warming = run(&mut judge, &mut service, 0, 1, |_, _| {});
     assert_eq!(warming.outcome, Outcome::InsufficientData);
     assert_eq!(warming.reasons[0], "the canary warms up: window 1 of 60");
-    let learned = "learned from 0 of the 300 windows of stable that it needs";
+    let learned = "learned from 0 of 300 windows of stable";
     assert!(warming.reasons.iter().any(|r| r == learned), "{:?}", warming.reasons);
 
     let nothing_to_compare = run(&mut new_judge(), &mut Service::new(10, 0, 0.0), 0, 900, |_, w| {

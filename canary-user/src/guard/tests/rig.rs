@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     control::{self, Answer, Command, Control},
     daemon,
-    guard::{Judging, Setup, Stage, Summary, Watched, run},
+    guard::{Judging, Record, Setup, Stage, Summary, Watched, run},
     journal::Journal,
     judge::{Earlier, HardFact, KeptControl, Learned, Outcome, Resumed, Verdict},
     orchestrator::Orchestrator,
@@ -232,10 +232,11 @@ impl Rig {
             deployments: deployments.collect(),
             journal: self.journal(),
             snapshots: watch::channel(Arc::default()).0,
-            record: self
-                .recording
-                .as_ref()
-                .map(|path| daemon::record(Writer::create(path, SECOND_NS).unwrap()).unwrap()),
+            // On the line, so that all is written when a tick is over.
+            record: self.recording.as_ref().map(|path| {
+                let mut writer = Writer::create(path, SECOND_NS).unwrap();
+                Box::new(move |tick: &Tick| writer.tick(tick).unwrap()) as Record
+            }),
             on_entry: None,
             on_tick: Some(Box::new(move |s| drop(seen.send(s.clone())))),
             pause_file: self.dir.path().join("pause"),

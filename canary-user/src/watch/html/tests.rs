@@ -319,7 +319,7 @@ fn of_a_canary_that_is_gone_the_last_is_told_and_nothing_is_recommended() {
     }
     // It went before it could be compared.
     let mut early = seen(story::DECIDED + 8);
-    let missing = || Some("learned from 0 of the 300 windows of stable that it needs".to_owned());
+    let missing = || Some("learned from 0 of 300 windows of stable".to_owned());
     early.state.deployments[0].verdict.indicators.iter_mut().for_each(|state| state.missing = missing());
     for point in early.windows.iter_mut().flat_map(|w| w.indicators.values_mut()) {
         (point.effect, point.margin) = (None, None);
@@ -437,7 +437,7 @@ fn what_is_not_compared_is_not_ruled_out() {
     let out = ruled_out(&verdict);
     assert!(!out.is_empty(), "something is ruled out");
     for state in &mut verdict.indicators {
-        state.missing = Some("learned from 128 of the 300 windows of stable that it needs".to_owned());
+        state.missing = Some("learned from 128 of 300 windows of stable".to_owned());
     }
     assert_eq!(ruled_out(&verdict), [""; 0]);
     assert!(not_measured(&verdict).len() >= out.len());

@@ -39,7 +39,7 @@ pub fn indicators<'a>(verdict: &'a Verdict, palette: Palette, width: usize, rows
 fn indicator<'a>(state: &'a IndicatorState, threshold_ln: f64, palette: Palette, width: usize) -> Line<'a> {
     let name = pad(state.indicator.title(), NAME);
     if let Some(why) = state.missing.as_ref().filter(|_| !is_measured(state)) {
-        return Line::styled(format!("{name}  not measured: {why}"), palette.faint());
+        return Line::styled(format!("{name}  not compared: {why}"), palette.faint());
     }
     let value = |v| units::indicator(state.indicator, v);
     let values = format!("{name}  {:>NUMBER$}  {:>NUMBER$}  ", value(state.stable), value(state.canary));

@@ -57,12 +57,15 @@ fn rolled_back(scenario: Scenario, options: &[&str]) -> anyhow::Result<Value> {
     assert_eq!((code, &summary["as_expected"]), (Some(0), &json!(true)), "{summary:#}");
     assert_eq!((&summary["expected"], &summary["mode"]), (&json!("roll_back"), &json!("rollback")), "{summary:#}");
     let stages = summary["decisions"].as_array().context("decisions are listed")?;
-    assert!(!stages.is_empty(), "{summary:#}");
-    for stage in stages {
-        assert_eq!((&stage["id"], &stage["action"]), (&stages[0]["id"], &json!("rollback")), "{summary:#}");
-        assert_eq!(stage["blocked_by"], Value::Null, "{summary:#}");
+    // Where the machine's other work slows stable down at that moment, too, the rollback waits until it does not.
+    let (blocked, carried_out): (Vec<&Value>, Vec<&Value>) =
+        stages.iter().partition(|stage| !stage["blocked_by"].is_null());
+    assert!(blocked.iter().all(|stage| stage["blocked_by"] == "stable_healthy"), "{summary:#}");
+    assert!(!carried_out.is_empty(), "{summary:#}");
+    for stage in &carried_out {
+        assert_eq!((&stage["id"], &stage["action"]), (&carried_out[0]["id"], &json!("rollback")), "{summary:#}");
     }
-    assert!(stages.iter().any(|stage| stage["stage"] == "verified"), "{summary:#}");
+    assert!(carried_out.iter().any(|stage| stage["stage"] == "verified"), "{summary:#}");
     Ok(summary)
 }
 

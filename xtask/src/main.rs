@@ -61,6 +61,9 @@ enum Verb {
         /// Also cargo-deb, which `cargo xtask deb` and the tests of the package need
         #[arg(long)]
         deb: bool,
+        /// Also kubectl 1.21 or newer where the PATH has none, which the tests of the Kubernetes manifests need
+        #[arg(long)]
+        kubectl: bool,
     },
     /// Set up, build, and show the guard catching a canary that got worse (needs root, or sudo)
     Run(run::Options),
@@ -85,10 +88,9 @@ enum Verb {
 fn main() -> ExitCode {
     let Options { setup_from, verb } = Options::parse();
     let done = match verb {
-        Verb::Setup { deb } => {
-            let done = setup::setup(setup_from);
-            if deb { done.and_then(|()| deb::cargo_deb().map(drop)) } else { done }
-        }
+        Verb::Setup { deb, kubectl } => setup::setup(setup_from)
+            .and_then(|()| if deb { deb::cargo_deb().map(drop) } else { Ok(()) })
+            .and_then(|()| if kubectl { setup::kubectl::ensure() } else { Ok(()) }),
         Verb::Run(options) => run::run(&options, setup_from),
         Verb::Test(options) => return test::test(&options, setup_from),
         Verb::Vm(options) => vm::vm(&options, setup_from),

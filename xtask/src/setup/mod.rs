@@ -3,6 +3,8 @@
 //! Each step first looks whether it is needed. What is looked for is what `canary-user/build.rs` looks for: both use `toolchain`.
 
 mod compiler;
+pub mod download;
+pub mod kubectl;
 mod linker;
 pub mod packages;
 mod probe;

@@ -1,14 +1,17 @@
 //! Debian's packages, downloaded by apt and not installed: the kernels, and busybox for the guest's shell.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cargo, progress::Step, setup::packages};
+use crate::{
+    cargo,
+    progress::Step,
+    setup::{download, packages},
+};
 
 /// The cloud kernels have NVMe and ext4 built in, so that no initrd is needed.
 const SUFFIX: &str = "-cloud-amd64-unsigned";
@@ -72,25 +75,9 @@ fn file(package: &str, path: &str) -> Result<PathBuf> {
         return Ok(wanted);
     }
     let step = Step::start(format!("download {package} {version}"));
-    let unpacked = directory().join(format!("unpack-{}", std::process::id()));
-    fs::create_dir_all(&unpacked).with_context(|| format!("make {}", unpacked.display()))?;
-    let taken = unpack(&step, package, &unpacked, path).and_then(|from| {
-        fs::create_dir_all(&kept).with_context(|| format!("make {}", kept.display()))?;
-        fs::rename(&from, &wanted).with_context(|| format!("move {} to {}", from.display(), wanted.display()))
-    });
-    fs::remove_dir_all(&unpacked).with_context(|| format!("remove {}", unpacked.display()))?;
-    taken?;
+    download::file(&step, None, package, path, &wanted)?;
     step.done("");
     Ok(wanted)
-}
-
-fn unpack(step: &Step, package: &str, into: &Path, path: &str) -> Result<PathBuf> {
-    step.command(Command::new("apt-get").args(["download", "-q", package]).current_dir(into).stdin(Stdio::null()))?;
-    let mut files = fs::read_dir(into).with_context(|| format!("list {}", into.display()))?.flatten();
-    let deb = files.find(|file| file.path().extension().is_some_and(|extension| extension == "deb"));
-    let deb = deb.with_context(|| format!("apt-get download {package} left no package"))?.path();
-    step.command(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(into))?;
-    Ok(into.join(path))
 }
 
 #[cfg(test)]

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::cluster::NAMESPACE;
 
+#[path = "../../../../xtask/src/setup/kubectl/find.rs"]
+mod find;
+
 /// Of the API server's minor versions the first that knows `appArmorProfile`.
 const KNOWS_APPARMOR: u32 = 30;
 
@@ -27,19 +30,19 @@ fn shipped(name: &str) -> PathBuf {
 }
 
 impl ControlPlane {
-    fn kubectl(&self, arguments: &[&str]) -> Output {
+    fn run(&self, kubectl: &Path, arguments: &[&str]) -> Output {
         let kubeconfig = self.kubeconfig("admin");
         let cache = kubeconfig.with_file_name("kubectl-cache");
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(kubectl);
         command.arg("--kubeconfig").arg(kubeconfig).arg("--cache-dir").arg(cache).args(arguments);
         command.output().expect("kubectl runs")
     }
 
     /// Has a directory applied, as its documentation says, and by the server's own merge, which takes no field that is not in
     /// its types.
-    fn apply(&self, directory: &Path) {
+    fn apply(&self, kubectl: &Path, directory: &Path) {
         for how in [&[][..], &["--server-side", "--force-conflicts"]] {
-            let output = self.kubectl(&[&["apply", "-k", directory.to_str().expect("UTF-8")], how].concat());
+            let output = self.run(kubectl, &[&["apply", "-k", directory.to_str().expect("UTF-8")], how].concat());
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(output.status.success(), "{} {how:?}: {said}", directory.display());
         }
@@ -53,23 +56,19 @@ impl ControlPlane {
     }
 }
 
-fn has_kubectl(test: &str) -> bool {
-    let has = Command::new("kubectl").args(["version", "--client"]).output().is_ok_and(|o| o.status.success());
-    if !has {
-        println!("SKIP {test}: there is no kubectl here");
-    }
-    has
+/// That of the PATH, or the one that setup installs; `None` after saying why the test is skipped.
+fn find_kubectl(test: &str) -> Option<PathBuf> {
+    let found = find::find(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    found.inspect_err(|why| println!("SKIP {test}: {why}")).ok()
 }
 
 #[tokio::test]
 async fn a_real_api_server_takes_each_overlay() {
     let test = "a_real_api_server_takes_each_overlay";
-    if !has_kubectl(test) {
-        return;
-    }
+    let Some(kubectl) = find_kubectl(test) else { return };
     let Some(plane) = ControlPlane::start(test, With::ApiServer).await else { return };
     for overlay in ["observe", "advise", "enforce"] {
-        plane.apply(&shipped("overlays").join(overlay));
+        plane.apply(&kubectl, &shipped("overlays").join(overlay));
     }
     let daemonsets = objects(&plane.admin, "apps/v1", "DaemonSet", "canary-guard");
     let spec = daemonsets.get("canary-guard").await.expect("there").data["spec"]["template"]["spec"].clone();
@@ -85,16 +84,14 @@ async fn a_real_api_server_takes_each_overlay() {
 #[tokio::test]
 async fn a_real_api_server_takes_the_least_privileges() {
     let test = "a_real_api_server_takes_the_least_privileges";
-    if !has_kubectl(test) {
-        return;
-    }
+    let Some(kubectl) = find_kubectl(test) else { return };
     let Some(plane) = ControlPlane::start(test, With::ApiServer).await else { return };
     let minor = plane.minor_version().await;
     if minor < KNOWS_APPARMOR {
         println!("SKIP {test}: appArmorProfile came with Kubernetes 1.{KNOWS_APPARMOR}, and this is 1.{minor}");
         return;
     }
-    plane.apply(&shipped("overlays/least-privilege"));
+    plane.apply(&kubectl, &shipped("overlays/least-privilege"));
     let daemonsets = objects(&plane.admin, "apps/v1", "DaemonSet", "canary-guard");
     let set = daemonsets.get("canary-guard").await.expect("there");
     let context = &set.data["spec"]["template"]["spec"]["containers"][0]["securityContext"];
@@ -104,9 +101,7 @@ async fn a_real_api_server_takes_the_least_privileges() {
 #[tokio::test]
 async fn a_real_daemonset_makes_the_pod_of_a_guard_that_acts() {
     let test = "a_real_daemonset_makes_the_pod_of_a_guard_that_acts";
-    if !has_kubectl(test) {
-        return;
-    }
+    let Some(kubectl) = find_kubectl(test) else { return };
     let Some(plane) = ControlPlane::start(test, With::Controllers).await else { return };
     let _kubelet = Kubelet::start(&plane, "");
     plane.put_namespace(NAMESPACE).await;
@@ -122,7 +117,7 @@ async fn a_real_daemonset_makes_the_pod_of_a_guard_that_acts() {
         "resources": [at("overlays/observe")], "components": [at("components/kubernetes")],
     });
     fs::write(own.join("kustomization.yaml"), text.to_string()).expect("write the overlay");
-    plane.apply(&own);
+    plane.apply(&kubectl, &own);
     let daemonsets = objects(&plane.admin, "apps/v1", "DaemonSet", "canary-guard");
     while daemonsets.get("canary-guard").await.expect("there").data["status"]["numberReady"] != 1 {
         sleep(Duration::from_millis(100)).await;

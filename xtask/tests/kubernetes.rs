@@ -1,26 +1,18 @@
 //! `deploy/kubernetes`: every file is what the API server takes, every name in it exists, and each overlay does what it says.
+//! What kustomize makes of them is looked at in `overlays.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use k8s_openapi::api::{
-    apps::v1::DaemonSet,
-    coordination::v1::Lease,
-    core::v1::{ConfigMap, Namespace, Service, ServiceAccount},
-    networking::v1::NetworkPolicy,
-    rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
-    scheduling::v1::PriorityClass,
-};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::Value;
 
-/// A guard that acts on the API server itself; in no overlay unless somebody names it there.
-const ACTING: &str = "components/kubernetes";
-const OVERLAYS: [&str; 4] = ["observe", "advise", "enforce", "least-privilege"];
+mod manifests;
+
+use manifests::{ACTING, OVERLAYS, check_type, parse, read, root};
 
 /// What a kustomization may hold, as far as ours do; another key is a misspelt one, or one to be added here.
 #[derive(Debug, Deserialize)]
@@ -48,18 +40,27 @@ struct Generator {
     files: Vec<String>,
 }
 
+/// Part of an object, which names it; or, with a target, operations on that (RFC 6902).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Patch {
     path: String,
+    target: Option<Target>,
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("deploy/kubernetes")
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    kind: String,
+    name: String,
 }
 
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Operation {
+    op: String,
+    path: String,
+    value: Value,
 }
 
 /// Every file that is for kustomize.
@@ -74,7 +75,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn documents(path: &Path) -> Vec<Value> {
-    serde_saphyr::from_multiple(&read(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    parse(&read(path), &path.display().to_string())
 }
 
 fn kustomization(dir: &Path) -> Kustomization {
@@ -86,48 +87,6 @@ fn kustomization(dir: &Path) -> Kustomization {
 fn identity(object: &Value) -> [String; 3] {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     [text(&object["kind"]), text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"])]
-}
-
-/// Reads a document as its type and writes it again: a field that the type does not know is gone then. What a patch leaves
-/// out of a required field is written empty, and is no mistake.
-fn typed<T: DeserializeOwned + Serialize>(object: &Value, place: &str) {
-    let read: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{place}: {error}"));
-    assert_kept(object, &serde_json::to_value(read).expect("JSON"), place);
-}
-
-fn assert_kept(wanted: &Value, written: &Value, place: &str) {
-    match (wanted, written) {
-        (Value::Object(wanted), Value::Object(written)) => {
-            for (key, value) in wanted {
-                let kept = written.get(key).unwrap_or_else(|| panic!("{place}.{key}: its type has no such field"));
-                assert_kept(value, kept, &format!("{place}.{key}"));
-            }
-        }
-        (Value::Array(wanted), Value::Array(written)) if wanted.len() == written.len() => {
-            wanted.iter().zip(written).for_each(|(wanted, written)| assert_kept(wanted, written, place));
-        }
-        _ => assert_eq!(wanted, written, "{place}"),
-    }
-}
-
-fn check_type(object: &Value, place: &str) {
-    match object["kind"].as_str().unwrap_or_default() {
-        "DaemonSet" => typed::<DaemonSet>(object, place),
-        "ConfigMap" => typed::<ConfigMap>(object, place),
-        "Namespace" => typed::<Namespace>(object, place),
-        "Service" => typed::<Service>(object, place),
-        "ServiceAccount" => typed::<ServiceAccount>(object, place),
-        "NetworkPolicy" => typed::<NetworkPolicy>(object, place),
-        "PriorityClass" => typed::<PriorityClass>(object, place),
-        "Role" => typed::<Role>(object, place),
-        "RoleBinding" => typed::<RoleBinding>(object, place),
-        "ClusterRole" => typed::<ClusterRole>(object, place),
-        "ClusterRoleBinding" => typed::<ClusterRoleBinding>(object, place),
-        "Lease" => typed::<Lease>(object, place),
-        // Defined by others, and held against the DaemonSet below.
-        "PodMonitor" => assert_eq!(object["apiVersion"], "monitoring.coreos.com/v1", "{place}"),
-        other => panic!("{place}: no type is known for kind {other:?}"),
-    }
 }
 
 /// The objects that a kustomization brings, patches left out: those of its resources and of its components.
@@ -153,7 +112,8 @@ fn each_file_is_of_its_type_and_has_no_unknown_field() {
         match path.extension().and_then(|e| e.to_str()) {
             Some("yaml") if path.ends_with("kustomization.yaml") => drop(kustomization(path.parent().expect("a dir"))),
             Some("yaml") => {
-                for object in documents(&path) {
+                // Operations are checked on what they are applied to, below.
+                for object in documents(&path).into_iter().filter(|document| !document.is_array()) {
                     check_type(&object, &place);
                     *kinds.entry(identity(&object)[0].clone()).or_default() += 1;
                 }
@@ -208,6 +168,21 @@ fn every_file_is_named_by_a_kustomization_and_every_name_exists() {
     assert_eq!(overlays, OVERLAYS.map(str::to_owned).into());
 }
 
+/// What operations make of the base's object is still of its type. They add to lists, as several patches of one object can.
+fn check_operations(target: &Target, operations: Value, base: &[Value], place: &str) {
+    let operations: Vec<Operation> = serde_json::from_value(operations).unwrap_or_else(|e| panic!("{place}: {e}"));
+    let is_it = |o: &&Value| o["kind"] == target.kind.as_str() && o["metadata"]["name"] == target.name.as_str();
+    let found = base.iter().find(is_it);
+    let mut patched = found.unwrap_or_else(|| panic!("{place}: {target:?} is not in the base")).clone();
+    for Operation { op, path, value } in operations {
+        assert_eq!(op, "add", "{place}");
+        let end = path.strip_suffix("/-").unwrap_or_else(|| panic!("{place}: {path} is not the end of a list"));
+        let list = patched.pointer_mut(end).and_then(Value::as_array_mut);
+        list.unwrap_or_else(|| panic!("{place}: the base has no list {end}")).push(value);
+    }
+    check_type(&patched, place);
+}
+
 #[test]
 fn patches_and_generated_configurations_replace_what_is_in_the_base() {
     let base = resources(&root().join("base"));
@@ -219,14 +194,16 @@ fn patches_and_generated_configurations_replace_what_is_in_the_base() {
         let dir = path.parent().expect("a directory");
         let here = kustomization(dir);
         for patch in &here.patches {
-            for object in documents(&dir.join(&patch.path)) {
+            for document in documents(&dir.join(&patch.path)) {
                 patches += 1;
-                assert!(
-                    known.contains(&identity(&object)),
-                    "{}: {:?} is not in the base",
-                    path.display(),
-                    identity(&object)
-                );
+                let place = format!("{}: {}", path.display(), patch.path);
+                match &patch.target {
+                    Some(target) => check_operations(target, document, &base, &place),
+                    None => {
+                        let named = identity(&document);
+                        assert!(known.contains(&named), "{place}: {named:?} is not in the base");
+                    }
+                }
             }
         }
         for generator in &here.config_map_generator {
@@ -343,40 +320,6 @@ fn who_acts_on_the_api_server_has_an_account_of_its_own() {
 }
 
 #[test]
-fn kustomize_builds_an_overlay_that_acts_on_the_api_server() {
-    let test = "kustomize_builds_an_overlay_that_acts_on_the_api_server";
-    let has = Command::new("kubectl").args(["version", "--client"]).output().is_ok_and(|o| o.status.success());
-    if !has {
-        println!("SKIP {test}: there is no kubectl here");
-        return;
-    }
-    let dir = tempfile::tempdir().expect("a directory");
-    let own = dir.path().canonicalize().expect("it is there");
-    // kustomize takes relative paths only.
-    let up = "../".repeat(own.components().count() - 1);
-    let at = |name: &str| {
-        let path = root().join(name).canonicalize().expect("it is there");
-        format!("{up}{}", path.display().to_string().trim_start_matches('/'))
-    };
-    let text = format!(
-        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [{:?}]\ncomponents: [{:?}]\n",
-        at("overlays/observe"),
-        at(ACTING)
-    );
-    fs::write(own.join("kustomization.yaml"), text).expect("write the overlay");
-    let output = Command::new("kubectl").arg("kustomize").arg(&own).output().expect("kubectl runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let built: Vec<Value> = serde_saphyr::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap();
-    built.iter().for_each(|object| check_type(object, "acting"));
-    let pod = object("DaemonSet", &built)["spec"]["template"]["spec"].clone();
-    assert_eq!(pod["serviceAccountName"], "canary-guard-acting");
-    assert_eq!(pod["containers"].as_array().map(Vec::len), Some(1));
-    assert_eq!(pod["containers"][0]["securityContext"]["privileged"], true, "the rest is as it was");
-    let policy = object("NetworkPolicy", &built);
-    assert_eq!(policy["spec"]["egress"][0]["ports"][1]["port"], 6443);
-}
-
-#[test]
 fn the_monitor_and_the_policy_select_the_guards_pods_and_port() {
     let base = resources(&root().join("base"));
     let pod = object("DaemonSet", &base)["spec"]["template"].clone();
@@ -393,34 +336,4 @@ fn the_monitor_and_the_policy_select_the_guards_pods_and_port() {
     let class = object("PriorityClass", &base);
     assert_eq!(pod["spec"]["priorityClassName"], class["metadata"]["name"]);
     assert_eq!(class["preemptionPolicy"], "Never");
-}
-
-#[test]
-fn kustomize_builds_each_overlay() {
-    let test = "kustomize_builds_each_overlay";
-    let has = Command::new("kubectl").args(["version", "--client"]).output().is_ok_and(|o| o.status.success());
-    if !has {
-        println!("SKIP {test}: there is no kubectl here");
-        return;
-    }
-    for overlay in OVERLAYS {
-        let output =
-            Command::new("kubectl").arg("kustomize").arg(root().join("overlays").join(overlay)).output().unwrap();
-        assert!(output.status.success(), "{overlay}: {}", String::from_utf8_lossy(&output.stderr));
-        let built: Vec<Value> = serde_saphyr::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap();
-        for object in &built {
-            check_type(object, overlay);
-        }
-        let pod = object("DaemonSet", &built)["spec"]["template"]["spec"].clone();
-        let context = &pod["containers"][0]["securityContext"];
-        assert_eq!(context["privileged"], overlay != "least-privilege", "{overlay}");
-        assert_eq!(context["readOnlyRootFilesystem"], true, "{overlay}");
-        // The mount has the generated name, with the content's hash.
-        let map = object("ConfigMap", &built);
-        let mounted = pod["volumes"].as_array().unwrap().iter().find_map(|v| v["configMap"]["name"].as_str());
-        assert_eq!(mounted, map["metadata"]["name"].as_str(), "{overlay}");
-        assert!(map["data"]["canary.toml"].is_string(), "{overlay}");
-        let secret = pod["volumes"].as_array().unwrap().iter().any(|v| v["secret"].is_object());
-        assert_eq!(secret, overlay == "enforce", "{overlay}");
-    }
 }

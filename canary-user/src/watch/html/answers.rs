@@ -178,7 +178,7 @@ fn done(view: &View) -> Vec<(String, String)> {
 fn what_was_done(view: &View, state: &DecisionState) -> (String, String) {
     let at =
         units::clock(life(view, state).and_then(|l| l.stages.last()).map_or(state.decision.unix_ms, |s| s.unix_ms));
-    let gate = state.decision.blocked_by();
+    let gate = state.decision.held_back_by(state.stage);
     let detail = gate.map_or_else(|| state.detail.clone(), |g| g.reason.clone());
     let action = state.decision.action;
     let said = match state.stage {

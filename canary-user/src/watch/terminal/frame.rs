@@ -270,7 +270,7 @@ impl<'a> Frame<'a> {
             Stage::Failed | Stage::Reverted | Stage::NotRecovered => self.palette.bad(),
             _ => self.palette.strong(),
         };
-        let detail = match view.decision.blocked_by() {
+        let detail = match view.decision.held_back_by(view.stage) {
             // "mode is observe: …" names its gate.
             Some(gate) if gate.reason.starts_with(&gate.gate) => gate.reason.clone(),
             Some(gate) => format!("{}: {}", gate.gate.replace('_', " "), gate.reason),

@@ -58,6 +58,17 @@ fn a_detail_does_not_say_again_what_the_stage_said() {
 }
 
 #[test]
+fn what_was_approved_is_no_longer_said_to_wait_for_that() {
+    let mut snapshot = story::snapshot(story::DECIDED + 8);
+    let view = snapshot.deployments.get_mut(story::DEPLOYMENT).and_then(|d| d.decision.as_mut()).expect("decided");
+    let reason = "a person has to approve it".to_owned();
+    view.decision.gates = vec![crate::guard::GateResult { gate: "approval".into(), passed: false, reason }];
+    let mut live = live(120, 40, Palette::Colour);
+    live.draw(&snapshot).expect("draws");
+    has(&screen(&live), "rollback done and verified  the canary's cgroup is empty and used no CPU for 4 windows");
+}
+
+#[test]
 fn what_is_measured_and_not_compared_has_its_values_and_a_fact_has_no_bar() {
     let mut snapshot = story::snapshot(story::DECIDED);
     let verdict = &mut snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment").verdict;

@@ -113,19 +113,15 @@ impl Browser {
         Ok(())
     }
 
-    /// The same, once the guard's page has its charts for this width.
+    /// The same, once the guard's page has its charts for this width: as wide as they were at the width before, they would be too
+    /// wide for it, or leave most of it empty.
     pub fn look_at_charts(&self, width: u32, height: u32, scheme: &str) -> anyhow::Result<()> {
         self.look(width, height, scheme)?;
+        let share = "return document.querySelector('.chart svg').width.baseVal.value / document.getElementById('now').clientWidth";
         wait_until("charts of this width", PATIENCE, || {
-            std::thread::sleep(Duration::from_millis(200));
-            let room = self.script("return document.querySelector('.chart svg').width.baseVal.value").ok();
-            room.and_then(|r| r.as_f64()).is_some_and(|r| r <= f64::from(width))
+            std::thread::sleep(Duration::from_millis(100));
+            self.script(share).ok().and_then(|s| s.as_f64()).is_some_and(|share| (0.8..=1.0).contains(&share))
         })
-    }
-
-    /// By how many pixels the page is wider than the screen. `innerWidth` would not tell: a phone zooms out until all is in it.
-    pub fn overflow(&self) -> anyhow::Result<Value> {
-        self.script("return document.scrollingElement.scrollWidth - document.documentElement.clientWidth")
     }
 
     /// Presses a key, by its name and its number on Windows, as a person does.

@@ -12,6 +12,7 @@ pub mod one_cpu;
 pub mod openmetrics;
 pub mod overhead;
 pub mod pair;
+pub mod pictures;
 pub mod program;
 pub mod service;
 pub mod terminal;

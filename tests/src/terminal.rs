@@ -6,7 +6,10 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
 
-use crate::{guard::PATIENCE, wait_until};
+use crate::{
+    guard::{PATIENCE, program},
+    wait_until,
+};
 
 /// One tmux with one window. Ends with the test.
 pub struct Terminal {
@@ -32,6 +35,15 @@ impl Terminal {
         let (columns, rows) = (size.0.to_string(), size.1.to_string());
         terminal.tmux(&["new-session", "-d", "-x", &columns, "-y", &rows, command])?;
         Ok(terminal)
+    }
+
+    /// `canary top` of the guard whose socket is in this directory, at 80 by 24.
+    ///
+    /// # Errors
+    /// Where tmux does not start.
+    pub fn of_top(dir: &Path) -> anyhow::Result<Self> {
+        let command = format!("{} top --socket {}", program().display(), dir.join("canary.sock").display());
+        Self::open(dir, (80, 24), &command)
     }
 
     /// Without anybody's own configuration, and with UTF-8 whatever the locale.

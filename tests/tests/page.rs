@@ -1,6 +1,6 @@
 //! The page of a running guard in a real browser: what a person reads, and that it keeps up by itself.
 
-use std::{path::PathBuf, process::Command};
+use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
 use canary_e2e::{
@@ -8,19 +8,13 @@ use canary_e2e::{
     browser::Browser,
     guard::{Configuration, Guard, TOKEN},
     kernel_available,
+    pictures::Pictures,
     service::{Service, Traffic},
     wait_until,
 };
 use serde_json::json;
 
 const TEST: &str = "the_page_of_a_running_guard_in_chromium";
-
-/// Pictures are left here for a person to look at.
-fn pictures() -> anyhow::Result<PathBuf> {
-    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("page");
-    std::fs::create_dir_all(&directory)?;
-    Ok(directory)
-}
 
 #[test]
 fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
@@ -99,17 +93,8 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
     browser.until_it_says("Copied: find")?;
     assert_eq!(browser.script("return navigator.clipboard.readText()")?, command);
 
-    let directory = pictures()?;
-    for (name, width, height, scheme) in [
-        ("light", 1280, 1000, "light"),
-        ("dark", 1280, 1000, "dark"),
-        ("phone", 390, 844, "dark"),
-        ("phone-light", 390, 844, "light"),
-    ] {
-        browser.look_at_charts(width, height, scheme)?;
-        browser.screenshot(&directory.join(format!("{name}.png")))?;
-        assert_eq!(browser.overflow()?, json!(0), "{name}: the page is wider than the screen");
-    }
+    let pictures = Pictures::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("page"))?;
+    pictures.of_page(&browser, &[])?;
     // Every control is reached by keyboard, and the key asks for the token.
     let reached = browser.script(
         "return [...document.querySelectorAll('a[href], button')].filter(e => e.offsetParent && e.tabIndex < 0).length",
@@ -125,7 +110,7 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
     ))?;
     let text = browser.until_it_says("No action is begun: by the API token until it is resumed: from the page")?;
     assert!(text.contains("Paused all deployments by the API token") && text.contains("Resume"), "{text}");
-    browser.screenshot(&directory.join("paused.png"))?;
+    pictures.take(&browser, "paused")?;
     browser.script("document.getElementById('pause').click()")?;
     browser.until_it_says("Resumed all deployments; it was paused by the API token")?;
     wait_until("the button to pause again", canary_e2e::guard::PATIENCE, || {
@@ -153,8 +138,7 @@ fn the_page_of_a_running_guard_in_chromium() -> anyhow::Result<()> {
         [("report", 1100, "light"), ("report-dark", 1100, "dark"), ("report-phone", 390, "light")]
     {
         browser.look(width, 1000, scheme)?;
-        browser.screenshot(&directory.join(format!("{name}.png")))?;
-        assert_eq!(browser.overflow()?, json!(0), "{name}: the report is wider than the screen");
+        pictures.take(&browser, name)?;
         let drawn = "return [...document.querySelectorAll('#course svg')].filter(s => s.checkVisibility()).length";
         assert_eq!(browser.script(drawn)?, json!(1), "{name}: the picture for this screen, and no other");
     }

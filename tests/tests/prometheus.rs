@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use aya::sys::{Stats, enable_stats};
 use canary_e2e::{
     Sandbox,
     guard::{Configuration, Guard, PATIENCE, Pages, shop},
@@ -131,6 +132,8 @@ fn every_rule_and_every_query_of_the_dashboard_is_answered() -> anyhow::Result<(
     let service = |name: &str| Service::start(&sandbox, &sandbox.cgroup(name)?);
     let services = ["stable-0", "stable-1", "canary-0"].map(service).into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let _traffic = Traffic::start(&services.iter().map(|s| s.address).collect::<Vec<_>>())?;
+    // Before the guard asks for the first time: what its kernel programs cost has no series while nobody has it counted.
+    let _counted = enable_stats(Stats::RunTime).context("switch kernel.bpf_stats on")?;
     let guard = Guard::start(&Configuration::shop(&sandbox)?)?;
     let prometheus = Prometheus::start(&guard.pages, &shipped_rules()?, &[])?;
 
@@ -140,6 +143,7 @@ fn every_rule_and_every_query_of_the_dashboard_is_answered() -> anyhow::Result<(
     wait_until("Prometheus scrapes the guard", PATIENCE, scraped).with_context(|| guard.said())?;
 
     let dashboard = dashboard()?;
+    ensure!(queries(&dashboard)?.iter().any(|q| q.contains("canary_hook_run_seconds_total")), "what each hook costs");
     for query in queries(&dashboard)? {
         let asked = query.replace("$__rate_interval", "30s").replace("$deployment", ".*");
         prometheus.query(&asked)?;

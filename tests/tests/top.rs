@@ -49,9 +49,7 @@ fn top_shows_a_running_guard_at_80_by_24_and_pauses_it() -> anyhow::Result<()> {
     wait_until("it ends, and the terminal with it", Duration::from_secs(30), gone)?;
 
     // Over the socket the kernel says who asks: no token is needed.
-    let socket = dir.join("canary.sock");
-    let command = format!("{} top --socket {}", program().display(), socket.display());
-    let terminal = Terminal::open(dir, (80, 24), &command)?;
+    let terminal = Terminal::of_top(dir)?;
     terminal.shows(&["shop", "CPU per turnaround", "PAUSED"])?;
     terminal.press("p")?;
     terminal.shows(&["Resume the guard"])?;

@@ -64,13 +64,23 @@ pub struct Args {
     #[arg(long = "what-if", value_name = "KEY=VALUE")]
     pub what_if: Vec<String>,
     /// Take so many instances of stable together as if they were the canary; at least one more has to be left
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = canaries)]
     pub canaries: u64,
     /// Windows of each comparison; longer recordings are cut into several [default: whole recordings]
     #[arg(long, value_name = "WINDOWS", value_parser = clap::value_parser!(u64).range(100..))]
     pub segment: Option<u64>,
     #[arg(long, value_enum, default_value_t, help = "text: a table; json: one object {deployment, ...} a line")]
     pub output: Output,
+}
+
+/// How many instances of stable stand for the canary; else which numbers are possible, and why. How many stable has is known
+/// once a recording is read.
+fn canaries(text: &str) -> Result<u64, String> {
+    text.parse::<u64>().ok().filter(|k| *k > 0).ok_or_else(|| {
+        "write 1 or more, but fewer than stable has instances at once: so many of them stand for the canary, and at \
+         least one has to be left to compare them with"
+            .to_owned()
+    })
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {

@@ -164,6 +164,11 @@ impl Decision {
     pub fn blocked_by(&self) -> Option<&GateResult> {
         self.gates.iter().find(|g| !g.passed)
     }
+
+    /// The same of one that has come to this stage: nothing holds back what goes on, as it does once a person has approved it.
+    pub fn held_back_by(&self, stage: Stage) -> Option<&GateResult> {
+        self.blocked_by().filter(|_| matches!(stage, Stage::Blocked | Stage::Planned))
+    }
 }
 
 /// Where an action is in its life. Each step is in the journal before the next begins.

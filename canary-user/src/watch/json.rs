@@ -74,7 +74,7 @@ pub fn decision(view: &DecisionView) -> Value {
         "reason": decision.reason,
         "window": decision.window,
         "unix_ms": decision.unix_ms,
-        "blocked_by": decision.blocked_by().map(|gate| &gate.gate),
+        "blocked_by": decision.held_back_by(view.stage).map(|gate| &gate.gate),
         "stage": view.stage,
         "detail": view.detail,
         "stage_t_ns": view.t_ns,

@@ -110,7 +110,7 @@ impl Told {
             if told.as_ref() != Some(&now) {
                 let action = d.decision.action;
                 let mut line = format!("{name}: decision {action} {}", d.stage.name());
-                if let Some(gate) = d.decision.blocked_by() {
+                if let Some(gate) = d.decision.held_back_by(d.stage) {
                     let _ = write!(line, " by gate {}: {}", gate.gate, gate.reason);
                 } else if !d.detail.is_empty() {
                     let _ = write!(line, ": {}", d.detail);
@@ -262,5 +262,23 @@ mod tests {
         view.draw(&snapshot).expect("writes to memory");
         let text = String::from_utf8(view.writer).expect("text");
         assert!(text.contains("decision rollback blocked by gate pause: paused by an operator"), "{text}");
+    }
+
+    #[test]
+    fn what_was_approved_is_no_longer_held_back() {
+        let mut view = PlainView::new(Vec::new());
+        let mut snapshot = story::snapshot(story::DECIDED);
+        for (stage, detail) in [(Stage::Planned, ""), (Stage::Approved, "by root"), (Stage::Applying, "it is called")] {
+            let d = snapshot.deployments.get_mut(story::DEPLOYMENT).and_then(|d| d.decision.as_mut()).expect("decided");
+            let reason = "a person has to approve it".to_owned();
+            d.decision.gates = vec![GateResult { gate: "approval".into(), passed: false, reason }];
+            (d.stage, d.detail) = (stage, detail.to_owned());
+            view.draw(&snapshot).expect("writes to memory");
+        }
+        let text = String::from_utf8(view.writer).expect("text");
+        assert!(text.contains("decision rollback planned by gate approval: a person has to approve it"), "{text}");
+        for after in ["decision rollback approved: by root", "decision rollback applying: it is called"] {
+            assert!(text.contains(after), "no '{after}' in {text}");
+        }
     }
 }

@@ -18,7 +18,11 @@ use ratatui::{
     widgets::Widget,
 };
 
-use self::{frame::Frame, model::Model, palette::Palette};
+use self::{
+    frame::{Answers, Frame},
+    model::Model,
+    palette::Palette,
+};
 use super::{PlainView, Snapshot, api, text::wrap};
 
 /// Shows one deployment: the one that is asked for, else the one with most evidence against its canary.
@@ -111,9 +115,14 @@ where
     }
 
     fn redraw(&mut self) -> anyhow::Result<()> {
-        let frame = Frame { model: &self.model, palette: self.palette, answers: None };
+        let frame = Frame { model: &self.model, palette: self.palette, answers: &self.answers() };
         self.terminal.draw(|f| f.render_widget(frame, f.area()))?;
         Ok(())
+    }
+
+    /// What to do next is left to those who may be asked more.
+    fn answers(&self) -> Answers {
+        Answers { is_gone: self.model.shown.as_ref().is_some_and(|shown| shown.is_gone), next: None }
     }
 
     fn log(&mut self, line: &str) -> anyhow::Result<()> {
@@ -139,7 +148,7 @@ where
         self.terminal.clear()?;
         self.redraw()?;
         let area = self.terminal.get_frame().area();
-        let used = Frame { model: &self.model, palette: self.palette, answers: None }.used(area);
+        let used = Frame { model: &self.model, palette: self.palette, answers: &self.answers() }.used(area);
         self.terminal.set_cursor_position((0, area.y + used.saturating_sub(1)))?;
         self.terminal.show_cursor()?;
         self.terminal.backend_mut().append_lines(1)?;

@@ -192,6 +192,11 @@ fn calibrating_takes_each_set_of_several_instances_and_says_where_they_are_too_f
     assert_eq!(code, Some(1));
     let few = "shop is left out: 3 stable at once, and 3 as the canary takes 4, or better 5";
     assert!(said.contains(few) && said.contains("no equals to compare"), "{said}");
+    for written in ["0", "two", "-1"] {
+        let (code, [_, said]) = calibrate(&recording, &[&format!("--canaries={written}")]);
+        let instead = format!("'{written}' for '--canaries <K>': write 1 or more, but fewer than stable has");
+        assert!(code == Some(2) && said.contains(&instead) && said.contains("one has to be left"), "{said}");
+    }
     let (code, [_, said]) = calibrate(Path::new("/dev/null"), &[]);
     assert!(code == Some(1) && said.contains("/dev/null is no file: a recording is read twice"), "{said}");
 }

@@ -15,7 +15,8 @@ use crate::cargo::Artifact;
 ///
 /// Each has cgroups, directories, sockets and ports of its own, under names that no other process has; what brings a systemd, a
 /// Docker or a Podman has it in namespaces of its own, with all that it writes. What decides in them is a fact (two crashes, a
-/// person's word, a job that is done), which is waited for however long it takes: another's load makes them late, not wrong.
+/// person's word, a job that is done, a share of the load), which is waited for however long it takes: another's load makes them
+/// late, not wrong.
 ///
 /// All others have the machine to themselves, and so has a new one until somebody has looked:
 ///
@@ -28,7 +29,7 @@ use crate::cargo::Artifact;
 /// - `package`, which compares all files of the machine before and after: those of this machine show through;
 /// - `image`, which links `target/release/canary` anew while others would be starting it, with both CPUs;
 /// - `journal` and `lost_signals`, which are over within a second.
-const SIDE_BY_SIDE: [&str; 26] = [
+const SIDE_BY_SIDE: [&str; 27] = [
     "demo",
     "kills",
     "docker",
@@ -43,6 +44,7 @@ const SIDE_BY_SIDE: [&str; 26] = [
     "pages",
     "systemd",
     "page",
+    "states",
     "rolled_back",
     "restart",
     "handed_over",

@@ -44,7 +44,16 @@ pub fn answers(view: &View) -> Markup {
 
 /// Whether the canary that stands condemned is gone: the verdict stays, and there is nothing left to be taken back.
 pub fn is_gone(view: &View) -> bool {
-    let (deployment, verdict) = (view.deployment, &view.deployment.verdict);
+    has_gone(view.deployment, || {
+        let seen = |w: &&WindowPoint| w.indicators.values().any(|i| i.canary.is_some());
+        let last_seen = view.windows.iter().rev().find(seen).or(view.windows.first());
+        last_seen.zip(view.windows.last()).map(|(seen, now)| now.unix_ms.saturating_sub(seen.unix_ms))
+    })
+}
+
+/// The same for who keeps no windows. `away_ms`: since a window last had a reading of the canary; `None` where no window is known.
+pub fn has_gone(deployment: &Deployment, away_ms: impl FnOnce() -> Option<u64>) -> bool {
+    let verdict = &deployment.verdict;
     if verdict.outcome != Outcome::Regressed || !versions(deployment, Role::Canary).is_empty() {
         return false;
     }
@@ -52,22 +61,23 @@ pub fn is_gone(view: &View) -> bool {
     if deployment.decision.as_ref().is_some_and(|state| state.decision.action.takes_away() && taken(state.stage)) {
         return true;
     }
-    let away_ms = if verdict.hard == Some(HardFact::CrashLoop) { AWAY_IN_CRASH_LOOP_MS } else { AWAY_MS };
-    let seen = |w: &&WindowPoint| w.indicators.values().any(|i| i.canary.is_some());
-    let last_seen = view.windows.iter().rev().find(seen).or(view.windows.first());
-    last_seen.zip(view.windows.last()).is_none_or(|(seen, now)| now.unix_ms.saturating_sub(seen.unix_ms) >= away_ms)
+    let least_ms = if verdict.hard == Some(HardFact::CrashLoop) { AWAY_IN_CRASH_LOOP_MS } else { AWAY_MS };
+    away_ms().is_none_or(|away_ms| away_ms >= least_ms)
 }
+
+/// What is said of it then, in the verdict's place: there is nothing left to be alarmed about.
+pub const GONE: &str = "It was worse, and is gone";
 
 /// The verdict in one sentence.
 pub fn headline(view: &View) -> String {
     let verdict = &view.deployment.verdict;
     let gone = is_gone(view);
     match (verdict.outcome, verdict.hard) {
-        (Outcome::Regressed, Some(fact)) if gone => format!("It was worse, and is gone: {}", fact_of_the_past(fact)),
+        (Outcome::Regressed, Some(fact)) if gone => format!("{GONE}: {}", fact_of_the_past(fact)),
         (Outcome::Regressed, Some(fact)) => format!("Yes: {}", fact_in_words(fact)),
         (Outcome::Regressed, None) => {
             let mechanism = verdict.causes.first().map(|c| format!(": {}", c.mechanism)).unwrap_or_default();
-            format!("{}{mechanism}", if gone { "It was worse, and is gone" } else { "Yes, it is worse" })
+            format!("{}{mechanism}", if gone { GONE } else { "Yes, it is worse" })
         }
         (Outcome::Healthy, _) => "No: it is as good as stable so far".to_owned(),
         (Outcome::Inconclusive, _) if verdict.evidence_share() >= 0.5 => {
@@ -168,7 +178,7 @@ fn done(view: &View) -> Vec<(String, String)> {
 fn what_was_done(view: &View, state: &DecisionState) -> (String, String) {
     let at =
         units::clock(life(view, state).and_then(|l| l.stages.last()).map_or(state.decision.unix_ms, |s| s.unix_ms));
-    let gate = state.decision.blocked_by();
+    let gate = state.decision.held_back_by(state.stage);
     let detail = gate.map_or_else(|| state.detail.clone(), |g| g.reason.clone());
     let action = state.decision.action;
     let said = match state.stage {

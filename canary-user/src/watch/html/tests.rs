@@ -195,6 +195,20 @@ fn whoever_acts_next_is_told_at_each_stage() {
     assert!(what.starts_with("Look elsewhere") && command == format!("canary undo {id}"), "{what}: {command}");
 }
 
+#[test]
+fn what_was_approved_is_no_longer_said_to_wait_for_that() {
+    let waited = |stage: Stage| {
+        let seen = seen(story::DECIDED).blocked_by("approval").at(stage);
+        answers::answers(&seen.view()).into_string()
+    };
+    assert!(waited(Stage::Planned).contains("approval says no"));
+    for stage in [Stage::Approved, Stage::Applying, Stage::Verified, Stage::Recovered, Stage::Declined] {
+        let told = waited(stage);
+        let has_detail = told.contains("intent and way back are in the journal");
+        assert!(has_detail && !told.contains("approval says no"), "{stage:?}: {told}");
+    }
+}
+
 /// What is to be done next, and the commands for it.
 fn told(seen: &Seen) -> (String, String) {
     let Next { what, commands, .. } = next(&seen.view());

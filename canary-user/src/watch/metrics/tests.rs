@@ -1,4 +1,5 @@
 mod held;
+mod own;
 mod text;
 
 use std::collections::BTreeMap;

@@ -21,7 +21,7 @@ use crate::{
         api::DecisionState,
         html::{
             View,
-            answers::{Next, headline, is_gone, next},
+            answers::{GONE, Next, is_gone, next},
         },
         text::{pad, wrap},
         units,
@@ -51,24 +51,21 @@ pub fn height(rows: u16) -> u16 {
 pub struct Frame<'a> {
     pub model: &'a Model,
     pub palette: Palette,
-    /// `None` = they are not told.
-    pub answers: Option<&'a Answers>,
+    pub answers: &'a Answers,
 }
 
 /// What the page answers, in its words.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Answers {
-    /// Stands in the verdict's place where the condemned canary is gone: there is nothing left to be alarmed about.
-    pub gone: Option<String>,
-    /// What a person should do.
-    pub next: Next,
+    /// Whether the condemned canary is gone, which is told in the verdict's place.
+    pub is_gone: bool,
+    /// What a person should do; `None` = it is not told.
+    pub next: Option<Next>,
 }
 
 impl Answers {
     pub fn of(view: &View) -> Self {
-        // Why it was worse is told beside it.
-        let gone = || headline(view).split(": ").next().unwrap_or_default().to_owned();
-        Self { gone: is_gone(view).then(gone), next: next(view) }
+        Self { is_gone: is_gone(view), next: Some(next(view)) }
     }
 }
 
@@ -147,7 +144,7 @@ impl<'a> Frame<'a> {
 
     /// What to do next, with its command beside it or below it where there is no room.
     fn next(&self, width: usize, rows: &mut Rows<'a>) {
-        let Some(Answers { next, .. }) = self.answers else { return };
+        let Some(next) = &self.answers.next else { return };
         let label = Span::styled(pad("next", LABEL), self.palette.faint());
         let command = next.commands.first().map(String::as_str).unwrap_or_default();
         let fits = LABEL + next.what.chars().count() + 2 + command.chars().count() <= width;
@@ -157,10 +154,6 @@ impl<'a> Frame<'a> {
         if !fits && !command.is_empty() {
             rows.push((Rank::Usual, text(command.to_owned(), Style::new())));
         }
-    }
-
-    fn gone(&self) -> Option<&'a str> {
-        self.answers?.gone.as_deref()
     }
 
     fn title(&self, width: usize) -> Line<'a> {
@@ -178,9 +171,11 @@ impl<'a> Frame<'a> {
 
     fn verdict(&self, shown: &Shown, width: usize, rows: &mut Rows<'a>) {
         let verdict = &shown.verdict;
-        let (word, style) = match self.gone() {
-            Some(gone) => (format!(" {gone} "), self.palette.verdict(Outcome::InsufficientData)),
-            None => (format!(" {} ", verdict.outcome.name().to_uppercase()), self.palette.verdict(verdict.outcome)),
+        // Why it was worse is told beside it.
+        let (word, style) = if self.answers.is_gone {
+            (format!(" {GONE} "), self.palette.verdict(Outcome::InsufficientData))
+        } else {
+            (format!(" {} ", verdict.outcome.name().to_uppercase()), self.palette.verdict(verdict.outcome))
         };
         let room = width.saturating_sub(word.chars().count() + 2);
         let mut reasons = verdict.reasons.iter().flat_map(|r| wrap(&mechanism_first(r, verdict), room));
@@ -206,7 +201,7 @@ impl<'a> Frame<'a> {
         }
         let told = format!("  {evidence} of {threshold} needed to call it worse");
         let style = match verdict.outcome {
-            Outcome::Regressed if self.gone().is_some() => self.palette.strong(),
+            Outcome::Regressed if self.answers.is_gone => self.palette.strong(),
             Outcome::Regressed => self.palette.bad(),
             _ => self.palette.warning(),
         };
@@ -275,7 +270,7 @@ impl<'a> Frame<'a> {
             Stage::Failed | Stage::Reverted | Stage::NotRecovered => self.palette.bad(),
             _ => self.palette.strong(),
         };
-        let detail = match view.decision.blocked_by() {
+        let detail = match view.decision.held_back_by(view.stage) {
             // "mode is observe: …" names its gate.
             Some(gate) if gate.reason.starts_with(&gate.gate) => gate.reason.clone(),
             Some(gate) => format!("{}: {}", gate.gate.replace('_', " "), gate.reason),

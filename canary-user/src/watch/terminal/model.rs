@@ -8,6 +8,7 @@ use crate::{
     targets::Role,
     watch::{
         api::{DecisionState, Deployment, State},
+        html::answers::has_gone,
         plain::caution,
     },
 };
@@ -44,6 +45,10 @@ pub struct Shown {
     pub hold: Option<DecisionState>,
     pub stable: Side,
     pub canary: Side,
+    /// Wall clock of the latest window with a reading of the canary, or of the first that was seen.
+    pub canary_read_unix_ms: u64,
+    /// Whether the condemned canary is gone, by what was seen here.
+    pub is_gone: bool,
     pub history: VecDeque<Point>,
 }
 
@@ -113,7 +118,7 @@ impl Model {
         let others = state.deployments.iter().filter(|d| d.name != deployment.name);
         self.others = others.map(|d| format!("{} {}", d.name, d.verdict.outcome.name())).collect();
         let before = self.shown.take().filter(|s| s.name == deployment.name);
-        self.shown = Some(Shown::after(deployment, before));
+        self.shown = Some(Shown::after(deployment, before, state.unix_ms));
     }
 
     /// The deployment that is wanted, else the one with most evidence. A decision under way keeps its place.
@@ -136,7 +141,10 @@ fn clearly_stronger(a: &Verdict, b: &Verdict) -> bool {
 }
 
 impl Shown {
-    fn after(now: &Deployment, before: Option<Shown>) -> Self {
+    fn after(now: &Deployment, before: Option<Shown>, unix_ms: u64) -> Self {
+        let has_reading = now.verdict.indicators.iter().any(|i| i.canary.is_some());
+        let read_before = before.as_ref().filter(|_| !has_reading).map(|before| before.canary_read_unix_ms);
+        let canary_read_unix_ms = read_before.unwrap_or(unix_ms);
         let (stable, canary, mut history) = before.map_or_else(Default::default, |b| (b.stable, b.canary, b.history));
         history.push_back(Point { window: now.window, stable: now.verdict.p_stable, canary: now.verdict.p_canary });
         if history.len() > HISTORY {
@@ -154,6 +162,8 @@ impl Shown {
             hold: now.held().cloned(),
             stable: side(now, Role::Stable, stable),
             canary: side(now, Role::Canary, canary),
+            canary_read_unix_ms,
+            is_gone: has_gone(now, || Some(unix_ms.saturating_sub(canary_read_unix_ms))),
             history,
         }
     }

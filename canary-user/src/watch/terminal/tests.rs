@@ -58,6 +58,17 @@ fn a_detail_does_not_say_again_what_the_stage_said() {
 }
 
 #[test]
+fn what_was_approved_is_no_longer_said_to_wait_for_that() {
+    let mut snapshot = story::snapshot(story::DECIDED + 8);
+    let view = snapshot.deployments.get_mut(story::DEPLOYMENT).and_then(|d| d.decision.as_mut()).expect("decided");
+    let reason = "a person has to approve it".to_owned();
+    view.decision.gates = vec![crate::guard::GateResult { gate: "approval".into(), passed: false, reason }];
+    let mut live = live(120, 40, Palette::Colour);
+    live.draw(&snapshot).expect("draws");
+    has(&screen(&live), "rollback done and verified  the canary's cgroup is empty and used no CPU for 4 windows");
+}
+
+#[test]
 fn what_is_measured_and_not_compared_has_its_values_and_a_fact_has_no_bar() {
     let mut snapshot = story::snapshot(story::DECIDED);
     let verdict = &mut snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment").verdict;
@@ -104,7 +115,7 @@ fn the_end_of_the_story_fits_80_by_24() {
         "a made-up story",
         "mode rollback: may roll back   0:22",
         "checkout: canary v1.5.0 (none running) against stable v1.4.2 (2 instances)",
-        " REGRESSED   more work per request: CPU per turnaround +31 % (27 to 36 %)",
+        " It was worse, and is gone   more work per request: CPU per turnaround +31 %",
         "4\u{202f}024 of 1\u{202f}000",
         "stable v1.4.2",
         "memory stall          not compared: this kernel has no memory.pressure file",
@@ -119,6 +130,45 @@ fn the_end_of_the_story_fits_80_by_24() {
     assert!(cpu.contains("+3") && cpu.contains("+4.1 %") && cpu.contains("████████ proven"), "{cpu}");
     let last = screen.iter().rposition(|l| !l.is_empty()).expect("text");
     assert!(last < 24 && screen.len() == 24);
+}
+
+#[test]
+fn a_canary_that_is_gone_is_told_in_the_words_of_the_page_and_alarms_nobody() {
+    let alarms = |live: &Live<TestBackend>| {
+        let cells = live.terminal.backend().buffer().content();
+        cells.iter().any(|cell| cell.bg == Color::Red)
+    };
+    let mut acted = live(80, 24, Palette::Colour);
+    play(&mut acted, 0..=story::DECIDED + 7);
+    has(&screen(&acted), " REGRESSED ");
+    assert!(alarms(&acted), "taken away, and not yet verified");
+    play(&mut acted, story::DECIDED + 8..=story::DECIDED + 8);
+    has(&screen(&acted), " It was worse, and is gone   more work per request: CPU per turnaround +31 %");
+    assert!(!alarms(&acted) && !screen(&acted).iter().any(|l| l.contains("REGRESSED")), "{:#?}", screen(&acted));
+
+    // Somebody else took it away: it is gone when it was away for five seconds, and not where it comes back before.
+    let mut watched = live(80, 24, Palette::Colour);
+    let only_watched = |index: u64| {
+        let mut snapshot = story::snapshot(index);
+        let view = snapshot.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment");
+        if let Some(decision) = &mut view.decision {
+            decision.stage = Stage::Blocked;
+        }
+        snapshot
+    };
+    let windows = 5_000_000_000 / story::SPAN_NS;
+    for index in 0..story::GONE - 1 + windows {
+        watched.draw(&only_watched(index)).expect("draws");
+    }
+    has(&screen(&watched), " REGRESSED ");
+    watched.draw(&only_watched(story::GONE - 1 + windows)).expect("draws");
+    has(&screen(&watched), " It was worse, and is gone ");
+    let mut back = only_watched(story::GONE + windows);
+    let then = story::snapshot(story::GONE - 1).deployments.remove(story::DEPLOYMENT).expect("the story's deployment");
+    let now = back.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment");
+    (now.samples, now.verdict) = (then.samples, then.verdict);
+    watched.draw(&back).expect("draws");
+    has(&screen(&watched), " REGRESSED ");
 }
 
 #[test]
@@ -151,8 +201,8 @@ fn any_size_is_drawn_without_a_panic_and_keeps_the_verdict() {
         play(&mut live, 75..=90);
         live.log("a line that is longer than a narrow terminal is wide").expect("logs");
         live.finish().expect("finishes");
-        if width >= 20 && rows >= 12 {
-            has(&screen(&live), "REGRESSED");
+        if width >= 40 && rows >= 12 {
+            has(&screen(&live), "It was worse, and is gone");
         }
     }
 }

@@ -39,12 +39,11 @@ impl Widget for Screen<'_> {
         let top = self.0;
         let rows = [Constraint::Length(1), Constraint::Min(1), Constraint::Length(1), Constraint::Length(1)];
         let [tabs, pane, said, keys] = Layout::vertical(rows).areas(area);
-        let answers = self.answers();
-        let is_gone = answers.as_ref().is_some_and(|answers| answers.gone.is_some());
-        self.tabs(tabs.width.into(), is_gone).render(tabs, buffer);
+        let answers = self.answers().unwrap_or_default();
+        self.tabs(tabs.width.into(), answers.is_gone).render(tabs, buffer);
         match top.pane {
             Pane::Overview => {
-                Frame { model: &top.model, palette: top.palette, answers: answers.as_ref() }.render(pane, buffer);
+                Frame { model: &top.model, palette: top.palette, answers: &answers }.render(pane, buffer);
             }
             Pane::Detail => self.text(self.detail(pane.width.into()), pane, buffer),
             Pane::Log => self.text(self.log(), pane, buffer),

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 
-pub use self::arch::Arch;
+pub use self::{arch::Arch, statically::WORDS as ALONE};
 use crate::{cargo, setup};
 
 #[derive(Args)]
@@ -31,15 +31,13 @@ pub fn dist(options: &Options, setup_from: setup::From) -> Result<()> {
     let arch = options.arch.unwrap_or(here);
     setup::setup(setup_from)?;
     let mut arguments = vec!["rustc", "--release", "--locked", "--package", "canary-user", "--bin", "canary"];
-    let mut variables: Vec<(String, OsString)> = Vec::new();
+    let mut variables = Vec::new();
     if arch != here {
-        let rustc = cross::ensure(arch)?;
-        let linker = format!("CARGO_TARGET_{}_LINKER", arch.target().to_uppercase().replace('-', "_"));
-        variables.extend([("RUSTC".to_owned(), rustc.into_os_string()), (linker, arch.linker().into())]);
+        variables = cross(arch, &[])?;
         arguments.extend(["--target", arch.target()]);
     }
     arguments.push("--");
-    arguments.extend(statically::WORDS);
+    arguments.extend(ALONE);
     let built = cargo::build_with(&format!("build the guard for {}", arch.debian()), &arguments, &variables)?;
     let canary = built.iter().find(|artifact| artifact.package == "canary-user");
     let canary = &canary.context("cargo built no executable of the package canary-user")?.executable;
@@ -50,6 +48,17 @@ pub fn dist(options: &Options, setup_from: setup::From) -> Result<()> {
     copy(canary, &output)?;
     println!("{}", output.display());
     Ok(())
+}
+
+/// What cargo has to know to build for another architecture, with `words` for the compiler. What is missing is installed.
+pub fn cross(arch: Arch, words: &[&str]) -> Result<Vec<(String, OsString)>> {
+    let rustc = cross::ensure(arch)?;
+    let of_target = |what: &str| format!("CARGO_TARGET_{}_{what}", arch.target().to_uppercase().replace('-', "_"));
+    let mut variables = vec![("RUSTC".to_owned(), rustc.into_os_string()), (of_target("LINKER"), arch.linker().into())];
+    if !words.is_empty() {
+        variables.push((of_target("RUSTFLAGS"), words.join(" ").into()));
+    }
+    Ok(variables)
 }
 
 /// Of `target/release/canary`, or `target/aarch64-unknown-linux-gnu/release/canary`.

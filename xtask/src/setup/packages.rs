@@ -63,11 +63,16 @@ pub fn install(step: &Step, packages: &[&str]) -> Result<()> {
     step.command(as_root("apt-get")?.args(arguments).args(packages))
 }
 
-/// The same for packages of another architecture, which apt is told of first.
+/// The same for packages of another architecture.
 pub fn install_of(step: &Step, architecture: &str, packages: &[&str]) -> Result<()> {
-    step.command(as_root("dpkg")?.args(["--add-architecture", architecture]))?;
-    update(step)?;
+    update_with(step, architecture)?;
     install(step, packages)
+}
+
+/// A fresh list of packages that has those of an architecture, which apt is told of first.
+pub fn update_with(step: &Step, architecture: &str) -> Result<()> {
+    step.command(as_root("dpkg")?.args(["--add-architecture", architecture]))?;
+    update(step)
 }
 
 fn as_root(program: &str) -> Result<Command> {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::{
     cargo::Artifact,
+    dist::Arch,
     test::libtest::{Counts, Run},
 };
 
@@ -46,7 +47,7 @@ impl Step {
 }
 
 /// The end-to-end tests that are about the kernel and need no program but themselves and what is on the guest's disk.
-const TESTS: [&str; 17] = [
+pub const TESTS: [&str; 17] = [
     "clocks",
     "connections",
     "controllers",
@@ -105,10 +106,20 @@ fn is_test(artifact: &Artifact) -> bool {
 }
 
 /// CPUs that the guest can have; it has two. The maps are made for those, as on a large machine.
-pub const POSSIBLE_CPUS: u32 = 64;
+pub fn possible_cpus(arch: Arch) -> u32 {
+    match arch {
+        Arch::Amd64 => 64,
+        // qemu has none to add there.
+        Arch::Arm64 => 2,
+    }
+}
 
 /// The guest's first and only script: mounts, enables every controller, runs the steps, and switches off.
-pub fn init(steps: &[Step]) -> String {
+pub fn init(steps: &[Step], arch: Arch) -> String {
+    let line = match arch {
+        Arch::Amd64 => "/dev/ttyS1",
+        Arch::Arm64 => "/dev/ttyS0",
+    };
     let mut text = String::from(
         "#!/bin/busybox sh\n\
          /bin/busybox --install -s /bin 2>/dev/null\n\
@@ -118,9 +129,10 @@ pub fn init(steps: &[Step]) -> String {
          mount -t cgroup2 cgroup /sys/fs/cgroup; mount -t tracefs trace /sys/kernel/tracing; mount -t bpf bpf /sys/fs/bpf\n\
          ip link set lo up\n\
          for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$controller > /sys/fs/cgroup/cgroup.subtree_control; done\n\
-         exec < /dev/null > /dev/ttyS1 2>&1\n",
+",
     );
-    let _ = writeln!(text, "export CANARY_GUEST=1 CANARY_GUEST_CPUS={POSSIBLE_CPUS}");
+    let _ = writeln!(text, "exec < /dev/null > {line} 2>&1");
+    let _ = writeln!(text, "export CANARY_GUEST=1 CANARY_GUEST_CPUS={}", possible_cpus(arch));
     for step in steps {
         let _ = writeln!(text, "echo '@@begin {}'\n{}\necho \"@@end $?\"", step.name, step.command);
     }

@@ -1,5 +1,5 @@
 //! The guest's disk: an ext4 file system with busybox, this machine's systemd, what was built, the libraries that they need, and
-//! an init.
+//! an init. A guest of another architecture has no systemd.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{guest::Step as GuestStep, kernel};
-use crate::progress::Step;
+use crate::{dist::Arch, progress::Step};
 
 /// Room for the programs and for the file that the demo reads.
 const SIZE: &str = "512M";
@@ -48,11 +48,11 @@ const FILES: [&str; 9] = [
 const MERGED: [(&str, &str); 4] =
     [("usr/bin", "bin"), ("usr/sbin", "sbin"), ("usr/lib", "lib"), ("usr/lib64", "lib64")];
 
-pub fn make(busybox: &Path, steps: &[GuestStep]) -> Result<PathBuf> {
+pub fn make(busybox: &Path, steps: &[GuestStep], arch: Arch) -> Result<PathBuf> {
     let step = Step::start("disk of the guest");
     let root = kernel::directory().join(format!("root-{}", std::process::id()));
     let image = kernel::directory().join("disk.ext4");
-    let filled = fill(&root, busybox, steps).and_then(|()| {
+    let filled = fill(&root, busybox, steps, arch).and_then(|()| {
         // Made anew each time: what is in it was built a moment ago.
         let _ = fs::remove_file(&image);
         let options = ["-q", "-F", "-O", "^has_journal", "-d"];
@@ -70,7 +70,7 @@ fn tool(name: &str) -> PathBuf {
     if path.exists() { path } else { name.into() }
 }
 
-fn fill(root: &Path, busybox: &Path, steps: &[GuestStep]) -> Result<()> {
+fn fill(root: &Path, busybox: &Path, steps: &[GuestStep], arch: Arch) -> Result<()> {
     let directories = ["dev", "proc", "sys", "tmp", "run", "etc", "var/tmp", "var/lib"];
     for directory in MERGED.map(|(directory, _)| directory).into_iter().chain(directories) {
         let path = root.join(directory);
@@ -81,7 +81,8 @@ fn fill(root: &Path, busybox: &Path, steps: &[GuestStep]) -> Result<()> {
         symlink(directory, &link).with_context(|| format!("make {}", link.display()))?;
     }
     place(busybox, &root.join("bin/busybox"))?;
-    for program in PROGRAMS.map(Path::new).into_iter().filter(|program| program.exists()) {
+    let is_own = Arch::here() == Some(arch);
+    for program in PROGRAMS.map(Path::new).into_iter().filter(|program| is_own && program.exists()) {
         place(program, &inside(root, program))?;
         place_libraries(program, root)?;
     }
@@ -94,6 +95,11 @@ fn fill(root: &Path, busybox: &Path, steps: &[GuestStep]) -> Result<()> {
         if stripped.exists() {
             continue;
         }
+        if !is_own {
+            // Built so that it needs nothing else.
+            place(program, &stripped)?;
+            continue;
+        }
         // Debug information is nine tenths of them.
         let strip = Command::new("strip").arg("-o").arg(&stripped).arg(program).status();
         if !strip.is_ok_and(|status| status.success()) {
@@ -102,7 +108,7 @@ fn fill(root: &Path, busybox: &Path, steps: &[GuestStep]) -> Result<()> {
         place_libraries(program, root)?;
     }
     let init = root.join("init");
-    fs::write(&init, super::guest::init(steps)).with_context(|| format!("write {}", init.display()))?;
+    fs::write(&init, super::guest::init(steps, arch)).with_context(|| format!("write {}", init.display()))?;
     executable(&init)
 }
 

@@ -20,6 +20,7 @@ use clap::Args;
 
 use crate::{
     cargo::{self, Artifact},
+    dist::{self, Arch},
     progress::Step,
     setup,
     test::{lanes, libtest::Counts},
@@ -37,12 +38,19 @@ pub struct Options {
     /// Run the demo's scenarios with a limit of memory or CPU too (some minutes for each kernel)
     #[arg(long)]
     demo: bool,
+    /// Kernels and programs of this architecture [default: as this machine]
+    #[arg(long, value_enum)]
+    arch: Option<Arch>,
 }
 
 pub fn vm(options: &Options, setup_from: setup::From) -> Result<()> {
     setup::setup(setup_from)?;
-    let built = build()?;
-    let outcome = boot(&prepare(&options.kernels)?, &built, options.demo)?;
+    let arch = match options.arch {
+        Some(arch) => arch,
+        None => here()?,
+    };
+    let built = build(arch)?;
+    let outcome = boot(&prepare(&options.kernels, arch)?, &built, options.demo)?;
     let outcome = outcome.into_iter().collect::<Result<Vec<_>>>()?;
     println!("{}", table::hooks(&outcome));
     println!("{}", table::tests(&outcome));
@@ -60,7 +68,7 @@ pub fn as_test(built: &[Artifact]) -> Counts {
     let mut there = Vec::new();
     for version in KERNELS {
         println!("testing kernel {version} in qemu");
-        match prepare(&[version.to_owned()]) {
+        match here().and_then(|arch| prepare(&[version.to_owned()], arch)) {
             Ok(prepared) => there.push(prepared),
             Err(reason) => {
                 println!("SKIP kernel_{version}_in_qemu: {reason:#}");
@@ -87,31 +95,54 @@ pub fn as_test(built: &[Artifact]) -> Counts {
     total
 }
 
-/// The same selection as `cargo xtask test`, so that nothing is compiled twice.
-fn build() -> Result<Vec<Artifact>> {
-    cargo::build("build the guard and the tests", &["test", "--release", "--locked", "--workspace", "--no-run"])
+fn here() -> Result<Arch> {
+    Arch::here()
+        .with_context(|| format!("Debian's kernels run here on x86-64 and on arm64, not on {}", env::consts::ARCH))
+}
+
+fn build(arch: Arch) -> Result<Vec<Artifact>> {
+    if Arch::here() == Some(arch) {
+        // The same selection as `cargo xtask test`, so that nothing is compiled twice.
+        let all = ["test", "--release", "--locked", "--workspace", "--no-run"];
+        return cargo::build("build the guard and the tests", &all);
+    }
+    // The guest has no library of that architecture.
+    let variables = dist::cross(arch, &dist::ALONE)?;
+    let mut arguments = vec!["build", "--release", "--locked", "--target", arch.target()];
+    arguments.extend([
+        "--package",
+        "canary-user",
+        "--bin",
+        "canary",
+        "--package",
+        "canary-demo",
+        "--bin",
+        "canary-demo",
+    ]);
+    arguments.extend(["--package", "canary-e2e"]);
+    arguments.extend(guest::TESTS.iter().flat_map(|test| ["--test", test]));
+    cargo::build_with(&format!("build the guard and the tests for {}", arch.debian()), &arguments, &variables)
 }
 
 /// What has to be fetched before anything can boot.
 struct Prepared {
+    arch: Arch,
     qemu: qemu::Qemu,
     busybox: PathBuf,
     kernels: Vec<kernel::Kernel>,
 }
 
-fn prepare(kernels: &[String]) -> Result<Prepared> {
-    Ok(Prepared {
-        qemu: qemu::Qemu::ensure()?,
-        busybox: kernel::busybox()?,
-        kernels: kernels.iter().map(|version| kernel::fetch(version)).collect::<Result<_>>()?,
-    })
+fn prepare(kernels: &[String], arch: Arch) -> Result<Prepared> {
+    // The kernels first: they see to it that apt knows packages of the architecture.
+    let kernels = kernels.iter().map(|version| kernel::fetch(version, arch)).collect::<Result<_>>()?;
+    Ok(Prepared { arch, qemu: qemu::Qemu::ensure(arch)?, busybox: kernel::busybox(arch)?, kernels })
 }
 
 /// What each guest said, in the order of the kernels; an error of its own where it did not come to its end.
 fn boot(prepared: &Prepared, built: &[Artifact], demo: bool) -> Result<Vec<Result<Report>>> {
     let at_a_time = at_a_time(prepared.qemu.accelerator)?;
     let steps = guest::steps(built, demo, prepared.qemu.accelerator == qemu::Accelerator::Emulation);
-    let image = image::make(&prepared.busybox, &steps)?;
+    let image = image::make(&prepared.busybox, &steps, prepared.arch)?;
     let places: Vec<usize> = (0..prepared.kernels.len()).collect();
     let mut ended = Vec::new();
     lanes::side_by_side(

@@ -12,9 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{guest, kernel::Kernel};
-use crate::{progress::Step, setup::packages};
+use crate::{dist::Arch, progress::Step, setup::packages};
 
-const QEMU: &str = "qemu-system-x86_64";
 /// Emulation on a busy machine takes its time; a guest that hangs must end all the same.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
@@ -44,32 +43,40 @@ impl Accelerator {
 
 pub struct Qemu {
     pub accelerator: Accelerator,
+    arch: Arch,
 }
 
 impl Qemu {
     /// Finds or installs qemu, and tries whether KVM works: that /dev/kvm exists does not mean that it does.
-    pub fn ensure() -> Result<Self> {
-        if !packages::runs(Command::new(QEMU).arg("--version")) {
+    pub fn ensure(arch: Arch) -> Result<Self> {
+        let (program, package) = program(arch);
+        if !packages::runs(Command::new(program).arg("--version")) {
             if !packages::apt_is_here() {
-                bail!("there is no {QEMU}, and no apt-get to install it");
+                bail!("there is no {program}, and no apt-get to install it");
             }
             let step = Step::start("qemu");
-            packages::install(&step, &["qemu-system-x86"]).context("install qemu")?;
-            step.done("qemu-system-x86 installed");
+            packages::install(&step, &[package]).context("install qemu")?;
+            step.done(&format!("{package} installed"));
         }
-        let accelerator = if kvm_works() { Accelerator::Kvm } else { Accelerator::Emulation };
-        Ok(Self { accelerator })
+        let kvm = Arch::here() == Some(arch) && kvm_works(arch);
+        Ok(Self { accelerator: if kvm { Accelerator::Kvm } else { Accelerator::Emulation }, arch })
     }
 
     /// Boots and hands each line of the guest to `line` until it is off.
     pub fn run(&self, kernel: &Kernel, disk: &Path, log: &Path, mut line: impl FnMut(&str)) -> Result<()> {
-        let mut command = machine(self.accelerator);
+        let mut command = machine(self.arch, self.accelerator);
         // Two to a socket: newer kernels that do not know who emulates them take none into a socket that is there already. The
         // maps for that many are made for each test anew, and those of the test before may not be gone yet.
-        let cpus = guest::POSSIBLE_CPUS;
+        let cpus = guest::possible_cpus(self.arch);
         command.args(["-smp", &format!("2,maxcpus={cpus},sockets={},cores=2,threads=1", cpus / 2)]);
         command.args(["-m", "2048", "-no-reboot"]);
-        command.arg("-serial").arg(format!("file:{}", log.display())).args(["-serial", "stdio"]);
+        // The kernel's own line, and the guest's.
+        command.arg("-serial").arg(format!("file:{}", log.display())).args(["-chardev", "stdio,id=guest"]);
+        command.args(match self.arch {
+            Arch::Amd64 => ["-serial", "chardev:guest"].as_slice(),
+            // It has one serial line, until qemu 9.1.
+            Arch::Arm64 => &["-device", "pci-serial,chardev=guest"],
+        });
         command.arg("-kernel").arg(&kernel.image);
         // Written to a copy that ends with qemu: each boot finds the same disk.
         command.arg("-drive").arg(format!("if=none,id=disk,file={},format=raw,snapshot=on", disk.display()));
@@ -77,8 +84,11 @@ impl Qemu {
         // A processor that has to be woken first takes a tenth of a millisecond under emulation, which `cpu.stat` charges to
         // the task that it will run (its clock stands still in between): 10 % with short-lived processes. So none sleeps.
         // On a busy machine the timer's self-test misses its ticks and panics, so it is left out.
-        let options = "root=/dev/nvme0n1 rw init=/init panic=-1 idle=poll no_timer_check quiet";
-        command.arg("-append").arg(format!("console=ttyS0 {options}"));
+        let own = match self.arch {
+            Arch::Amd64 => "console=ttyS0 idle=poll no_timer_check",
+            Arch::Arm64 => "console=ttyAMA0 nohlt",
+        };
+        command.arg("-append").arg(format!("root=/dev/nvme0n1 rw init=/init panic=-1 quiet {own}"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = Running(command.spawn().context("start qemu")?);
         let stdout = child.0.stdout.take().expect("stdout was asked to be piped");
@@ -114,17 +124,29 @@ impl Qemu {
     }
 }
 
+/// qemu's program for an architecture, and Debian's package of it.
+fn program(arch: Arch) -> (&'static str, &'static str) {
+    match arch {
+        Arch::Amd64 => ("qemu-system-x86_64", "qemu-system-x86"),
+        Arch::Arm64 => ("qemu-system-aarch64", "qemu-system-arm"),
+    }
+}
+
 /// q35: the smaller microvm hangs at times when it has two processors.
-fn machine(accelerator: Accelerator) -> Command {
-    let mut command = Command::new(QEMU);
-    command.args(["-M", "q35", "-cpu", "max", "-accel", accelerator.argument()]);
+fn machine(arch: Arch, accelerator: Accelerator) -> Command {
+    let mut command = Command::new(program(arch).0);
+    let kind = match arch {
+        Arch::Amd64 => "q35",
+        Arch::Arm64 => "virt",
+    };
+    command.args(["-M", kind, "-cpu", "max", "-accel", accelerator.argument()]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
     command
 }
 
 /// Makes a machine with KVM that never starts, and asks it to quit.
-fn kvm_works() -> bool {
-    let mut command = machine(Accelerator::Kvm);
+fn kvm_works(arch: Arch) -> bool {
+    let mut command = machine(arch, Accelerator::Kvm);
     command.args(["-S", "-m", "64", "-monitor", "stdio"]);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let Ok(child) = command.spawn() else { return false };

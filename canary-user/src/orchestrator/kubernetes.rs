@@ -165,6 +165,10 @@ impl Kubernetes {
         let undo: Vec<Inverse> =
             serde_json::from_value(undo).map_err(|e| Error::refused(format!("read the way back: {e}")))?;
         let api = self.open().await.map_err(Error::refused)?;
+        // A single one is taken or not; of several none is made where another would be refused.
+        if undo.len() > 1 {
+            try_back(api, &undo, decision).await?;
+        }
         for (done, inverse) in undo.iter().enumerate() {
             inverse.make(api, &decision.id).await.map_err(|e| match e {
                 Error::Refused(why) if done > 0 => anyhow!("after a part was undone: {why}").into(),
@@ -222,15 +226,27 @@ async fn try_out(api: &Api, changes: &[Change], decision: &Decision) -> Result<(
     let api = api.dry_run();
     for change in changes {
         // None of them is made: each object stays as it was planned on.
-        change.make(&api, &decision.id, change.object().generation, || Ok(())).await.map_err(|e| {
-            let why = match e {
-                Error::Refused(why) => why,
-                Error::Failed(e) => format!("{e:#}"),
-            };
-            Error::Refused(format!("{change}: tried out first (dryRun=All), which ended so: {why}"))
-        })?;
+        let tried = change.make(&api, &decision.id, change.object().generation, || Ok(())).await;
+        tried.map_err(|e| Error::Refused(format!("{change}: {}", only_tried(e))))?;
     }
     Ok(())
+}
+
+/// The same of the way back.
+async fn try_back(api: &Api, undo: &[Inverse], decision: &Decision) -> Result<(), Error> {
+    let api = api.dry_run();
+    for inverse in undo {
+        inverse.make(&api, &decision.id).await.map_err(|e| Error::Refused(only_tried(e)))?;
+    }
+    Ok(())
+}
+
+fn only_tried(error: Error) -> String {
+    let why = match error {
+        Error::Refused(why) => why,
+        Error::Failed(e) => format!("{e:#}"),
+    };
+    format!("tried out first (dryRun=All), which ended so: {why}")
 }
 
 /// What was tried out, in words.

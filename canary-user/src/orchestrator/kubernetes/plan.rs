@@ -192,7 +192,8 @@ fn waits_for_pods(canary: &Side) -> bool {
 fn end_of_hold(canary: &Side, changes: &[Change]) -> Option<Change> {
     let ends = |change: &Change| matches!(change, Change::Template { .. } | Change::Pause { .. });
     let of = paused_by(&canary.workload).filter(|_| !changes.iter().any(ends))?;
-    Some(Change::Pause { workload: canary.object(), paused: false, of: Some(of.to_owned()) })
+    let replica_set = Some(canary.replica_set.name_any());
+    Some(Change::Pause { workload: canary.object(), paused: false, of: Some(of.to_owned()), replica_set })
 }
 
 async fn scale_to_0(api: &Api, canary: &Side) -> Result<Option<Change>, Error> {
@@ -222,7 +223,7 @@ fn hold(canary: &Side) -> Result<Change, Error> {
     if flag(&canary.workload.data, "/spec/paused") {
         return Err(Error::refused(format!("{workload} is paused already")));
     }
-    Ok(Change::Pause { workload, paused: true, of: None })
+    Ok(Change::Pause { workload, paused: true, of: None, replica_set: None })
 }
 
 /// One Deployment in the middle of a rollout: the template of the ReplicaSet that stable runs, named, not "the one before".
@@ -250,6 +251,7 @@ fn template_back(canary: &Side, stable: &Side) -> Result<Change, Error> {
         template,
         replaced: name,
         unpause: flag(&canary.workload.data, "/spec/paused"),
+        of: paused_by(&canary.workload).map(str::to_owned),
         note: owner::note(&canary.workload),
     })
 }
@@ -274,7 +276,8 @@ fn abort(canary: &Side, stable: &Side) -> Result<Vec<Change>, Error> {
     let mut changes = vec![Change::Abort { rollout: rollout.clone() }];
     if flag(status, "/spec/paused") && waits_for_pods(canary) {
         let of = paused_by(&canary.workload).map(str::to_owned);
-        changes.push(Change::Pause { workload: rollout, paused: false, of });
+        // What goes back to the canary is for people, and the pause with it.
+        changes.push(Change::Pause { workload: rollout, paused: false, of, replica_set: None });
     }
     Ok(changes)
 }

@@ -4,14 +4,16 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    both_busy,
+    both_busy, busy,
     rig::{Behaviour, Rig},
+    target,
 };
 use crate::{
     control::{Command, Done, RefusalKind, Reply},
     guard::Stage::{self, *},
     judge::Outcome,
     orchestrator::{State, dry_run::DryRun, process::Process},
+    targets::{Role, Target},
 };
 
 async fn ticks(rig: &mut Rig, n: usize) {
@@ -152,6 +154,24 @@ async fn a_hold_is_watched_for_a_while_and_closed_also_where_no_guard_was_there(
     ticks(&mut rig, 1).await;
     assert_eq!(life(&rig).last(), Some(&Closed));
     assert_eq!(rig.last_detail(), "the guard was not running when its watch over it ended");
+}
+
+/// Where the status says that the hold stands.
+async fn in_status(rig: &Rig) -> Option<Stage> {
+    match rig.ask(Command::Status).await.expect("it answers") {
+        Reply::Status(status) => status.deployments[0].hold.as_ref().map(|hold| hold.stage),
+        Reply::Done(Done { said }) => panic!("{said}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_of_a_version_that_is_gone_is_in_no_status() {
+    let (mut rig, _) = held(Rig::new("observe", &["checkout"])).await;
+    ticks(&mut rig, 610).await;
+    assert_eq!(in_status(&rig).await, Some(Closed), "its canary is there");
+    let next = Target { version: "v3".into(), ..target(Role::Canary, 3) };
+    rig.tick(vec![busy(target(Role::Stable, 1)), busy(next)]).await;
+    assert_eq!(in_status(&rig).await, None, "another one is nobody's that was held");
 }
 
 #[tokio::test(start_paused = true)]

@@ -298,9 +298,14 @@ fn after_hold(view: &View, hold: &DecisionState) -> Option<Next> {
         Stage::Failed => {
             say("Hold the rollout by hand", "The guard's action failed, and is not tried again.", &history)
         }
-        Stage::Verified | Stage::Closed if outcome == Outcome::Healthy => say(
+        Stage::Verified if outcome == Outcome::Healthy => say(
             "Let the rollout go on",
             "It is held, and the canary is as good as stable so far.",
+            &[format!("canary undo {id}")],
+        ),
+        Stage::Closed if outcome == Outcome::Healthy => say(
+            "Let the rollout go on",
+            "It was held; whether it still is, is not watched any longer. The canary is as good as stable so far.",
             &[format!("canary undo {id}")],
         ),
         _ => return None,

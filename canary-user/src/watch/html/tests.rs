@@ -252,6 +252,25 @@ fn a_hold_that_is_not_watched_any_longer_is_not_over() {
         closed.contains("Held; not watched any longer") && closed.contains("canary undo checkout-hold"),
         "{closed}"
     );
+    assert!(closed.contains("whether it still is, is not watched any longer"), "{closed}");
+}
+
+#[test]
+fn a_hold_of_a_version_that_is_gone_is_told_no_more() {
+    let mut snapshot = story::snapshot(50);
+    let mut hold = story::snapshot(story::DECIDED).deployments[DEPLOYMENT].decision.clone().expect("decided");
+    hold.decision.action = Action::Hold;
+    let mut told = |stage: Stage, version: &str| {
+        hold.stage = stage;
+        hold.decision.canary.iter_mut().for_each(|target| target.version = version.into());
+        snapshot.deployments.get_mut(DEPLOYMENT).expect("the story's deployment").hold = Some(hold.clone());
+        api::State::from(&snapshot).deployments[0].hold.is_some()
+    };
+    let there = story::snapshot(50).deployments[DEPLOYMENT].samples.last().expect("a canary").target.version.to_string();
+    for over in [Stage::Closed, Stage::Failed, Stage::Reverted] {
+        assert!(told(over, &there) && !told(over, "v1.4.9"), "{}", over.name());
+    }
+    assert!(told(Stage::Undoing, "v1.4.9"), "what is under way is told");
 }
 
 #[test]

@@ -195,6 +195,16 @@ fn whoever_acts_next_is_told_at_each_stage() {
     assert!(what.starts_with("Look elsewhere") && command == format!("canary undo {id}"), "{what}: {command}");
 }
 
+#[test]
+fn what_failed_is_explained_by_its_own_id_whatever_was_decided_since() {
+    let failed = seen(story::DECIDED).at(Stage::Failed);
+    let id = failed.state.deployments[0].decision.as_ref().expect("decided").decision.id.clone();
+    assert_eq!(told(&failed.holding(&[Stage::Verified])).1, format!("canary explain {id}"));
+    assert_eq!(told(&seen(story::DECIDED).blocked_by("budget")).1, format!("canary explain {id}"));
+    let hold = seen(50).holding(&[Stage::Applying, Stage::Failed]);
+    assert_eq!(told(&hold).1, "canary explain checkout-hold");
+}
+
 /// What is to be done next, and the commands for it.
 fn told(seen: &Seen) -> (String, String) {
     let Next { what, commands, .. } = next(&seen.view());

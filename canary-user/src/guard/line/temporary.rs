@@ -56,9 +56,10 @@ impl Line {
         });
     }
 
-    /// A hold that an orchestrator is being asked to end.
-    pub(super) fn hold_being_undone(&self) -> Option<&Decision> {
-        self.temporary.iter().map(|held| &held.decision).find(|decision| decision.action == Action::Hold)
+    /// What an orchestrator is being asked to take back.
+    pub(super) fn being_undone(&self) -> impl Iterator<Item = &Decision> {
+        let called = |t: &&Temporary| matches!(t.doing, Doing::Undoing | Doing::UndoingForAPerson);
+        self.temporary.iter().filter(called).map(|t| &t.decision)
     }
 
     /// Looks after what should have ended.
@@ -108,7 +109,8 @@ impl Line {
         if at.is_some_and(|at| matches!(self.temporary[at].doing, Doing::Undoing | Doing::UndoingForAPerson)) {
             return Err(format!("{id} is being undone"));
         }
-        if let Some(other) = self.calling().filter(|_| decision.action == Action::Hold) {
+        let other = if decision.action == Action::Hold { self.calling_for_any() } else { self.calling_for_hold() };
+        if let Some(other) = other {
             return Err(format!("{other} is under way, on the same rollout: ask again in a moment"));
         }
         let said = format!(
@@ -154,6 +156,8 @@ impl Line {
                         self.limits_ended(&held.decision);
                         return self.step(&held.decision, Stage::Undone, format!("{}; {said}", held.why), ledger);
                     }
+                    // It is looked at again in the next window, and ended once the hold is made or let go.
+                    Ok(State::InEffect) if self.calling_for_hold().is_some() => held.doing = Doing::Waiting,
                     Ok(State::InEffect) => {
                         let detail = format!("{} and {said}: the recorded inverse is applied", held.why);
                         // Ending it is safe whether or not this is on disk.

@@ -225,6 +225,20 @@ async fn a_quarantine_ends_once_a_hold_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hold_is_watched_on_where_what_was_to_end_it_is_not_begun() {
+    let mut rig = held(Rig::new("rollback", &["checkout"])).await;
+    rig.refuse("stage", "NEW.stage = 'applying'");
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, serving).await;
+    assert_eq!((rig.applies(), &lives(&rig)[1][..]), (0, &[Planned][..]), "its call is not on disk");
+    assert_eq!(lives(&rig)[0], WHOLE);
+    // Somebody lets the rollout go on: that is still told.
+    *rig.fake.state.lock().unwrap() = State::NotInEffect;
+    ticks(&mut rig, 90, serving).await;
+    assert_eq!(lives(&rig)[0], [&WHOLE[..], &[Reverted]].concat());
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_hold_takes_the_place_of_one_that_is_only_watched() {
     let mut rig = held(Rig::new("observe", &["checkout"])).await;
     said(&rig, hold()).await.expect("granted");

@@ -111,13 +111,15 @@ impl Line {
         self.held = Some(Held { decision, stands });
     }
 
-    /// Goes on with the watch of an earlier life of the guard.
-    pub(super) fn take_up_hold(&mut self, decision: Decision, until_t_ns: u64, ledger: &mut Ledger) {
+    /// Goes on with the watch of an earlier life of the guard, which is shown as it was verified then.
+    pub(super) fn take_up_hold(&mut self, verified: DecisionView, until_t_ns: u64, ledger: &mut Ledger) {
+        let decision = verified.decision.clone();
         if until_t_ns <= self.now.t_ns {
             let detail = "the guard was not running when its watch over it ended".to_owned();
             return self.step(&decision, Stage::Closed, detail, ledger);
         }
         self.end_hold(&decision.id, ledger);
+        self.hold_view = Some(verified);
         let stands = Stands::Still { until_t_ns, looks: Looks::after(self.now) };
         self.held = Some(Held { decision, stands });
     }

@@ -175,6 +175,17 @@ async fn a_hold_of_a_version_that_is_gone_is_in_no_status() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hold_that_stands_is_shown_by_the_next_life_of_the_guard() {
+    let (mut rig, id) = held(Rig::new("observe", &["checkout"])).await;
+    rig.kill().await;
+    let snapshot = rig.tick(both_busy(0).samples).await;
+    let shown = snapshot.deployments["checkout"].hold.as_ref().expect("it is watched on");
+    assert_eq!((&shown.decision.id, shown.stage), (&id, Verified));
+    assert_eq!(shown.detail, "fake finds it in effect: as the test says");
+    assert_eq!(in_status(&rig).await, Some(Verified));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_undo_lets_the_rollout_go_on_and_leaves_the_canary_to_the_guard() {
     for killed in [false, true] {
         let (mut rig, id) = held(Rig::new("rollback", &["checkout"])).await;

@@ -228,6 +228,17 @@ async fn what_to_do_next_is_what_the_page_says() {
 }
 
 #[tokio::test]
+async fn what_to_do_next_knows_when_a_condemned_canary_was_seen_last() {
+    let (addr, snapshots, board) = served().await;
+    (0..=story::GONE).for_each(|i| board.record(&story::snapshot(i)));
+    let mut away = story::snapshot(story::GONE);
+    away.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment").decision = None;
+    snapshots.send_replace(Arc::new(away));
+    let steps: Vec<api::NextStep> = json(addr, "/api/v1/next").await;
+    assert_eq!(steps[0].what, "Wait: the guard decides in the next window", "it may be back in a moment");
+}
+
+#[tokio::test]
 async fn a_pause_of_one_deployment_is_on_its_page_and_leaves_the_button_alone() {
     let (addr, snapshots, _board) = served().await;
     let mut snapshot = story::snapshot(story::DECIDED);

@@ -106,6 +106,8 @@ impl Message {
                     Stage::Reverted => (Occasion::Reverted, Severity::Critical),
                     // The condemned canary is as it was: by a person's will, or because a quarantine is for a time.
                     Stage::Undone => (Occasion::Undone, Severity::Warning),
+                    // A person asked for it, and is told; the canary serves on, and is the guard's as before.
+                    Stage::Failed if life.decision.action == Action::Hold => (Occasion::Failed, Severity::Warning),
                     Stage::Failed => (Occasion::Failed, Severity::Critical),
                     #[allow(unreachable_patterns)]
                     _ => return None,

@@ -83,7 +83,7 @@ impl Line {
     /// Whether an orchestrator's answer is waited for before the guard may end.
     pub fn is_waiting(&self) -> bool {
         let is_called = self.in_hand.as_ref().is_some_and(|a| matches!(a.step, Step::Applying));
-        let is_holding = self.held.as_ref().is_some_and(Held::is_called);
+        let is_holding = self.calling_for_hold().is_some();
         self.being_described.is_some() || is_called || is_holding || !self.brought_back.is_empty()
     }
 

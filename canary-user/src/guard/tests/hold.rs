@@ -204,6 +204,15 @@ async fn an_undo_lets_the_rollout_go_on_and_leaves_the_canary_to_the_guard() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_guard_that_is_asked_to_stop_waits_for_the_undo_of_a_hold() {
+    let (mut rig, id) = held(Rig::new("observe", &["checkout"])).await;
+    *rig.fake.undo_takes.lock().unwrap() = Duration::from_secs(10);
+    said(&rig, Command::Undo { id }).await.expect("granted");
+    rig.stop().await;
+    assert_eq!(life(&rig), [Planned, Applying, Applied, Verified, Undoing, Undone]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hold_that_a_kill_broke_off_is_taken_up_by_what_is_found() {
     for (finds, end) in [(State::InEffect, Verified), (State::NotInEffect, Failed)] {
         let mut rig = Rig::new("rollback", &["checkout"]);

@@ -212,6 +212,14 @@ fn told(seen: &Seen) -> (String, String) {
 }
 
 #[test]
+fn the_link_to_a_report_leads_there_whatever_the_deployment_is_called() {
+    let mut seen = seen(story::DECIDED);
+    Arc::make_mut(&mut seen.decisions[0]).decision.id = "shop/eu?-1795000000000-0001".to_owned();
+    let text = history::timeline(&seen.view(), Some("report/")).into_string();
+    assert!(text.contains("href=\"report/shop%2Feu%3F-1795000000000-0001\""), "{text}");
+}
+
+#[test]
 fn a_hold_takes_no_canary_away() {
     let (what, command) = told(&seen(50).holding(&[Stage::Verified]));
     assert_eq!((&*what, &*command), ("Let the rollout go on", "canary undo checkout-hold"));

@@ -6,12 +6,13 @@ use super::Waits;
 use crate::{
     config::{NotifyKind, Occasion},
     guard::{Action, Stage, gates},
+    http_client::percent_encoded,
     judge::Outcome,
     orchestrator::dry_run,
     watch::{
         News,
         api::DecisionLife,
-        page::{REPORT, encoded},
+        page::REPORT,
         units,
     },
 };
@@ -187,8 +188,8 @@ impl Message {
     /// Where to read on: the report of the decision that it is about, or else the page of the deployment.
     fn link(&self, external_url: &str) -> String {
         match &self.decision {
-            Some(id) => format!("{external_url}/{REPORT}{}", encoded(id)),
-            None => format!("{external_url}/?deployment={}", encoded(&self.deployment)),
+            Some(id) => format!("{external_url}/{REPORT}{}", percent_encoded(id)),
+            None => format!("{external_url}/?deployment={}", percent_encoded(&self.deployment)),
         }
     }
 

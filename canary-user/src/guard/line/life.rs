@@ -148,7 +148,7 @@ impl Line {
             self.show(decision, Stage::Blocked, format!("no action, for the call is not on disk: {why}"));
             return;
         }
-        // From here on it takes the place of a hold that stands, and not before that is certain.
+        // From here on it takes the place of a hold that stands, and not before that is certain. Shown first: of two holds the later.
         if decision.action.takes_away() || decision.action == Action::Hold {
             self.end_hold(&decision.id, &mut desk.ledger);
         }

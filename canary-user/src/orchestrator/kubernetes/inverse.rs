@@ -49,12 +49,9 @@ pub enum Inverse {
 }
 
 impl Inverse {
-    /// Takes the change back where it still stands; what somebody changed since is left, and told.
-    pub async fn make(&self, api: &Api, decision: &str) -> Result<(), Error> {
-        self.take_back(api, decision).await.map(drop)
-    }
-
-    async fn take_back(&self, api: &Api, decision: &str) -> Result<i64, Error> {
+    /// Takes the change back where it still stands; what somebody changed since is left, and told. Gives the generation of the object
+    /// afterwards, as [`send`] does.
+    pub async fn make(&self, api: &Api, decision: &str) -> Result<i64, Error> {
         let since = |object: &Object, what: String| {
             Err(Error::refused(format!("{object} was changed by someone else since, it has {what}: it is not touched")))
         };

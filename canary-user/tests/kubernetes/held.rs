@@ -208,6 +208,28 @@ async fn an_undo_holds_no_version_that_came_since_and_touches_nothing() {
 }
 
 #[tokio::test]
+async fn a_hold_that_cannot_be_ended_leaves_no_condemned_canary_at_work() {
+    let cluster = Cluster::two_deployments("").await;
+    hold(&cluster, CANARY).await;
+    let (k, rollback) = (&cluster.kubernetes, later(Action::Rollback, CANARY));
+    // The right to change the Deployment as a whole is taken away, which its scale does not need.
+    let forbid = |what| cluster.server.store().forbidden = what;
+    forbid(Some(("patch".into(), "deployments".into())));
+    let plan = k.describe(&rollback).await.expect("possible");
+    assert!(plan.steps[2].starts_with("the hold by decision checkout-1 stays, whose end"), "{:?}", plan.steps);
+    // Where it may again, the plan is none any more.
+    forbid(None);
+    let refused = k.apply(&rollback, &plan).await.expect_err("refused");
+    assert!(matches!(&refused, Error::Refused(why) if why.contains("has changed since it was planned")), "{refused}");
+    forbid(Some(("patch".into(), "deployments".into())));
+    k.apply(&rollback, &plan).await.expect("done");
+    let canary = cluster.get("deployments", CANARY);
+    assert_eq!((&canary["spec"]["replicas"], &canary["spec"]["paused"]), (&json!(0), &json!(true)));
+    k.undo(&rollback, &plan).await.expect("undone");
+    assert_eq!(cluster.get("deployments", CANARY)["spec"]["replicas"], 2);
+}
+
+#[tokio::test]
 async fn a_drain_by_weight_ends_the_hold_and_leaves_the_pods() {
     let cluster = Cluster::two_deployments(ROUTE).await;
     cluster.server.store().put("httproutes", route(json!(80), json!(20)));

@@ -12,7 +12,7 @@ pub fn kill(root: Pid) {
     // One that has ended meanwhile is none to be told of.
     let send = |pid: i32, signal: Signal| Pid::from_raw(pid).map(|pid| kill_process(pid, signal));
     // Stopped first, so that none of them starts another between the look and its end; and looked for until there is nobody new.
-    let mut family = Vec::new();
+    let mut family: Vec<i32> = Vec::new();
     loop {
         let found = with_descendants(root.as_raw_pid(), &parents());
         let new: Vec<i32> = found.into_iter().filter(|pid| !family.contains(pid)).collect();

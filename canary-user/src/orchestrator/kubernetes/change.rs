@@ -163,6 +163,14 @@ impl Change {
         .await
     }
 
+    /// The decision whose hold this ends, where the canary is taken away all the same without that.
+    pub fn ends_a_hold_that_keeps_nothing(&self) -> Option<&str> {
+        match self {
+            Change::Pause { of: Some(of), replica_set: Some(_), .. } => Some(of),
+            _ => None,
+        }
+    }
+
     /// What takes it back; `None` where only people can.
     pub fn inverse(&self) -> Option<Inverse> {
         Some(match self.clone() {

@@ -1,7 +1,7 @@
 //! The whole line, live: sensor, windows, judge, guard, journal, watchers. `canary run` and the demo start it alike.
 
 mod recorded;
-mod recorder;
+pub mod recorder;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 

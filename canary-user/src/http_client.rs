@@ -1,4 +1,4 @@
-//! One HTTP request, one answer, within a time limit.
+//! One HTTP request, one answer, within a time limit; and how a name is written in an address.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -33,6 +33,12 @@ impl fmt::Display for Answer {
         let text: String = self.body.trim().chars().take(LONGEST_QUOTE).collect();
         write!(f, "answer {} '{}'", self.status, text.escape_debug())
     }
+}
+
+/// For one segment of a path, or one value of a query (RFC 3986: unreserved characters stay).
+pub fn percent_encoded(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 impl HttpClient {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::guard::ToGuard;
-use crate::control::client::segment;
+use crate::http_client::percent_encoded;
 
 const APPROVE_NOTES: &str = "\
 Where the configuration says approval = \"required\", a decision is planned and
@@ -98,19 +98,19 @@ pub struct UndoArgs {
 }
 
 pub fn approve(args: &ApproveArgs) -> anyhow::Result<ExitCode> {
-    args.guard.command(&format!("/api/v1/approve/{}", segment(&args.id)), &json!({}))
+    args.guard.command(&format!("/api/v1/approve/{}", percent_encoded(&args.id)), &json!({}))
 }
 
 pub fn rollback(args: &RollbackArgs) -> anyhow::Result<ExitCode> {
-    let path = format!("/api/v1/rollback/{}", segment(&args.deployment));
+    let path = format!("/api/v1/rollback/{}", percent_encoded(&args.deployment));
     args.guard.command(&path, &json!({ "reason": args.reason }))
 }
 
 pub fn hold(args: &HoldArgs) -> anyhow::Result<ExitCode> {
-    let path = format!("/api/v1/hold/{}", segment(&args.deployment));
+    let path = format!("/api/v1/hold/{}", percent_encoded(&args.deployment));
     args.guard.command(&path, &json!({ "reason": args.reason }))
 }
 
 pub fn undo(args: &UndoArgs) -> anyhow::Result<ExitCode> {
-    args.guard.command(&format!("/api/v1/undo/{}", segment(&args.id)), &json!({}))
+    args.guard.command(&format!("/api/v1/undo/{}", percent_encoded(&args.id)), &json!({}))
 }

@@ -11,8 +11,9 @@ use anyhow::{Context as _, bail};
 use crate::{
     config::SOCKET,
     control::{MOST, Record, client},
+    http_client::percent_encoded,
     journal::Journal,
-    watch::report::DecisionReport,
+    watch::{api::DecisionLife, report::DecisionReport},
 };
 
 #[derive(Debug, clap::Args)]
@@ -63,12 +64,17 @@ fn history(socket: &Path, limit: usize) -> anyhow::Result<Record> {
     client::ask(socket, &format!("/api/v1/history?limit={}", limit.min(MOST)), None)
 }
 
+/// Without the commands, which `history` has all of.
+fn latest(socket: &Path) -> anyhow::Result<Vec<DecisionLife>> {
+    client::ask(socket, "/api/v1/decisions?limit=1", None)
+}
+
 fn report(socket: &Path, id: Option<&str>) -> anyhow::Result<Option<DecisionReport>> {
     let id = match id {
         Some(id) => Some(id.to_owned()),
-        None => history(socket, 1)?.decisions.into_iter().next().map(|latest| latest.decision.id),
+        None => latest(socket)?.into_iter().next().map(|latest| latest.decision.id),
     };
-    let path = id.map(|id| format!("/report/{}?format=json", client::segment(&id)));
+    let path = id.map(|id| format!("/report/{}?format=json", percent_encoded(&id)));
     path.map(|path| client::ask(socket, &path, None)).transpose()
 }
 
@@ -111,11 +117,12 @@ mod tests {
         }
         let api = ApiConfig { socket: dir.join("canary.sock"), ..ApiConfig::default() };
         let socket = control::bind(&api).await.expect("a free place");
+        let board = Board::remembering(&journal).expect("readable");
         let (snapshots, receiver) = tokio::sync::watch::channel(Arc::<Snapshot>::default());
         let sources = server::Sources {
             metrics: Metrics::default(),
             snapshots: receiver,
-            board: Board::default(),
+            board,
             journal: Some(path.clone()),
             tls: None,
             commands: control::routes(control::channel().0, Access::Peer { group: None }, Some(path.clone())),

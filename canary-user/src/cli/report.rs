@@ -15,7 +15,7 @@ report by itself, too: see 'reports' in the configuration.
 
 Examples:
   canary report --file rollback.html
-  canary report shop-1795550412-1 --output markdown
+  canary report shop-1795550412000-0001 --output markdown
   canary report --output json";
 
 /// Write the report of a decision: verdict, evidence, charts, causes, gates, and the action's life.

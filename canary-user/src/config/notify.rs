@@ -125,8 +125,8 @@ impl Source<'_> {
         };
         let found = NotifyKind::ALL.into_iter().find(|k| k.name() == kind.as_ref());
         let kind = found.ok_or_else(|| {
-            let word = kind.as_ref().to_lowercase();
-            if !["kubernetes", "k8s", "event"].iter().any(|part| word.contains(part)) {
+            let word = kind.as_ref().to_lowercase().replace(['-', '_', ' '], "").replace("k8s", "kubernetes");
+            if !["kubernetes", "event", "events", "kubernetesevent", "kubernetesevents"].contains(&&*word) {
                 return unknown(&kind, "notify.kind", kinds());
             }
             let mistake = Mistake::NotAllowed { value: format!("\"{}\"", kind.as_ref()), write: EVENTS.into() };

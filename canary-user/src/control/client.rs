@@ -75,9 +75,3 @@ pub async fn send(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Resul
     tokio::spawn(connection);
     sender.send_request(request).await.with_context(|| format!("the guard at {name} broke off"))
 }
-
-/// A name as one segment of a path: what is not plain is percent-encoded.
-pub fn segment(name: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    name.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
-}

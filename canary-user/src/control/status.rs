@@ -50,7 +50,7 @@ pub struct DeploymentStatus {
     pub blocked_by: Vec<GateResult>,
     /// The latest but for holds.
     pub decision: Option<DecisionStatus>,
-    /// The latest hold of its rollout.
+    /// The latest hold of its rollout; null where it is over, and no canary of the version that was held is there.
     #[serde(default)]
     pub hold: Option<DecisionStatus>,
 }

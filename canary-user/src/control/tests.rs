@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::ApiConfig;
+use crate::{config::ApiConfig, http_client::percent_encoded};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -113,7 +113,7 @@ async fn what_is_wanted_of_a_deployment_reaches_the_guard_with_its_name_and_the_
     let dir = tempfile::tempdir().unwrap();
     let socket = serve_socket(&api(&dir, None)).await;
     for verb in ["rollback", "hold"] {
-        let (socket, path) = (socket.clone(), format!("/api/v1/{verb}/{}", client::segment("shop eu")));
+        let (socket, path) = (socket.clone(), format!("/api/v1/{verb}/{}", percent_encoded("shop eu")));
         let asked = tokio::task::spawn_blocking(move || {
             client::ask::<Reply>(&socket, &path, Some(&json!({ "reason": " why " })))
         });

@@ -316,6 +316,7 @@ impl Line {
         let regressed_windows = self.guard.regressed_windows();
         let case = Case { verdict, regressed_windows, facts: &facts, action: gates::action_of(facts.mode) };
         let finite = |n: f64| Some(n).filter(|n| n.is_finite());
+        let hold = self.hold_view.as_ref().filter(|hold| hold.is_of_interest(self.memory.canary()));
         let running = |role| facts::samples(tick, &config.name, role).filter(|s| s.populated != Some(false)).count();
         Some(DeploymentStatus {
             name: config.name.clone(),
@@ -332,7 +333,7 @@ impl Line {
             paused: desk.pauses.of(Some(&config.name)).cloned(),
             blocked_by: gates::blocking(case),
             decision: self.view.as_ref().map(decision_status),
-            hold: self.hold_view.as_ref().map(decision_status),
+            hold: hold.map(decision_status),
         })
     }
 

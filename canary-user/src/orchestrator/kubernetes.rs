@@ -88,12 +88,12 @@ impl Kubernetes {
     async fn plan(&self, decision: &Decision) -> Result<Plan, Error> {
         let api = self.open().await.map_err(Error::refused)?;
         let Work { changes, takes_seconds, background, takes_away } = self.work(api, decision).await?;
-        try_out(api, &changes, decision).await?;
+        let (changes, stays) = taken(api, changes, decision).await?;
         let inverses: Option<Vec<Inverse>> = changes.iter().rev().map(Change::inverse).collect();
         let back: Vec<String> = changes.iter().rev().map(Change::way_back).collect();
         Ok(Plan {
             orchestrator: NAME.into(),
-            steps: steps(&changes),
+            steps: steps(&changes, stays.as_deref()),
             inverse: Some(back.join("; ")),
             undo: inverses.map(|all| serde_json::to_value(all).context("write the way back")).transpose()?,
             takes_at_most_ms: Some((Duration::from_secs(takes_seconds) + MARGIN).as_millis() as u64),
@@ -106,17 +106,18 @@ impl Kubernetes {
     async fn carry_out(&self, decision: &Decision, plan: &Plan) -> Result<(), Error> {
         let until = Instant::now() + plan.takes_at_most(Duration::ZERO);
         let api = self.open().await.map_err(Error::refused)?;
-        let Work { changes, .. } = self.work(api, decision).await?;
-        let now = steps(&changes);
+        let Work { mut changes, .. } = self.work(api, decision).await?;
+        let mut stays = None;
+        // A single one is taken or not; of several none is made where a later one would be refused.
+        if changes.len() > 1 {
+            (changes, stays) = taken(api, changes, decision).await?;
+        }
+        let now = steps(&changes, stays.as_deref());
         if now != plan.steps {
             return Err(Error::refused(format!(
                 "what there is to do has changed since it was planned; now: {}",
                 now.join("; ")
             )));
-        }
-        // A single one is taken or not; of several none is made where a later one would be refused.
-        if changes.len() > 1 {
-            try_out(api, &changes, decision).await?;
         }
         // By uid: the generation that this decision's own changes have left.
         let mut left: BTreeMap<&str, i64> = BTreeMap::new();
@@ -165,6 +166,10 @@ impl Kubernetes {
         let undo: Vec<Inverse> =
             serde_json::from_value(undo).map_err(|e| Error::refused(format!("read the way back: {e}")))?;
         let api = self.open().await.map_err(Error::refused)?;
+        // A single one is taken or not; of several none is made where another would be refused.
+        if undo.len() > 1 {
+            try_back(api, &undo, decision).await?;
+        }
         for (done, inverse) in undo.iter().enumerate() {
             inverse.make(api, &decision.id).await.map_err(|e| match e {
                 Error::Refused(why) if done > 0 => anyhow!("after a part was undone: {why}").into(),
@@ -214,6 +219,28 @@ impl Kubernetes {
     }
 }
 
+/// The changes that the API server would take: all of them, or all but the end of a hold, with the decision whose hold that is. It keeps
+/// nothing of the canary, so that a condemned one is not left at work for its sake.
+///
+/// # Errors
+/// As [`try_out`] has them.
+async fn taken(
+    api: &Api,
+    mut changes: Vec<Change>,
+    decision: &Decision,
+) -> Result<(Vec<Change>, Option<String>), Error> {
+    let hold = changes.last().and_then(Change::ends_a_hold_that_keeps_nothing).map(str::to_owned);
+    let end = changes.pop_if(|_| hold.is_some());
+    try_out(api, &changes, decision).await?;
+    let Some(end) = end else { return Ok((changes, None)) };
+    if let Err(e) = try_out(api, std::slice::from_ref(&end), decision).await {
+        tracing::warn!(decision = %decision.id, "what takes the canary away leaves its rollout held: {e}");
+        return Ok((changes, hold));
+    }
+    changes.push(end);
+    Ok((changes, None))
+}
+
 /// Has the API server judge all changes without making any.
 ///
 /// # Errors
@@ -222,21 +249,39 @@ async fn try_out(api: &Api, changes: &[Change], decision: &Decision) -> Result<(
     let api = api.dry_run();
     for change in changes {
         // None of them is made: each object stays as it was planned on.
-        change.make(&api, &decision.id, change.object().generation, || Ok(())).await.map_err(|e| {
-            let why = match e {
-                Error::Refused(why) => why,
-                Error::Failed(e) => format!("{e:#}"),
-            };
-            Error::Refused(format!("{change}: tried out first (dryRun=All), which ended so: {why}"))
-        })?;
+        let tried = change.make(&api, &decision.id, change.object().generation, || Ok(())).await;
+        tried.map_err(|e| Error::Refused(format!("{change}: {}", only_tried(e))))?;
     }
     Ok(())
 }
 
-/// What was tried out, in words.
-fn steps(changes: &[Change]) -> Vec<String> {
+/// The same of the way back.
+async fn try_back(api: &Api, undo: &[Inverse], decision: &Decision) -> Result<(), Error> {
+    let api = api.dry_run();
+    for inverse in undo {
+        inverse.make(&api, &decision.id).await.map_err(|e| Error::Refused(only_tried(e)))?;
+    }
+    Ok(())
+}
+
+fn only_tried(error: Error) -> String {
+    let why = match error {
+        Error::Refused(why) => why,
+        Error::Failed(e) => format!("{e:#}"),
+    };
+    format!("tried out first (dryRun=All), which ended so: {why}")
+}
+
+/// What was tried out, in words. `stays`: the decision whose hold is not ended. Why is not said: two plans are the same by their words.
+fn steps(changes: &[Change], stays: Option<&str>) -> Vec<String> {
     let tried = "tried out beforehand at the API server, which takes it (dryRun=All)".to_owned();
-    changes.iter().map(Change::to_string).chain([tried]).collect()
+    let stays = stays.map(|hold| {
+        format!(
+            "the hold by decision {hold} stays, whose end the API server does not take, as the log says: spec.paused false, by hand, \
+             lets the next version be rolled out"
+        )
+    });
+    changes.iter().map(Change::to_string).chain([tried]).chain(stays).collect()
 }
 
 fn alone() -> Result<String, String> {

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::WebhookConfig,
     guard::{Action, Decision},
-    http_client::{Answer, HttpClient},
+    http_client::{Answer, HttpClient, percent_encoded},
 };
 
 /// First pause between two tries; each is twice as long as the one before.
@@ -194,12 +194,6 @@ impl Orchestrator for Webhook {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// For one segment or value of an address (RFC 3986, unreserved characters stay).
-fn percent_encoded(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    text.bytes().map(|b| if plain(b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 #[cfg(test)]

@@ -55,7 +55,8 @@ pub struct Deployment {
     pub verdict: Verdict,
     /// The latest decision with where it stands, but for holds.
     pub decision: Option<DecisionState>,
-    /// The latest hold of its rollout, which a person asked for, with where it stands.
+    /// The latest hold of its rollout, which a person asked for, with where it stands; null where it is over, and no canary of the
+    /// version that was held is there.
     #[serde(default)]
     pub hold: Option<DecisionState>,
 }
@@ -224,6 +225,7 @@ fn deployment(name: &Arc<str>, view: &DeploymentView, seconds: f64) -> Deploymen
     for sample in &view.samples {
         versions.entry((sample.target.role, &sample.target.version)).or_default().push(sample);
     }
+    let hold = view.hold.as_ref().filter(|hold| hold.is_of_interest(view.samples.iter().map(|s| &s.target)));
     Deployment {
         name: name.clone(),
         mode: view.mode,
@@ -233,7 +235,7 @@ fn deployment(name: &Arc<str>, view: &DeploymentView, seconds: f64) -> Deploymen
         versions: versions.into_iter().map(|((role, name), s)| version(role, name, &s, seconds)).collect(),
         verdict: view.verdict.clone(),
         decision: view.decision.as_ref().map(DecisionState::from),
-        hold: view.hold.as_ref().map(DecisionState::from),
+        hold: hold.map(DecisionState::from),
     }
 }
 

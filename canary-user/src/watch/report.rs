@@ -104,7 +104,8 @@ pub fn html(report: &Report) -> String {
     .into_string()
 }
 
-const GONE: &str = "The windows of this decision are not kept any more: the journal has them of the latest 50.";
+const GONE: &str = "The windows of this decision are not kept any more, or cannot be read: the journal has them of the latest 50, \
+                    and another version of the guard may have written them otherwise.";
 
 fn measured(evidence: &Evidence, life: &Arc<DecisionLife>) -> Markup {
     let decisions = [life.clone()];

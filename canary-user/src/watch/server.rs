@@ -20,7 +20,10 @@ use axum::{
     routing::get,
 };
 use rustix::time::{ClockId, clock_gettime};
-use tokio::{net::TcpListener, sync::watch::Receiver};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch::Receiver},
+};
 use tokio_rustls::rustls::ServerConfig;
 
 use self::probes::{Freshness, freshness};
@@ -30,6 +33,8 @@ use super::{
 };
 use crate::control::Refusal;
 
+/// Reports that are read from the journal at a time.
+const READERS: usize = 4;
 const INDEX: &str = "canary guard\n\n\
     /report/ID            the report of a decision, as one HTML file; with ?format=markdown for a chat, with ?format=json as JSON\n\
     /metrics              for Prometheus: OpenMetrics, or its text format 0.0.4, or protobuf with native histograms, as it is asked for\n\
@@ -72,6 +77,8 @@ struct Api {
     snapshots: Receiver<Arc<Snapshot>>,
     board: Board,
     journal: Option<PathBuf>,
+    /// Who may read it at a time: anybody who reaches the port may ask, and each reader takes a thread.
+    readers: Arc<Semaphore>,
     takes_commands: bool,
     started_ns: u64,
 }
@@ -113,7 +120,8 @@ pub async fn serve(
 /// Everything that is served, for whatever listens.
 pub fn routes(sources: Sources) -> Router {
     let Sources { metrics, snapshots, board, journal, tls: _, commands, takes_commands } = sources;
-    let api = Api { metrics, snapshots, board, journal, takes_commands, started_ns: monotonic_ns() };
+    let readers = Arc::new(Semaphore::new(READERS));
+    let api = Api { metrics, snapshots, board, journal, readers, takes_commands, started_ns: monotonic_ns() };
     Router::new()
         .route("/", get(human::root))
         .route("/page/now", get(human::now))

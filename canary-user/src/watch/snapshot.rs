@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     guard::{Advice, Decision, Mode, Stage},
     judge::Verdict,
+    targets::Target,
     telemetry::{Machine, OwnCost, Quality, Sample},
     window::Window,
 };
@@ -62,4 +63,12 @@ pub struct DecisionView {
     pub detail: String,
     /// CLOCK_MONOTONIC of the last change of stage.
     pub t_ns: u64,
+}
+
+impl DecisionView {
+    /// Whether a hold matters still: it is under way or watched, or one of these is of the version whose rollout was held. What
+    /// became of an earlier one nobody looks for any more.
+    pub fn is_of_interest<'a>(&self, mut there: impl Iterator<Item = &'a Target>) -> bool {
+        self.stage.is_open() || there.any(|now| self.decision.canary.iter().any(|then| then.is_same_version(now)))
+    }
 }

@@ -18,6 +18,7 @@ use super::{
     html::answers::waits_for_approval,
     terminal::{model::Model, palette::Palette},
 };
+use crate::http_client::percent_encoded;
 
 pub use client::{Client, Trusted};
 
@@ -173,7 +174,7 @@ impl Top {
         model.update(&known.state);
         let name = self.model.wanted().map(str::to_owned).or(model.shown.map(|s| s.name.to_string()));
         if let Some(name) = name.or_else(|| known.state.deployments.first().map(|d| d.name.to_string())) {
-            let name = client::encoded(&name);
+            let name = percent_encoded(&name);
             let windows: super::api::Windows =
                 self.client.get(&format!("/api/v1/windows?deployment={name}&limit=512")).await?;
             known.windows = windows.windows;

@@ -61,6 +61,12 @@ fn every_help_has_examples_that_work_and_every_option_says_its_default() {
         assert!(!found.is_empty(), "canary {name} --help has no example");
         for (place, words) in found {
             assert_eq!(refusal(&words), None, "{place}: canary {}", words.join(" "));
+            // Thirteen digits of the time in ms and four of the number, as the guard makes them.
+            let is_id = |word: &&String| word.starts_with("shop-") && word.ends_with(char::is_numeric);
+            for id in words.iter().filter(is_id) {
+                let digits: Vec<usize> = id.split('-').skip(1).map(str::len).collect();
+                assert_eq!(digits, [13, 4], "{place}: {id} is no id of a decision");
+            }
         }
         for option in verb.get_arguments().filter(|a| a.get_action().takes_values() && !a.is_required_set()) {
             let help = option.get_help().map(|h| h.to_string()).unwrap_or_default();

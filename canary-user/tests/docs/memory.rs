@@ -1,6 +1,7 @@
 //! What the page says of memory, and what is shipped as a limit, against the size of the maps.
 
 use canary_common::{MAX_SLOTS, map_bytes};
+use canary_user::daemon::recorder::WAITING_SAMPLES;
 
 use crate::markdown;
 
@@ -12,6 +13,8 @@ const FILES: usize = 16;
 const FILE_BYTES: usize = 5 << 10;
 /// The most that `bench overhead` allows it with 4 000 instances.
 const RESIDENT_BYTES: usize = 160_000_000;
+/// A sample with all its histograms.
+const SAMPLE_BYTES: usize = 3_000;
 
 #[test]
 fn the_page_has_the_memory_of_the_maps() {
@@ -27,8 +30,16 @@ fn the_page_has_the_memory_of_the_maps() {
 }
 
 #[test]
+fn the_page_has_the_memory_of_a_recording_that_waits_for_its_disk() {
+    let page = markdown::read("docs/operations.md");
+    let says = format!("up to {} MB", WAITING_SAMPLES * SAMPLE_BYTES / 1_000_000);
+    assert!(markdown::section(&page, "## What it costs").contains(&says), "docs/operations.md does not say {says:?}");
+}
+
+#[test]
 fn the_shipped_limits_hold_the_maps_and_all_instances() {
-    let needed = map_bytes(CPUS) + MAX_SLOTS * FILES * FILE_BYTES + RESIDENT_BYTES;
+    let recording = WAITING_SAMPLES * SAMPLE_BYTES;
+    let needed = map_bytes(CPUS) + MAX_SLOTS * FILES * FILE_BYTES + RESIDENT_BYTES + recording;
     let unit = markdown::read("deploy/canary-guard.service");
     let manifest = markdown::read("deploy/kubernetes/base/daemonset.yaml");
     let limits = manifest.split_once("limits:").expect("the manifest has limits").1;

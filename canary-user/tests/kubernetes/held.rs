@@ -2,7 +2,7 @@
 
 use canary_user::{
     guard::{Action, Decision},
-    orchestrator::{Error, Orchestrator as _, State},
+    orchestrator::{Error, Orchestrator as _, Plan, State},
 };
 use serde_json::{Value, json};
 
@@ -14,10 +14,11 @@ use crate::{
 const CANARY: &str = "checkout-canary";
 
 /// Has the guard hold the canary's rollout, by decision checkout-1.
-async fn hold(cluster: &Cluster, canary: &str) {
+async fn hold(cluster: &Cluster, canary: &str) -> (Decision, Plan) {
     let hold = decision(Action::Hold, "checkout", canary);
     let plan = cluster.kubernetes.describe(&hold).await.expect("possible");
     cluster.kubernetes.apply(&hold, &plan).await.expect("in effect at once");
+    (hold, plan)
 }
 
 /// The next decision.
@@ -141,9 +142,12 @@ async fn a_rollout_of_argo_that_is_held_is_aborted_and_its_pause_ended() {
 async fn what_takes_a_canary_away_ends_the_hold_of_its_own_deployment() {
     let cluster = Cluster::two_deployments(ROUTE).await;
     cluster.server.store().put("httproutes", route(json!(80), json!(20)));
-    hold(&cluster, CANARY).await;
+    let (hold, held) = hold(&cluster, CANARY).await;
     let (k, rollback) = (&cluster.kubernetes, later(Action::Rollback, CANARY));
     let plan = k.describe(&rollback).await.expect("possible");
+    let back = "spec.paused true again in Deployment shop/checkout-canary, if it still has the template of ReplicaSet \
+                checkout-canary-bbb; ";
+    assert!(plan.inverse.as_ref().is_some_and(|way| way.starts_with(back)), "{:?}", plan.inverse);
     let end = "set spec.paused of Deployment shop/checkout-canary to false, which ends the hold by decision checkout-1, if its \
                spec is still generation 6 but for what is done before";
     assert_eq!(plan.steps[2], end, "{:?}", plan.steps);
@@ -160,6 +164,69 @@ async fn what_takes_a_canary_away_ends_the_hold_of_its_own_deployment() {
     k.undo(&rollback, &plan).await.expect("undone");
     assert_eq!((of_canary("replicas"), of_canary("paused")), (json!(2), json!(true)), "as it was");
     assert_eq!(cluster.changes()[4..], [pause, scale, weight]);
+    k.undo(&hold, &held).await.expect("the hold's own again");
+    assert_eq!(of_canary("paused"), json!(false));
+}
+
+#[tokio::test]
+async fn a_hold_that_comes_back_with_its_template_is_ended_by_its_own_undo() {
+    let cluster = Cluster::rolling("").await;
+    let (hold, held) = hold(&cluster, "checkout").await;
+    let (k, rollback) = (&cluster.kubernetes, later(Action::Rollback, "checkout"));
+    let plan = k.describe(&rollback).await.expect("possible");
+    k.apply(&rollback, &plan).await.expect("done");
+    k.undo(&rollback, &plan).await.expect("undone");
+    assert_eq!(cluster.get("deployments", "checkout")["spec"]["paused"], true, "as it was");
+    k.undo(&hold, &held).await.expect("the hold's own again");
+    assert_eq!(cluster.get("deployments", "checkout")["spec"]["paused"], false);
+}
+
+#[tokio::test]
+async fn an_undo_holds_no_version_that_came_since_and_touches_nothing() {
+    let cluster = Cluster::two_deployments(ROUTE).await;
+    cluster.server.store().put("httproutes", route(json!(80), json!(20)));
+    hold(&cluster, CANARY).await;
+    let (k, rollback) = (&cluster.kubernetes, later(Action::Rollback, CANARY));
+    let plan = k.describe(&rollback).await.expect("possible");
+    k.apply(&rollback, &plan).await.expect("done");
+    let made = cluster.changes();
+    // A mended version comes, with as many pods as the one before had.
+    cluster.change("deployments", CANARY, |d| {
+        d["spec"]["replicas"] = json!(2);
+        d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("checkout:ccc");
+    });
+    let refused = k.undo(&rollback, &plan).await.expect_err("refused");
+    assert!(matches!(&refused, Error::Refused(why) if why.contains("it has another template")), "{refused}");
+    assert_eq!(cluster.changes(), made);
+    assert_eq!(cluster.get("deployments", CANARY)["spec"]["paused"], false);
+    // Nor where nothing is left of the version that was held.
+    cluster.server.store().remove("replicasets", NAMESPACE, "checkout-canary-bbb");
+    let refused = k.undo(&rollback, &plan).await.expect_err("refused");
+    let words = "ReplicaSet checkout-canary-bbb is gone";
+    assert!(matches!(&refused, Error::Refused(why) if why.contains(words)), "{refused}");
+    assert_eq!(cluster.changes(), made);
+}
+
+#[tokio::test]
+async fn a_hold_that_cannot_be_ended_leaves_no_condemned_canary_at_work() {
+    let cluster = Cluster::two_deployments("").await;
+    hold(&cluster, CANARY).await;
+    let (k, rollback) = (&cluster.kubernetes, later(Action::Rollback, CANARY));
+    // The right to change the Deployment as a whole is taken away, which its scale does not need.
+    let forbid = |what| cluster.server.store().forbidden = what;
+    forbid(Some(("patch".into(), "deployments".into())));
+    let plan = k.describe(&rollback).await.expect("possible");
+    assert!(plan.steps[2].starts_with("the hold by decision checkout-1 stays, whose end"), "{:?}", plan.steps);
+    // Where it may again, the plan is none any more.
+    forbid(None);
+    let refused = k.apply(&rollback, &plan).await.expect_err("refused");
+    assert!(matches!(&refused, Error::Refused(why) if why.contains("has changed since it was planned")), "{refused}");
+    forbid(Some(("patch".into(), "deployments".into())));
+    k.apply(&rollback, &plan).await.expect("done");
+    let canary = cluster.get("deployments", CANARY);
+    assert_eq!((&canary["spec"]["replicas"], &canary["spec"]["paused"]), (&json!(0), &json!(true)));
+    k.undo(&rollback, &plan).await.expect("undone");
+    assert_eq!(cluster.get("deployments", CANARY)["spec"]["replicas"], 2);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use canary_user::{
 };
 use serde_json::json;
 
-use crate::cluster::{Cluster, NAMESPACE, decision, target};
+use crate::cluster::{Cluster, NAMESPACE, decision, pod, replica_set, target};
 
 /// Asserts that the decision is refused for this reason, when described and when applied, and that nothing was changed.
 async fn refused(cluster: &Cluster, decision: &Decision, why: &str) {
@@ -262,6 +262,31 @@ async fn a_hold_where_the_owner_of_stable_says_so() {
     // Where no stable pod is left there is no other owner to ask.
     cluster.server.store().remove("pods", NAMESPACE, "checkout-aaa-11111");
     cluster.kubernetes.describe(&hold).await.expect("possible");
+}
+
+#[tokio::test]
+async fn a_stable_whose_version_is_not_clear_keeps_no_rollout_from_being_held() {
+    let cluster = Cluster::two_deployments("").await;
+    // Stable is being restarted: its pods are of two templates.
+    let mut store = cluster.server.store();
+    store.put("replicasets", replica_set("Deployment", "checkout", "ccc", 8));
+    store.put("pods", pod("checkout", "ccc", "11111"));
+    drop(store);
+    let mut hold = decision(Action::Hold, "checkout", "checkout-canary");
+    hold.stable.push(target(Role::Stable, "checkout-ccc-11111", "ccc"));
+    cluster.kubernetes.describe(&hold).await.expect("nothing is done to stable");
+    let drain = Decision { action: Action::Drain, ..hold.clone() };
+    refused(&cluster, &drain, "which version is meant is not clear").await;
+    cluster.change("deployments", "checkout", |d| {
+        d["metadata"]["annotations"] = json!({ "canary-guard/pause": "incident 12" });
+    });
+    refused(&cluster, &hold, "Deployment shop/checkout has the annotation canary-guard/pause (incident 12)").await;
+
+    let cluster = Cluster::two_deployments("").await;
+    cluster.change("pods", "checkout-aaa-11111", |pod| {
+        pod["metadata"]["ownerReferences"][0]["kind"] = json!("StatefulSet");
+    });
+    cluster.kubernetes.describe(&decision(Action::Hold, "checkout", "checkout-canary")).await.expect("possible");
 }
 
 #[tokio::test]

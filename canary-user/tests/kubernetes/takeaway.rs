@@ -203,6 +203,20 @@ async fn what_somebody_changed_since_is_not_undone() {
 }
 
 #[tokio::test]
+async fn an_undo_that_would_be_refused_in_part_touches_nothing() {
+    let cluster = Cluster::two_deployments(ROUTE).await;
+    cluster.server.store().put("httproutes", route(json!(80), json!(20)));
+    let (k, decision) = (&cluster.kubernetes, decision(Action::Rollback, "checkout", "checkout-canary"));
+    let plan = k.describe(&decision).await.expect("possible");
+    k.apply(&decision, &plan).await.expect("done");
+    let made = cluster.changes();
+    cluster.change("httproutes", "checkout", |r| r["spec"]["rules"][1]["backendRefs"][1]["weight"] = json!(5));
+    let refused = k.undo(&decision, &plan).await.expect_err("refused");
+    assert!(matches!(&refused, Error::Refused(why) if why.contains("weight 5 for checkout-canary")), "{refused}");
+    assert_eq!(cluster.changes(), made, "the pods, which would come first, are left, too");
+}
+
+#[tokio::test]
 async fn pods_that_do_not_end_are_told_after_their_time() {
     let cluster = Cluster::two_deployments("").await;
     cluster.server.store().controls = false;

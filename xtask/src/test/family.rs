@@ -9,13 +9,23 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// `root` is a child that was not waited for, so that the number is its own.
 pub fn kill(root: Pid) {
-    // So that it starts nothing between the look and its end.
-    let _ = kill_process(root, Signal::STOP);
-    for pid in with_descendants(root.as_raw_pid(), &parents()) {
-        // One that has ended meanwhile is none to be told of.
-        if let Some(pid) = Pid::from_raw(pid) {
-            let _ = kill_process(pid, Signal::KILL);
+    // One that has ended meanwhile is none to be told of.
+    let send = |pid: i32, signal: Signal| Pid::from_raw(pid).map(|pid| kill_process(pid, signal));
+    // Stopped first, so that none of them starts another between the look and its end; and looked for until there is nobody new.
+    let mut family: Vec<i32> = Vec::new();
+    loop {
+        let found = with_descendants(root.as_raw_pid(), &parents());
+        let new: Vec<i32> = found.into_iter().filter(|pid| !family.contains(pid)).collect();
+        if new.is_empty() {
+            break;
         }
+        for pid in new {
+            let _ = send(pid, Signal::STOP);
+            family.push(pid);
+        }
+    }
+    for pid in family {
+        let _ = send(pid, Signal::KILL);
     }
 }
 

@@ -1,5 +1,5 @@
 //! One program of tests, from its start to its end: what it says is handed on as it comes, each minute it is told that it still runs, and
-//! one that hangs is ended.
+//! one that hangs is ended. One that has ended, and left something running which holds its output, is told as that.
 
 use std::{
     io::{self, PipeReader, Read as _},
@@ -31,7 +31,17 @@ pub struct Watch<'a> {
     pub patience: Duration,
 }
 
-/// Runs a program to its end. One that hangs is ended with all that it started, and counts as one failure; what it said is shown.
+/// Where listening to a program ended.
+enum End {
+    /// Nobody holds its output any more.
+    Whole,
+    /// It has ended, and somebody does.
+    Left,
+    Hangs,
+}
+
+/// Runs a program to its end. One that hangs is ended with all that descends from it, and counts as one failure; what it said is shown.
+/// So does one that leaves something running: whose that is nobody knows any more, and it is left.
 ///
 /// # Errors
 /// Where it cannot be started, or what it says cannot be read.
@@ -47,42 +57,63 @@ pub fn run(name: &str, command: &mut Command, watch: Watch<'_>) -> Result<Counts
     let said = chunks(reader);
     let mut lines = Lines { run: Run::default(), begun: Vec::new() };
     let mut pace = Pace { began, told_min: 0, silent: Duration::ZERO, patience };
-    let hangs = loop {
+    let end = loop {
         let wait = pace.wait(Instant::now());
         match said.recv_timeout(wait) {
             Ok(chunk) => {
                 lines.take(&chunk.with_context(|| format!("read the output of {name}"))?, say);
                 pace.heard();
             }
-            Err(RecvTimeoutError::Timeout) if pace.hangs_after(wait) => break true,
+            Err(RecvTimeoutError::Timeout) if child.has_ended() => break End::Left,
+            Err(RecvTimeoutError::Timeout) if pace.hangs_after(wait) => break End::Hangs,
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break false,
+            Err(RecvTimeoutError::Disconnected) => break End::Whole,
         }
         if let Some(minutes) = pace.minutes(Instant::now()) {
             progress(&format!("{name} has run for {minutes} min{}", lines.test().unwrap_or_default()));
         }
     };
-    let success = if hangs {
-        let minutes = patience.as_secs() / 60;
-        say(format!("FAILED {name} said nothing for {minutes} min and was ended{}", lines.test().unwrap_or_default()));
-        child.end();
-        let until = Instant::now() + LAST_WORDS;
-        while let Ok(Ok(chunk)) = said.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            lines.take(&chunk, say);
-            if Instant::now() >= until {
-                break;
+    let is_whole = match end {
+        End::Whole => true,
+        // Its last words may be on their way.
+        End::Left => {
+            let is_whole = last_words(&said, &mut lines, say);
+            if !is_whole {
+                say(format!("FAILED {name} has ended, and something that it started still has its output"));
             }
+            is_whole
         }
-        false
-    } else {
-        child.0.wait().with_context(|| format!("wait for {name}"))?.success()
+        End::Hangs => {
+            let (minutes, test) = (patience.as_secs() / 60, lines.test().unwrap_or_default());
+            say(format!("FAILED {name} said nothing for {minutes} min and was ended{test}"));
+            child.end();
+            last_words(&said, &mut lines, say);
+            false
+        }
     };
+    let success = is_whole && child.0.wait().with_context(|| format!("wait for {name}"))?.success();
     let ended = lines.end(say).end(success);
     for line in ended.unexplained {
         say(line);
     }
     say(format!("  {} in {} s", ended.counts, began.elapsed().as_secs()));
     Ok(ended.counts)
+}
+
+/// Takes what still comes; whether nobody holds the pipe open any more.
+fn last_words(said: &Receiver<io::Result<Vec<u8>>>, lines: &mut Lines, say: &mut dyn FnMut(String)) -> bool {
+    let until = Instant::now() + LAST_WORDS;
+    loop {
+        match said.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Ok(chunk)) => lines.take(&chunk, say),
+            Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return true,
+            Err(RecvTimeoutError::Timeout) => return false,
+        }
+        // Who goes on speaking is not waited for.
+        if Instant::now() >= until {
+            return false;
+        }
+    }
 }
 
 /// What comes out of a pipe, until nobody holds its other end. Read by a thread, so that it can be waited for with a limit.
@@ -182,6 +213,10 @@ impl Pace {
 struct Running(Child);
 
 impl Running {
+    fn has_ended(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(Some(_)))
+    }
+
     fn end(&mut self) {
         if matches!(self.0.try_wait(), Ok(None)) {
             family::kill(Pid::from_child(&self.0));
@@ -200,6 +235,8 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use std::{cell::RefCell, fs};
+
+    use rustix::process::{Signal, kill_process};
 
     use super::*;
 
@@ -236,6 +273,19 @@ mod tests {
         while runs(child) {
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    #[test]
+    fn one_that_leaves_something_running_is_told_as_that_and_not_as_one_that_hangs() {
+        let script = "sleep 100000 & echo 'running 1 test'; echo 'test a ... ok'; echo 'test result: ok. 1 passed; 0 failed; \
+            0 ignored; 0 measured; 0 filtered out; finished in 0.01s'; echo \"child $!\"";
+        let (counts, said, _) = run_shell(script, Duration::from_secs(5));
+        let child = said.iter().find_map(|line| line.strip_prefix("child ")).expect("its number is shown");
+        let child = Pid::from_raw(child.parse().expect("a number")).expect("a process");
+        kill_process(child, Signal::KILL).expect("it was left");
+        assert_eq!(counts, Counts { passed: 1, failed: 1, skipped: 0 });
+        assert_eq!(said[1], "FAILED a program has ended, and something that it started still has its output");
+        assert!(!said.iter().any(|line| line.contains("said nothing")), "{said:?}");
     }
 
     #[test]

@@ -33,18 +33,18 @@ fn who_asks_a_receiver_for_kubernetes_events_is_told_who_writes_them() {
         let text = format!("{OUTSIDE}[[notify]]\nkind = \"{kind}\"\n");
         Config::parse(&text, "c.toml").map(|_| ()).expect_err(kind).to_string()
     };
-    for kind in ["kubernetes", "KubernetesEvent", "events", "k8s"] {
+    for kind in ["kubernetes", "KubernetesEvent", "events", "k8s", "k8s-events"] {
         let expected = format!(
             "c.toml:9:8: notify.kind: \"{kind}\" is not allowed: remove this [[notify]]: Events of Kubernetes are written for each \
              deployment that has orchestrator = \"kubernetes\", and for no other"
         );
         assert_eq!(refused(kind), expected);
     }
-    let unknown = refused("pager");
-    assert!(
-        unknown.ends_with("\"pager\" is not known here: write webhook, slack, alertmanager, journald"),
-        "{unknown}"
-    );
+    for other in ["pager", "eventbridge"] {
+        let unknown = refused(other);
+        let known = format!("\"{other}\" is not known here: write webhook, slack, alertmanager, journald");
+        assert!(unknown.ends_with(&known), "{unknown}");
+    }
 }
 
 #[test]

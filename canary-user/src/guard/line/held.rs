@@ -68,13 +68,24 @@ impl Held {
 
 impl Line {
     /// The decision that an orchestrator is being asked to plan or to carry out, or the hold that it is being asked to take back: until
-    /// its answer, nothing else begins that writes to the same object.
+    /// its answer, no action begins that writes to the same object.
     pub(super) fn calling(&self) -> Option<&str> {
         let described = self.being_described.as_ref().map(|proposal| &proposal.decision);
         let called = self.in_hand.as_ref().filter(|a| matches!(a.step, Step::Applying)).map(|a| &a.decision);
-        let held = self.held.as_ref().filter(|held| held.is_called()).map(|held| &held.decision);
-        let calling = described.or(called).or(held).or_else(|| self.hold_being_undone());
-        calling.map(|decision| decision.id.as_str())
+        described.or(called).map(|decision| decision.id.as_str()).or_else(|| self.calling_for_hold())
+    }
+
+    /// The hold of which that is so: until the answer, no action is taken back either.
+    pub(super) fn calling_for_hold(&self) -> Option<&str> {
+        let described = self.being_described.as_ref().map(|proposal| &proposal.decision);
+        let called = self.held.as_ref().filter(|held| held.is_called()).map(|held| &held.decision);
+        let all = described.into_iter().chain(called).chain(self.being_undone());
+        all.filter(|decision| decision.action == Action::Hold).map(|decision| decision.id.as_str()).next()
+    }
+
+    /// What a hold, and its end, wait for: whatever an orchestrator is being asked to do or to take back.
+    pub(super) fn calling_for_any(&self) -> Option<&str> {
+        self.calling().or_else(|| self.being_undone().map(|decision| decision.id.as_str()).next())
     }
 
     /// What keeps a rollout from being held now: a call that is out, an action that was begun and is not verified, or a hold of which
@@ -83,7 +94,7 @@ impl Line {
         let is_begun = |step: &Step| !step.is_done() && !matches!(step, Step::Awaiting { .. });
         let begun = self.in_hand.as_ref().filter(|a| is_begun(&a.step)).map(|a| a.decision.id.as_str());
         let held = self.held.as_ref().filter(|held| held.is_under_way()).map(|held| held.decision.id.as_str());
-        self.calling().or(begun).or(held)
+        self.calling_for_any().or(begun).or(held)
     }
 
     /// The call for a hold, which is on record.
@@ -100,13 +111,15 @@ impl Line {
         self.held = Some(Held { decision, stands });
     }
 
-    /// Goes on with the watch of an earlier life of the guard.
-    pub(super) fn take_up_hold(&mut self, decision: Decision, until_t_ns: u64, ledger: &mut Ledger) {
+    /// Goes on with the watch of an earlier life of the guard, which is shown as it was verified then.
+    pub(super) fn take_up_hold(&mut self, verified: DecisionView, until_t_ns: u64, ledger: &mut Ledger) {
+        let decision = verified.decision.clone();
         if until_t_ns <= self.now.t_ns {
             let detail = "the guard was not running when its watch over it ended".to_owned();
             return self.step(&decision, Stage::Closed, detail, ledger);
         }
         self.end_hold(&decision.id, ledger);
+        self.hold_view = Some(verified);
         let stands = Stands::Still { until_t_ns, looks: Looks::after(self.now) };
         self.held = Some(Held { decision, stands });
     }

@@ -83,7 +83,7 @@ impl Line {
     /// Whether an orchestrator's answer is waited for before the guard may end.
     pub fn is_waiting(&self) -> bool {
         let is_called = self.in_hand.as_ref().is_some_and(|a| matches!(a.step, Step::Applying));
-        let is_holding = self.held.as_ref().is_some_and(Held::is_called);
+        let is_holding = self.calling_for_hold().is_some();
         self.being_described.is_some() || is_called || is_holding || !self.brought_back.is_empty()
     }
 
@@ -142,14 +142,15 @@ impl Line {
             self.held_back(decision, gates::LEADERSHIP, why, &mut desk.ledger);
             return;
         }
-        if decision.action.takes_away() || decision.action == Action::Hold {
-            self.end_hold(&decision.id, &mut desk.ledger);
-        }
         let anew = if is_other { format!(", planned anew: {}", plan.steps.join("; ")) } else { String::new() };
         let calls = format!("{} is called{anew}", plan.orchestrator);
         if let Err(why) = desk.ledger.stage(&decision.id, Stage::Applying, &calls, self.now) {
             self.show(decision, Stage::Blocked, format!("no action, for the call is not on disk: {why}"));
             return;
+        }
+        // From here on it takes the place of a hold that stands, and not before that is certain. Shown first: of two holds the later.
+        if decision.action.takes_away() || decision.action == Action::Hold {
+            self.end_hold(&decision.id, &mut desk.ledger);
         }
         self.show(decision.clone(), Stage::Applying, calls);
         if decision.action == Action::Hold {

@@ -51,8 +51,10 @@ impl Line {
         }
         match last.stage {
             Stage::Verified if decision.action == Action::Hold => {
-                let until_t_ns = until(at(last, now), WATCH, now);
-                self.take_up_hold(decision, until_t_ns, ledger);
+                let then = at(last, now);
+                let (stage, detail) = (last.stage, last.detail.clone());
+                let verified = DecisionView { decision, stage, detail, t_ns: then.t_ns.min(now.t_ns) };
+                self.take_up_hold(verified, until(then, WATCH, now), ledger);
             }
             Stage::Verified | Stage::Recovered | Stage::NotRecovered if decision.action != Action::Quarantine => {
                 self.guard.release(&decision.canary);

@@ -56,21 +56,22 @@ impl Line {
         });
     }
 
-    /// A hold that an orchestrator is being asked to end.
-    pub(super) fn hold_being_undone(&self) -> Option<&Decision> {
-        self.temporary.iter().map(|held| &held.decision).find(|decision| decision.action == Action::Hold)
+    /// What an orchestrator is being asked to take back.
+    pub(super) fn being_undone(&self) -> impl Iterator<Item = &Decision> {
+        let called = |t: &&Temporary| matches!(t.doing, Doing::Undoing | Doing::UndoingForAPerson);
+        self.temporary.iter().filter(called).map(|t| &t.decision)
     }
 
     /// Looks after what should have ended.
     pub(super) fn end_temporary(&mut self) {
         let calling = self.in_hand.as_ref().filter(|a| matches!(a.step, Step::Applying)).map(|a| a.decision.id.clone());
-        for held in self.temporary.iter_mut().filter(|held| Some(&held.decision.id) != calling.as_ref()) {
-            if held.doing == Doing::Waiting && self.now.t_ns >= held.look_t_ns {
-                held.doing = Doing::Looking;
+        for temporary in self.temporary.iter_mut().filter(|t| Some(&t.decision.id) != calling.as_ref()) {
+            if temporary.doing == Doing::Waiting && self.now.t_ns >= temporary.look_t_ns {
+                temporary.doing = Doing::Looking;
                 // Its time is over: that it came into effect meanwhile is no news any more, and would be told after its end began.
                 let is_confirming = |a: &mut InHand| matches!(a.step, Step::Confirming { .. });
-                self.in_hand.take_if(|a| a.decision.id == held.decision.id && is_confirming(a));
-                self.caller.ask(&held.decision);
+                self.in_hand.take_if(|a| a.decision.id == temporary.decision.id && is_confirming(a));
+                self.caller.ask(&temporary.decision);
             }
         }
     }
@@ -108,7 +109,8 @@ impl Line {
         if at.is_some_and(|at| matches!(self.temporary[at].doing, Doing::Undoing | Doing::UndoingForAPerson)) {
             return Err(format!("{id} is being undone"));
         }
-        if let Some(other) = self.calling().filter(|_| decision.action == Action::Hold) {
+        let other = if decision.action == Action::Hold { self.calling_for_any() } else { self.calling_for_hold() };
+        if let Some(other) = other {
             return Err(format!("{other} is under way, on the same rollout: ask again in a moment"));
         }
         let said = format!(
@@ -128,10 +130,11 @@ impl Line {
             self.let_return(&decision, self.now.after(longest + WATCH).t_ns);
         }
         let (look_t_ns, told) = (self.now.after(LOOK_AGAIN).t_ns, String::new());
-        let held = Temporary { decision, plan, look_t_ns, doing: Doing::UndoingForAPerson, why, was_gone: false, told };
+        let doing = Doing::UndoingForAPerson;
+        let temporary = Temporary { decision, plan, look_t_ns, doing, why, was_gone: false, told };
         match at {
-            Some(at) => self.temporary[at] = held,
-            None => self.temporary.push(held),
+            Some(at) => self.temporary[at] = temporary,
+            None => self.temporary.push(temporary),
         }
         Ok(said)
     }
@@ -139,53 +142,57 @@ impl Line {
     pub(super) fn temporary_answered(&mut self, answer: Answer, ledger: &mut Ledger) {
         let Some(at) = self.temporary.iter().position(|t| t.decision.id == answer.decision_id) else { return };
         let name = self.caller.orchestrator.name();
-        let mut held = self.temporary.remove(at);
-        let is_quarantine = held.decision.action == Action::Quarantine;
-        match (answer.what, held.doing) {
+        let mut temporary = self.temporary.remove(at);
+        let is_quarantine = temporary.decision.action == Action::Quarantine;
+        match (answer.what, temporary.doing) {
             (What::State(found), Doing::Looking) => {
                 let said = calls::in_words(name, &found);
                 match found.map(|f| f.state) {
-                    Ok(State::NotInEffect) if !std::mem::replace(&mut held.was_gone, true) => {
-                        let apart = LOOK_AGAIN.max(self.longest_call(&held.plan));
-                        (held.doing, held.look_t_ns) = (Doing::Waiting, self.now.after(apart).t_ns);
+                    Ok(State::NotInEffect) if !std::mem::replace(&mut temporary.was_gone, true) => {
+                        let apart = LOOK_AGAIN.max(self.longest_call(&temporary.plan));
+                        (temporary.doing, temporary.look_t_ns) = (Doing::Waiting, self.now.after(apart).t_ns);
                     }
                     Ok(State::NotInEffect) => {
-                        self.drop_in_hand(&held.decision);
-                        self.limits_ended(&held.decision);
-                        return self.step(&held.decision, Stage::Undone, format!("{}; {said}", held.why), ledger);
+                        self.drop_in_hand(&temporary.decision);
+                        self.limits_ended(&temporary.decision);
+                        let detail = format!("{}; {said}", temporary.why);
+                        return self.step(&temporary.decision, Stage::Undone, detail, ledger);
                     }
+                    // It is looked at again in the next window, and ended once the hold is made or let go.
+                    Ok(State::InEffect) if self.calling_for_hold().is_some() => temporary.doing = Doing::Waiting,
                     Ok(State::InEffect) => {
-                        let detail = format!("{} and {said}: the recorded inverse is applied", held.why);
+                        let detail = format!("{} and {said}: the recorded inverse is applied", temporary.why);
                         // Ending it is safe whether or not this is on disk.
-                        self.step(&held.decision, Stage::Undoing, detail, ledger);
-                        let longest = self.longest_undo(&held.decision, &held.plan);
-                        self.caller.undo(&held.decision, held.plan.clone(), longest);
-                        (held.doing, held.was_gone) = (Doing::Undoing, false);
+                        self.step(&temporary.decision, Stage::Undoing, detail, ledger);
+                        let longest = self.longest_undo(&temporary.decision, &temporary.plan);
+                        self.caller.undo(&temporary.decision, temporary.plan.clone(), longest);
+                        (temporary.doing, temporary.was_gone) = (Doing::Undoing, false);
                     }
-                    Ok(State::InProgress) | Err(_) => self.look_later(&mut held, said, ledger),
+                    Ok(State::InProgress) | Err(_) => self.look_later(&mut temporary, said, ledger),
                 }
             }
             (What::Undone(Ok(said)), Doing::Undoing | Doing::UndoingForAPerson) if is_quarantine => {
-                self.drop_in_hand(&held.decision);
-                self.step(&held.decision, Stage::Undoing, format!("{said}; looked at until that is certain"), ledger);
-                (held.doing, held.was_gone) = (Doing::Looking, false);
-                self.caller.ask(&held.decision);
+                self.drop_in_hand(&temporary.decision);
+                let detail = format!("{said}; looked at until that is certain");
+                self.step(&temporary.decision, Stage::Undoing, detail, ledger);
+                (temporary.doing, temporary.was_gone) = (Doing::Looking, false);
+                self.caller.ask(&temporary.decision);
             }
             (What::Undone(undone), Doing::UndoingForAPerson) if !is_quarantine => {
-                self.drop_in_hand(&held.decision);
+                self.drop_in_hand(&temporary.decision);
                 let (stage, detail) = match undone {
                     Ok(said) => (Stage::Undone, said),
                     Err(why) => (Stage::Failed, format!("undo: {name}: {why}")),
                 };
-                self.step(&held.decision, stage, detail, ledger);
+                self.step(&temporary.decision, stage, detail, ledger);
                 // One that failed may bring the canary back all the same, late or in part.
-                return self.let_return(&held.decision, self.now.after(WATCH).t_ns);
+                return self.let_return(&temporary.decision, self.now.after(WATCH).t_ns);
             }
-            (What::Undone(Err(why)), _) => self.look_later(&mut held, format!("{name}: {why}"), ledger),
+            (What::Undone(Err(why)), _) => self.look_later(&mut temporary, format!("{name}: {why}"), ledger),
             // An answer to an earlier question.
             _ => {}
         }
-        self.temporary.push(held);
+        self.temporary.push(temporary);
     }
 
     fn longest_undo(&self, decision: &Decision, plan: &Plan) -> Duration {
@@ -198,11 +205,11 @@ impl Line {
         self.held.take_if(|held| held.is_of(decision));
     }
 
-    fn look_later(&mut self, held: &mut Temporary, why: String, ledger: &mut Ledger) {
-        (held.doing, held.look_t_ns) = (Doing::Waiting, self.now.after(LOOK_AGAIN).t_ns);
-        if held.told != why {
-            held.told.clone_from(&why);
-            self.step(&held.decision, Stage::Failed, format!("undo: {why}; looked at again every minute"), ledger);
+    fn look_later(&mut self, temporary: &mut Temporary, why: String, ledger: &mut Ledger) {
+        (temporary.doing, temporary.look_t_ns) = (Doing::Waiting, self.now.after(LOOK_AGAIN).t_ns);
+        if temporary.told != why {
+            temporary.told.clone_from(&why);
+            self.step(&temporary.decision, Stage::Failed, format!("undo: {why}; looked at again every minute"), ledger);
         }
     }
 }

@@ -181,6 +181,64 @@ async fn while_the_canary_is_taken_away_its_rollout_is_neither_held_nor_let_go()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hold_and_the_undo_of_an_action_wait_for_each_other() {
+    let mut rig = Rig::new("drain", &["checkout"]);
+    *rig.fake.can_undo.lock().unwrap() = true;
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, serving).await;
+    ticks(&mut rig, 5, drained).await;
+    assert_eq!(lives(&rig), [WHOLE]);
+    let drain = id(&rig, 0);
+    *rig.fake.behaviour.lock().unwrap() = Behaviour::Hangs;
+    said(&rig, hold()).await.expect("granted");
+    ticks(&mut rig, 1, drained).await;
+    let error = said(&rig, Command::Undo { id: drain.clone() }).await.unwrap_err();
+    assert_eq!(error, format!("{} is under way, on the same rollout: ask again in a moment", id(&rig, 1)));
+    *rig.fake.behaviour.lock().unwrap() = Behaviour::Succeeds;
+    seconds(21).await;
+    ticks(&mut rig, 2, drained).await;
+    *rig.fake.undo_takes.lock().unwrap() = Duration::from_secs(60);
+    said(&rig, Command::Undo { id: drain.clone() }).await.expect("granted");
+    let error = said(&rig, hold()).await.unwrap_err();
+    assert!(error.starts_with(&format!("{drain} is under way")), "{error}");
+    let error = said(&rig, Command::Undo { id: id(&rig, 1) }).await.unwrap_err();
+    assert!(error.starts_with(&format!("{drain} is under way")), "{error}");
+    seconds(61).await;
+    ticks(&mut rig, 1, serving).await;
+    said(&rig, hold()).await.expect("granted");
+    assert_eq!(*rig.fake.at_once.lock().unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quarantine_ends_once_a_hold_is_made() {
+    let mut rig = Rig::new("quarantine", &["checkout"]);
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 60, serving).await;
+    *rig.fake.behaviour.lock().unwrap() = Behaviour::Hangs;
+    said(&rig, hold()).await.expect("granted");
+    ticks(&mut rig, 30, serving).await;
+    assert!(rig.fake.undone.lock().unwrap().is_empty(), "its time is over, and both would be called at once");
+    *rig.fake.behaviour.lock().unwrap() = Behaviour::Succeeds;
+    seconds(21).await;
+    ticks(&mut rig, 3, serving).await;
+    assert_eq!((rig.fake.undone.lock().unwrap().first(), *rig.fake.at_once.lock().unwrap()), (Some(&id(&rig, 0)), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_is_watched_on_where_what_was_to_end_it_is_not_begun() {
+    let mut rig = held(Rig::new("rollback", &["checkout"])).await;
+    rig.refuse("stage", "NEW.stage = 'applying'");
+    rig.says(Outcome::Regressed, None);
+    ticks(&mut rig, 4, serving).await;
+    assert_eq!((rig.applies(), &lives(&rig)[1][..]), (0, &[Planned][..]), "its call is not on disk");
+    assert_eq!(lives(&rig)[0], WHOLE);
+    // Somebody lets the rollout go on: that is still told.
+    *rig.fake.state.lock().unwrap() = State::NotInEffect;
+    ticks(&mut rig, 90, serving).await;
+    assert_eq!(lives(&rig)[0], [&WHOLE[..], &[Reverted]].concat());
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_hold_takes_the_place_of_one_that_is_only_watched() {
     let mut rig = held(Rig::new("observe", &["checkout"])).await;
     said(&rig, hold()).await.expect("granted");

@@ -49,7 +49,8 @@ pub struct Fake {
     pub without_lead: Mutex<u32>,
     /// Calls for a canary that was replaced by then.
     pub while_replaced: Mutex<u32>,
-    /// IDs of the decisions that it was called for and has not answered (of a hold, to take it back, too), and whether that is a hold.
+    /// IDs of the decisions that it was called for, to carry them out or to take them back, and has not answered, and whether that is a
+    /// hold.
     pub out: Mutex<Vec<(String, bool)>>,
     /// Calls while another one was out, where one of the two is for a hold: both change the same object.
     pub at_once: Mutex<u32>,
@@ -244,7 +245,7 @@ impl Orchestrator for Fake {
 
     fn undo<'a>(&'a self, d: &'a Decision, _: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async {
-            let _out = (d.action == Action::Hold).then(|| self.goes_out(&d.id, true));
+            let _out = self.goes_out(&d.id, d.action == Action::Hold);
             self.undone.lock().unwrap().push(d.id.clone());
             let takes = *self.undo_takes.lock().unwrap();
             if !takes.is_zero() {

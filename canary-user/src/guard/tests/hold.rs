@@ -4,14 +4,16 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    both_busy,
+    both_busy, busy,
     rig::{Behaviour, Rig},
+    target,
 };
 use crate::{
     control::{Command, Done, RefusalKind, Reply},
     guard::Stage::{self, *},
     judge::Outcome,
     orchestrator::{State, dry_run::DryRun, process::Process},
+    targets::{Role, Target},
 };
 
 async fn ticks(rig: &mut Rig, n: usize) {
@@ -154,6 +156,35 @@ async fn a_hold_is_watched_for_a_while_and_closed_also_where_no_guard_was_there(
     assert_eq!(rig.last_detail(), "the guard was not running when its watch over it ended");
 }
 
+/// Where the status says that the hold stands.
+async fn in_status(rig: &Rig) -> Option<Stage> {
+    match rig.ask(Command::Status).await.expect("it answers") {
+        Reply::Status(status) => status.deployments[0].hold.as_ref().map(|hold| hold.stage),
+        Reply::Done(Done { said }) => panic!("{said}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_of_a_version_that_is_gone_is_in_no_status() {
+    let (mut rig, _) = held(Rig::new("observe", &["checkout"])).await;
+    ticks(&mut rig, 610).await;
+    assert_eq!(in_status(&rig).await, Some(Closed), "its canary is there");
+    let next = Target { version: "v3".into(), ..target(Role::Canary, 3) };
+    rig.tick(vec![busy(target(Role::Stable, 1)), busy(next)]).await;
+    assert_eq!(in_status(&rig).await, None, "another one is nobody's that was held");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_stands_is_shown_by_the_next_life_of_the_guard() {
+    let (mut rig, id) = held(Rig::new("observe", &["checkout"])).await;
+    rig.kill().await;
+    let snapshot = rig.tick(both_busy(0).samples).await;
+    let shown = snapshot.deployments["checkout"].hold.as_ref().expect("it is watched on");
+    assert_eq!((&shown.decision.id, shown.stage), (&id, Verified));
+    assert_eq!(shown.detail, "fake finds it in effect: as the test says");
+    assert_eq!(in_status(&rig).await, Some(Verified));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_undo_lets_the_rollout_go_on_and_leaves_the_canary_to_the_guard() {
     for killed in [false, true] {
@@ -170,6 +201,15 @@ async fn an_undo_lets_the_rollout_go_on_and_leaves_the_canary_to_the_guard() {
         }
         is_acted_on_once_condemned(&mut rig).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_that_is_asked_to_stop_waits_for_the_undo_of_a_hold() {
+    let (mut rig, id) = held(Rig::new("observe", &["checkout"])).await;
+    *rig.fake.undo_takes.lock().unwrap() = Duration::from_secs(10);
+    said(&rig, Command::Undo { id }).await.expect("granted");
+    rig.stop().await;
+    assert_eq!(life(&rig), [Planned, Applying, Applied, Verified, Undoing, Undone]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -364,7 +364,7 @@ fn check(end: &End) -> Result<(), TestCaseError> {
     prop_assert_eq!(end.below_minimum, 0, "called while stable was below its minimum");
     prop_assert_eq!(end.while_replaced, 0, "called for a canary that was replaced");
     prop_assert_eq!(end.without_lead, 0, "called while another one leads");
-    prop_assert_eq!(end.at_once, 0, "called while another call was out, and one of them for a hold");
+    prop_assert_eq!(end.at_once, 0, "called, or asked to undo, while another call was out, one of them for a hold");
     prop_assert_eq!(end.displaced, 0, "a hold took the watch from an action");
     prop_assert!(end.held.is_empty(), "quarantines without an end: {:?}", end.held);
     for Life { id, action, stages } in &end.lives {

@@ -21,7 +21,7 @@ use super::{
     container::{Api, Listed},
     still, stop,
 };
-use crate::{control::client::segment, orchestrator::Error, targets::Identity};
+use crate::{http_client::percent_encoded, orchestrator::Error, targets::Identity};
 
 /// For how long, beyond its grace, a container is stopped again that its restart policy goes on starting.
 pub const INSISTS_FOR: Duration = Duration::from_secs(60);
@@ -38,14 +38,14 @@ pub struct Podman {
 impl Podman {
     /// The container, and whether it waits for the cleanup; `None` where there is none.
     pub async fn inspect(&self, id: &str) -> anyhow::Result<Option<(ContainerInspectResponse, bool)>> {
-        let path = format!("/containers/{}/json", segment(id));
+        let path = format!("/containers/{}/json", percent_encoded(id));
         let told = self.get(&path).await.with_context(|| format!("ask Podman about container {id}"))?;
         told.map(in_words_of_docker).transpose().with_context(|| format!("read what Podman says of container {id}"))
     }
 
     /// `all` = also those that do not run.
     pub async fn list(&self, all: bool, label: Option<&str>) -> anyhow::Result<Vec<Listed>> {
-        let filters = label.map(|label| segment(&serde_json::json!({ "label": [label] }).to_string()));
+        let filters = label.map(|label| percent_encoded(&serde_json::json!({ "label": [label] }).to_string()));
         let filters = filters.map(|filters| format!("&filters={filters}")).unwrap_or_default();
         let told = self.get(&format!("/containers/json?all={all}{filters}")).await;
         let told = told.context("ask Podman for its containers")?.context("Podman has no list of containers")?;

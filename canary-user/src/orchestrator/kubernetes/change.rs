@@ -37,6 +37,8 @@ pub enum Change {
         template: Value,
         replaced: String,
         unpause: bool,
+        /// The hold that ends with the pause; `None` = there is none, or it was not the guard's.
+        of: Option<String>,
         note: Option<String>,
     },
     Abort {
@@ -47,6 +49,8 @@ pub enum Change {
         paused: bool,
         /// The decision whose pause ends; `None` = it begins, or was not the guard's.
         of: Option<String>,
+        /// Of the version whose pause ends, where the guard may set it again: for that version and no other.
+        replica_set: Option<String>,
     },
 }
 
@@ -159,16 +163,26 @@ impl Change {
         .await
     }
 
+    /// The decision whose hold this ends, where the canary is taken away all the same without that.
+    pub fn ends_a_hold_that_keeps_nothing(&self) -> Option<&str> {
+        match self {
+            Change::Pause { of: Some(of), replica_set: Some(_), .. } => Some(of),
+            _ => None,
+        }
+    }
+
     /// What takes it back; `None` where only people can.
     pub fn inverse(&self) -> Option<Inverse> {
         Some(match self.clone() {
             Change::Weight { route, service, weights } => Inverse::Weight { route, service, weights },
             Change::Scale { deployment, from, to, .. } => Inverse::Scale { deployment, replicas: from, was_set_to: to },
-            Change::Template { deployment, replica_set, replaced, unpause, .. } => {
-                Inverse::Template { deployment, replica_set: replaced, was_set_to: replica_set, paused: unpause }
+            Change::Template { deployment, replica_set, replaced, unpause, of, .. } => {
+                Inverse::Template { deployment, replica_set: replaced, was_set_to: replica_set, paused: unpause, of }
             }
             Change::Abort { .. } => return None,
-            Change::Pause { workload, paused, .. } => Inverse::Pause { workload, paused: !paused },
+            Change::Pause { workload, paused, of, replica_set } => {
+                Inverse::Pause { workload, paused: !paused, of, replica_set }
+            }
         })
     }
 
@@ -194,6 +208,9 @@ impl Change {
             Change::Abort { .. } => format!(
                 "for people only, it promotes the canary again: kubectl argo rollouts --namespace {namespace} retry rollout {name}"
             ),
+            Change::Pause { replica_set: Some(version), .. } => {
+                format!("spec.paused true again in {object}, if it still has the template of ReplicaSet {version}")
+            }
             Change::Pause { paused, .. } => format!("spec.paused {} again in {object}", !paused),
         }
     }

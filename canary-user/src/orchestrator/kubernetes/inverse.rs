@@ -1,7 +1,7 @@
 //! What takes a change back, where it still stands.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     api::{Api, Kind},
@@ -32,20 +32,26 @@ pub enum Inverse {
         /// Whether the rollout was paused before, and is to be again.
         #[serde(default)]
         paused: bool,
+        /// The hold whose pause that was.
+        #[serde(default)]
+        of: Option<String>,
     },
     Pause {
         workload: Object,
         paused: bool,
+        /// The hold that is given back, whose the pause is again.
+        #[serde(default)]
+        of: Option<String>,
+        /// Of the version whose rollout was held: that of another one is not to stand still.
+        #[serde(default)]
+        replica_set: Option<String>,
     },
 }
 
 impl Inverse {
-    /// Takes the change back where it still stands; what somebody changed since is left, and told.
-    pub async fn make(&self, api: &Api, decision: &str) -> Result<(), Error> {
-        self.take_back(api, decision).await.map(drop)
-    }
-
-    async fn take_back(&self, api: &Api, decision: &str) -> Result<i64, Error> {
+    /// Takes the change back where it still stands; what somebody changed since is left, and told. Gives the generation of the object
+    /// afterwards, as [`send`] does.
+    pub async fn make(&self, api: &Api, decision: &str) -> Result<i64, Error> {
         let since = |object: &Object, what: String| {
             Err(Error::refused(format!("{object} was changed by someone else since, it has {what}: it is not touched")))
         };
@@ -82,15 +88,10 @@ impl Inverse {
                 })
                 .await
             }
-            Inverse::Template { deployment, replica_set, was_set_to, paused } => {
-                let of = async |name: &str| {
-                    let found = api.get(Kind::ReplicaSet, &deployment.namespace, name).await.map_err(Error::refused)?;
-                    found.as_ref().and_then(template).ok_or_else(|| {
-                        Error::refused(format!("ReplicaSet {name} is gone, and with it what there is to go back to"))
-                    })
-                };
-                let (back, set) = (of(replica_set).await?, of(was_set_to).await?);
-                send(api, deployment, None, decision, |now| match template(now) {
+            Inverse::Template { deployment, replica_set, was_set_to, paused, of } => {
+                let back = template_of(api, &deployment.namespace, replica_set).await?;
+                let set = template_of(api, &deployment.namespace, was_set_to).await?;
+                send(api, deployment, None, of.as_deref().unwrap_or(decision), |now| match template(now) {
                     Some(now) if now == back => Ok(None),
                     Some(now) if now == set => {
                         let mut all = vec![json!({ "op": "replace", "path": "/spec/template", "value": back })];
@@ -104,10 +105,17 @@ impl Inverse {
                 })
                 .await
             }
-            Inverse::Pause { workload, paused } => {
-                send(api, workload, None, decision, |now| {
+            Inverse::Pause { workload, paused, of, replica_set } => {
+                let held = match replica_set {
+                    Some(name) => Some(template_of(api, &workload.namespace, name).await?),
+                    None => None,
+                };
+                send(api, workload, None, of.as_deref().unwrap_or(decision), |now| {
                     if flag(&now.data, "/spec/paused") == *paused {
                         return Ok(None);
+                    }
+                    if held.is_some() && template(now) != held {
+                        return since(workload, "another template".into());
                     }
                     // A pause that somebody set since is theirs, and so is one of another decision.
                     if !*paused && let Some(whose) = hold::paused_by_another(now, decision) {
@@ -121,4 +129,11 @@ impl Inverse {
             }
         }
     }
+}
+
+async fn template_of(api: &Api, namespace: &str, replica_set: &str) -> Result<Value, Error> {
+    let found = api.get(Kind::ReplicaSet, namespace, replica_set).await.map_err(Error::refused)?;
+    found.as_ref().and_then(template).ok_or_else(|| {
+        Error::refused(format!("ReplicaSet {replica_set} is gone, and with it what there is to go back to"))
+    })
 }

@@ -9,7 +9,9 @@ use super::{
     hold::paused_by,
     owner,
     probes::background,
-    workload::{Object, PodRun, Side, flag, number, owner as owner_of, pod, string, template, template_hash},
+    workload::{
+        Object, PodRun, Side, flag, number, owner as owner_of, pod, string, template, template_hash, workload_of,
+    },
 };
 use crate::{
     guard::{Action, Decision},
@@ -46,11 +48,12 @@ impl Kubernetes {
         }
         let canary = Side::of(api, &decision.canary).await?;
         not_paused(&canary)?;
-        let stable = self.stable(api, decision).await?;
-        stable.as_ref().map_or(Ok(()), not_paused)?;
         if decision.action == Action::Hold {
+            stable_not_paused(api, decision).await?;
             return Ok(Work { changes: vec![hold(&canary)?], takes_seconds: 0, background: None, takes_away: None });
         }
+        let stable = self.stable(api, decision).await?;
+        stable.as_ref().map_or(Ok(()), not_paused)?;
         let Some(stable) = stable else {
             let name = &decision.deployment;
             return Err(Error::refused(format!("no stable pod of {name} is left: what to go back to is not known")));
@@ -192,7 +195,8 @@ fn waits_for_pods(canary: &Side) -> bool {
 fn end_of_hold(canary: &Side, changes: &[Change]) -> Option<Change> {
     let ends = |change: &Change| matches!(change, Change::Template { .. } | Change::Pause { .. });
     let of = paused_by(&canary.workload).filter(|_| !changes.iter().any(ends))?;
-    Some(Change::Pause { workload: canary.object(), paused: false, of: Some(of.to_owned()) })
+    let replica_set = Some(canary.replica_set.name_any());
+    Some(Change::Pause { workload: canary.object(), paused: false, of: Some(of.to_owned()), replica_set })
 }
 
 async fn scale_to_0(api: &Api, canary: &Side) -> Result<Option<Change>, Error> {
@@ -212,6 +216,27 @@ fn not_paused(side: &Side) -> Result<(), Error> {
     owner::paused(&side.object(), &side.workload).map_or(Ok(()), |why| Err(Error::Refused(why)))
 }
 
+/// The same of stable for a hold, which does nothing to it: whose pods they are is asked as far as that can be told, and which
+/// version they are is not.
+async fn stable_not_paused(api: &Api, decision: &Decision) -> Result<(), Error> {
+    for target in &decision.stable {
+        let Ok(run) = PodRun::of(target) else { continue };
+        let found = pod(api, run).await.map_err(Error::refused)?;
+        let Some((_, name, uid)) = found.as_ref().and_then(owner_of).filter(|(kind, ..)| kind == "ReplicaSet") else {
+            continue;
+        };
+        let replica_set = api.get(Kind::ReplicaSet, run.namespace, &name).await.map_err(Error::refused)?;
+        let Some(replica_set) = replica_set.filter(|set| set.uid().as_ref() == Some(&uid)) else { continue };
+        let found = workload_of(api, run.namespace, &replica_set).await.map_err(Error::refused)?;
+        if let (Ok(kind), _, Some(workload)) = found {
+            // The others are of the same, whichever of its versions they run.
+            let why = owner::paused(&Object::of(kind, &workload), &workload);
+            return why.map_or(Ok(()), |why| Err(Error::Refused(why)));
+        }
+    }
+    Ok(())
+}
+
 fn may_change(object: &Object, found: &DynamicObject) -> Result<(), Error> {
     owner::obstacle(object, found).map_or(Ok(()), |why| Err(Error::Refused(why)))
 }
@@ -222,7 +247,7 @@ fn hold(canary: &Side) -> Result<Change, Error> {
     if flag(&canary.workload.data, "/spec/paused") {
         return Err(Error::refused(format!("{workload} is paused already")));
     }
-    Ok(Change::Pause { workload, paused: true, of: None })
+    Ok(Change::Pause { workload, paused: true, of: None, replica_set: None })
 }
 
 /// One Deployment in the middle of a rollout: the template of the ReplicaSet that stable runs, named, not "the one before".
@@ -250,6 +275,7 @@ fn template_back(canary: &Side, stable: &Side) -> Result<Change, Error> {
         template,
         replaced: name,
         unpause: flag(&canary.workload.data, "/spec/paused"),
+        of: paused_by(&canary.workload).map(str::to_owned),
         note: owner::note(&canary.workload),
     })
 }
@@ -274,7 +300,8 @@ fn abort(canary: &Side, stable: &Side) -> Result<Vec<Change>, Error> {
     let mut changes = vec![Change::Abort { rollout: rollout.clone() }];
     if flag(status, "/spec/paused") && waits_for_pods(canary) {
         let of = paused_by(&canary.workload).map(str::to_owned);
-        changes.push(Change::Pause { workload: rollout, paused: false, of });
+        // What goes back to the canary is for people, and the pause with it.
+        changes.push(Change::Pause { workload: rollout, paused: false, of, replica_set: None });
     }
     Ok(changes)
 }

@@ -244,21 +244,21 @@ fn say(what: &str, why: impl Into<String>, commands: &[String]) -> Next {
 /// `None` where nothing was carried out, and where the canary that it was carried out on is gone and another runs.
 fn after(view: &View, state: &DecisionState) -> Option<Next> {
     let (id, another_runs) = (&state.decision.id, running(view.deployment) != "No");
-    let history = ["canary history --limit 1".to_owned()];
+    let explain = [format!("canary explain {id}")];
     Some(match state.stage {
         Stage::Failed if undo_failed(view, state) => {
             let back = life(view, state).and_then(|l| l.plan.inverse.as_deref()).unwrap_or("none is known");
             let again = if state.decision.action == Action::Quarantine { "; it is looked at every minute" } else { "" };
-            say("Get back by hand", format!("The guard's undo failed{again}. The way back: {back}."), &history)
+            say("Get back by hand", format!("The guard's undo failed{again}. The way back: {back}."), &explain)
         }
         Stage::Failed if is_gone(view) => {
-            say("Find out why the guard's action failed", "The canary is gone all the same.", &history)
+            say("Find out why the guard's action failed", "The canary is gone all the same.", &explain)
         }
         Stage::Failed => {
-            say("Take the canary back by hand", "The guard's action failed, and is not tried again.", &history)
+            say("Take the canary back by hand", "The guard's action failed, and is not tried again.", &explain)
         }
         Stage::Reverted => {
-            say("Find out who brought the canary back", "The guard does not act on this canary again.", &history)
+            say("Find out who brought the canary back", "The guard does not act on this canary again.", &explain)
         }
         Stage::Planned if waits_for_approval(state) => say(
             "Approve it, or take the canary back by hand",
@@ -284,7 +284,7 @@ fn after(view: &View, state: &DecisionState) -> Option<Next> {
 /// what is to be done about it is told as if nothing were held.
 fn after_hold(view: &View, hold: &DecisionState) -> Option<Next> {
     let (id, outcome) = (&hold.decision.id, view.deployment.verdict.outcome);
-    let history = ["canary history --limit 1".to_owned()];
+    let explain = [format!("canary explain {id}")];
     let only_told = matches!(view.deployment.mode, Mode::Observe | Mode::Advise);
     let held_back = view.deployment.decision.as_ref().is_none_or(|state| state.stage == Stage::Blocked);
     Some(match hold.stage {
@@ -303,14 +303,19 @@ fn after_hold(view: &View, hold: &DecisionState) -> Option<Next> {
             )
         }
         Stage::Failed if undo_failed(view, hold) => {
-            say("Let the rollout go on by hand", "The undo of the hold failed, and is not tried again.", &history)
+            say("Let the rollout go on by hand", "The undo of the hold failed, and is not tried again.", &explain)
         }
         Stage::Failed => {
-            say("Hold the rollout by hand", "The guard's action failed, and is not tried again.", &history)
+            say("Hold the rollout by hand", "The guard's action failed, and is not tried again.", &explain)
         }
-        Stage::Verified | Stage::Closed if outcome == Outcome::Healthy => say(
+        Stage::Verified if outcome == Outcome::Healthy => say(
             "Let the rollout go on",
             "It is held, and the canary is as good as stable so far.",
+            &[format!("canary undo {id}")],
+        ),
+        Stage::Closed if outcome == Outcome::Healthy => say(
+            "Let the rollout go on",
+            "It was held; whether it still is, is not watched any longer. The canary is as good as stable so far.",
             &[format!("canary undo {id}")],
         ),
         _ => return None,
@@ -397,7 +402,7 @@ fn blocked(view: &View, state: &DecisionState) -> Next {
         Some(gate) => Next {
             what: "Look at what holds the guard back".to_owned(),
             why: format!("Gate {}; once it lets through, the guard decides anew.", gate.replace('_', " ")),
-            commands: vec!["canary history --limit 1".to_owned()],
+            commands: vec![format!("canary explain {}", state.decision.id)],
         },
         None => by_hand(view, state, "Take the canary back", "The guard did not do it."),
     }

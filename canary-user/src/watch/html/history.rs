@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use super::{View, class};
 use crate::{
     guard::Stage,
+    http_client::percent_encoded,
     watch::{api::DecisionLife, units},
 };
 
@@ -38,7 +39,7 @@ pub fn timeline(view: &View, link: Option<&str>) -> Markup {
             }
         }
         @if let (Some(link), [newest, ..]) = (link, view.decisions) {
-            p { a id="report" href={ (link) (newest.decision.id) } { "Report of the latest decision" } }
+            p { a id="report" href={ (link) (percent_encoded(&newest.decision.id)) } { "Report of the latest decision" } }
         }
     }
 }

@@ -209,10 +209,28 @@ fn what_was_approved_is_no_longer_said_to_wait_for_that() {
     }
 }
 
+#[test]
+fn what_failed_is_explained_by_its_own_id_whatever_was_decided_since() {
+    let failed = seen(story::DECIDED).at(Stage::Failed);
+    let id = failed.state.deployments[0].decision.as_ref().expect("decided").decision.id.clone();
+    assert_eq!(told(&failed.holding(&[Stage::Verified])).1, format!("canary explain {id}"));
+    assert_eq!(told(&seen(story::DECIDED).blocked_by("budget")).1, format!("canary explain {id}"));
+    let hold = seen(50).holding(&[Stage::Applying, Stage::Failed]);
+    assert_eq!(told(&hold).1, "canary explain checkout-hold");
+}
+
 /// What is to be done next, and the commands for it.
 fn told(seen: &Seen) -> (String, String) {
     let Next { what, commands, .. } = next(&seen.view());
     (what, commands.join("; "))
+}
+
+#[test]
+fn the_link_to_a_report_leads_there_whatever_the_deployment_is_called() {
+    let mut seen = seen(story::DECIDED);
+    Arc::make_mut(&mut seen.decisions[0]).decision.id = "shop/eu?-1795000000000-0001".to_owned();
+    let text = history::timeline(&seen.view(), Some("report/")).into_string();
+    assert!(text.contains("href=\"report/shop%2Feu%3F-1795000000000-0001\""), "{text}");
 }
 
 #[test]
@@ -266,6 +284,26 @@ fn a_hold_that_is_not_watched_any_longer_is_not_over() {
         closed.contains("Held; not watched any longer") && closed.contains("canary undo checkout-hold"),
         "{closed}"
     );
+    assert!(closed.contains("whether it still is, is not watched any longer"), "{closed}");
+}
+
+#[test]
+fn a_hold_of_a_version_that_is_gone_is_told_no_more() {
+    let mut snapshot = story::snapshot(50);
+    let mut hold = story::snapshot(story::DECIDED).deployments[DEPLOYMENT].decision.clone().expect("decided");
+    hold.decision.action = Action::Hold;
+    let mut told = |stage: Stage, version: &str| {
+        hold.stage = stage;
+        hold.decision.canary.iter_mut().for_each(|target| target.version = version.into());
+        snapshot.deployments.get_mut(DEPLOYMENT).expect("the story's deployment").hold = Some(hold.clone());
+        api::State::from(&snapshot).deployments[0].hold.is_some()
+    };
+    let there =
+        story::snapshot(50).deployments[DEPLOYMENT].samples.last().expect("a canary").target.version.to_string();
+    for over in [Stage::Closed, Stage::Failed, Stage::Reverted] {
+        assert!(told(over, &there) && !told(over, "v1.4.9"), "{}", over.name());
+    }
+    assert!(told(Stage::Undoing, "v1.4.9"), "what is under way is told");
 }
 
 #[test]

@@ -6,14 +6,10 @@ use super::Waits;
 use crate::{
     config::{NotifyKind, Occasion},
     guard::{Action, Stage, gates},
+    http_client::percent_encoded,
     judge::Outcome,
     orchestrator::dry_run,
-    watch::{
-        News,
-        api::DecisionLife,
-        page::{REPORT, encoded},
-        units,
-    },
+    watch::{News, api::DecisionLife, page::REPORT, units},
 };
 
 /// How long an alert stands that nothing ends: one that needs a person, and one that only tells.
@@ -106,6 +102,8 @@ impl Message {
                     Stage::Reverted => (Occasion::Reverted, Severity::Critical),
                     // The condemned canary is as it was: by a person's will, or because a quarantine is for a time.
                     Stage::Undone => (Occasion::Undone, Severity::Warning),
+                    // A person asked for it, and is told; the canary serves on, and is the guard's as before.
+                    Stage::Failed if life.decision.action == Action::Hold => (Occasion::Failed, Severity::Warning),
                     Stage::Failed => (Occasion::Failed, Severity::Critical),
                     #[allow(unreachable_patterns)]
                     _ => return None,
@@ -185,8 +183,8 @@ impl Message {
     /// Where to read on: the report of the decision that it is about, or else the page of the deployment.
     fn link(&self, external_url: &str) -> String {
         match &self.decision {
-            Some(id) => format!("{external_url}/{REPORT}{}", encoded(id)),
-            None => format!("{external_url}/?deployment={}", encoded(&self.deployment)),
+            Some(id) => format!("{external_url}/{REPORT}{}", percent_encoded(id)),
+            None => format!("{external_url}/?deployment={}", percent_encoded(&self.deployment)),
         }
     }
 

@@ -209,7 +209,7 @@ fn a_hold_is_told_as_that_and_ends_no_alert() {
     ] {
         let life = DecisionLife { decision: decision.clone(), plan: Plan::default(), stages };
         let message = Message::of(&News::Decision(Arc::new(life)), &Waits::new()).expect("an occasion");
-        assert_eq!(message.title, format!("checkout: {title}"));
+        assert_eq!((message.title, message.severity), (format!("checkout: {title}"), Severity::Warning));
     }
     let stages = vec![StageEntry { stage: Stage::Closed, detail: "so it is".to_owned(), unix_ms: 1 }];
     let life = DecisionLife { decision, plan: Plan::default(), stages };

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -68,6 +67,7 @@ pub struct DecisionReport {
 
 impl DecisionReport {
     /// What the journal has of the decision of this id, or of the latest one for `None`; `None` where there is no such decision.
+    /// Evidence that cannot be read, as another version of the guard may have written it, is as good as none.
     ///
     /// # Errors
     /// Where the journal cannot be read.
@@ -75,7 +75,10 @@ impl DecisionReport {
         let Some(entry) = journal.decision(id)? else { return Ok(None) };
         let id = entry.decision.id.clone();
         let evidence = journal.evidence(&id)?.map(|json| serde_json::from_str(&json)).transpose();
-        let evidence = evidence.with_context(|| format!("read the evidence of {id}"))?;
+        let evidence = evidence.unwrap_or_else(|error| {
+            tracing::warn!("the report of {id} is without its evidence, which cannot be read: {error}");
+            None
+        });
         Ok(Some(Self { decision: Arc::new(entry.into()), evidence }))
     }
 

@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 
 use super::{Api, INDEX};
 use crate::{
-    control::Refusal,
+    control::{Refusal, RefusalKind},
     journal::Journal,
     watch::{
         html::STYLE,
@@ -68,7 +68,8 @@ pub struct Wanted {
             status = 200, description = "One HTML file that needs nothing else; Markdown for a chat; or what both are made from",
             content((String = "text/html"), (String = "text/markdown"), (DecisionReport = "application/json"))
         ),
-        (status = 400, body = Refusal), (status = 404, body = Refusal)
+        (status = 400, body = Refusal), (status = 404, body = Refusal),
+        (status = 503, description = "The journal cannot be read now, and the decision is none of the latest", body = Refusal)
     )
 )]
 pub async fn report(
@@ -80,11 +81,21 @@ pub async fn report(
     let Query(Wanted { format }) = wanted?;
     let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|a| a.to_str().ok()).collect();
     let format = format.unwrap_or_else(|| Format::wanted(&accept.join(",")));
-    let (recorded, kept) = recorded(&api, &id).await.map(|r| (r.decision, r.evidence)).unzip();
+    let recorded = recorded(&api, &id).await;
+    if let Err(error) = &recorded {
+        tracing::warn!("a report is made from what is in memory: {error:#}");
+    }
     // The journal has those, too, that are no longer among the latest.
-    let decision = api.board.decision(&id).or(recorded);
-    let decision = decision.ok_or_else(|| Refusal::not_found(format!("no decision {id:?}: see `canary history`")))?;
-    let evidence = kept.flatten().or_else(|| {
+    let (decision, kept) = match (api.board.decision(&id), recorded) {
+        (latest, Ok(Some(recorded))) => (latest.unwrap_or(recorded.decision), recorded.evidence),
+        (Some(latest), Ok(None) | Err(_)) => (latest, None),
+        (None, Ok(None)) => return Err(Refusal::not_found(format!("no decision {id:?}: see `canary history`"))),
+        (None, Err(error)) => {
+            let why = format!("whether there is a decision {id:?} cannot be told now: {error:#}");
+            return Err(Refusal::new(RefusalKind::Unavailable, why));
+        }
+    };
+    let evidence = kept.or_else(|| {
         let windows = api.board.windows(&decision.decision.deployment, 0, usize::MAX).map(thinned).unwrap_or_default();
         let made_on = api.board.made_on(&id)?;
         Some(Evidence { windows, ..Evidence::clone(&made_on) })
@@ -103,13 +114,17 @@ pub async fn report(
 }
 
 /// What the journal has of a decision; `None` where it has nothing (yet), or where there is none.
-async fn recorded(api: &Api, id: &str) -> Option<DecisionReport> {
-    let (journal, id) = (api.journal.clone()?, id.to_owned());
-    let read = move || DecisionReport::recorded(&Journal::open_to_read(&journal)?, Some(&id));
-    tokio::task::spawn_blocking(read).await.context("read the journal").flatten().unwrap_or_else(|error| {
-        tracing::warn!("a report is made from what is in memory: {error:#}");
-        None
-    })
+async fn recorded(api: &Api, id: &str) -> anyhow::Result<Option<DecisionReport>> {
+    let Some(journal) = api.journal.clone() else { return Ok(None) };
+    let id = id.to_owned();
+    let may_read = api.readers.clone().acquire_owned().await.context("wait for others who read the journal")?;
+    let read = move || {
+        let report = DecisionReport::recorded(&Journal::open_to_read(&journal)?, Some(&id));
+        // Also where who asked has gone meanwhile.
+        drop(may_read);
+        report
+    };
+    tokio::task::spawn_blocking(read).await.context("read the journal").flatten()
 }
 
 fn page(html: String) -> Response {

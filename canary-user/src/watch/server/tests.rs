@@ -1,3 +1,5 @@
+mod reports;
+
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,8 +10,7 @@ use tokio::{
 use super::{probes::programs, *};
 use crate::{
     control::Refusal,
-    guard::Entry,
-    watch::{Metrics, api, metrics::protobuf, report, story},
+    watch::{Metrics, api, metrics::protobuf, story},
 };
 
 /// Head and body of the answer to a GET.
@@ -228,6 +229,17 @@ async fn what_to_do_next_is_what_the_page_says() {
 }
 
 #[tokio::test]
+async fn what_to_do_next_knows_when_a_condemned_canary_was_seen_last() {
+    let (addr, snapshots, board) = served().await;
+    (0..=story::GONE).for_each(|i| board.record(&story::snapshot(i)));
+    let mut away = story::snapshot(story::GONE);
+    away.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment").decision = None;
+    snapshots.send_replace(Arc::new(away));
+    let steps: Vec<api::NextStep> = json(addr, "/api/v1/next").await;
+    assert_eq!(steps[0].what, "Wait: the guard decides in the next window", "it may be back in a moment");
+}
+
+#[tokio::test]
 async fn a_pause_of_one_deployment_is_on_its_page_and_leaves_the_button_alone() {
     let (addr, snapshots, _board) = served().await;
     let mut snapshot = story::snapshot(story::DECIDED);
@@ -239,91 +251,6 @@ async fn a_pause_of_one_deployment_is_on_its_page_and_leaves_the_button_alone() 
     snapshot.paused = Some("by root".into());
     snapshots.send_replace(Arc::new(snapshot));
     assert!(get(addr, "/page/now").await.1.contains("data-paused"));
-}
-
-/// The decision of the story, as the line tells it.
-fn decided() -> (String, Entry) {
-    let view = story::snapshot(story::DECIDED).deployments[story::DEPLOYMENT].decision.clone().expect("decided");
-    let (decision, plan) = (view.decision, crate::orchestrator::Plan::default());
-    (decision.id.clone(), Entry::Decided { decision, plan, stage: view.stage, detail: view.detail })
-}
-
-#[tokio::test]
-async fn a_report_stays_what_it_was_when_another_canary_runs() {
-    let (addr, snapshots, board) = served().await;
-    (0..=story::DECIDED).for_each(|i| board.record(&story::snapshot(i)));
-    let (id, entry) = decided();
-    board.tell(entry);
-    snapshots.send_replace(Arc::new(story::snapshot(story::DECIDED)));
-    let verdict = async || {
-        let (head, body) = get(addr, &format!("/report/{id}")).await;
-        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        let section = body.split("<section id=\"verdict\"").nth(1).and_then(|rest| rest.split("</section>").next());
-        section.unwrap_or_else(|| panic!("no verdict in {body}")).to_owned()
-    };
-    let first = verdict().await;
-    assert!(first.contains("REGRESSED") && first.contains("CPU per turnaround +31 %"), "{first}");
-    let mut healthy = story::snapshot(50);
-    healthy.deployments.get_mut(story::DEPLOYMENT).expect("the story's deployment").window.index = story::WINDOWS;
-    board.record(&healthy);
-    snapshots.send_replace(Arc::new(healthy));
-    assert_eq!(verdict().await, first);
-}
-
-#[tokio::test]
-async fn a_report_is_what_the_journal_kept_of_its_decision() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("journal.db");
-    let mut journal = crate::journal::Journal::open(&path).expect("a new journal");
-    let (addr, snapshots, board) = served_with(Some(path.clone())).await;
-    let (id, entry) = decided();
-    let Entry::Decided { decision, plan, stage, detail } = &entry else { panic!("a decision: {entry:?}") };
-    journal.record_decision(decision, plan, *stage, detail, crate::guard::Moment::default()).expect("writable");
-    board.tell(entry);
-    snapshots.send_replace(Arc::new(story::snapshot(50)));
-    let without = get(addr, &format!("/report/{id}")).await.1;
-    assert!(without.contains("not kept any more") && !without.contains("HEALTHY"), "not the state of now: {without}");
-    let state = api::State::from(&story::snapshot(story::DECIDED));
-    let mut evidence = report::Evidence::at(&state, story::DEPLOYMENT).expect("the story's deployment");
-    evidence.deployment.verdict.reasons = vec!["as it was kept".to_owned()];
-    let mut archive = crate::journal::archive::Archive::open(&path).expect("a journal");
-    archive.keep(&id, &serde_json::to_string(&evidence).expect("JSON")).expect("writable");
-    drop(journal);
-    assert!(get(addr, &format!("/report/{id}")).await.1.contains("as it was kept"));
-    // One that is not among the latest is found there, too.
-    let (later, _snapshots, _board) = served_with(Some(path)).await;
-    assert!(get(later, &format!("/report/{id}")).await.1.contains("as it was kept"));
-}
-
-#[tokio::test]
-async fn a_report_comes_in_the_form_that_is_asked_for() {
-    let (addr, _snapshots, board) = served().await;
-    (0..=story::DECIDED).for_each(|i| board.record(&story::snapshot(i)));
-    let (id, entry) = decided();
-    board.tell(entry);
-    let path = format!("/report/{id}");
-    let markdown = ("content-type: text/markdown; charset=utf-8", "## checkout: rollback planned");
-    let json = ("content-type: application/json", "{\n  \"decision\": {");
-    let html = ("content-type: text/html; charset=utf-8", "<!DOCTYPE html>");
-    for (query, accept, (kind, begins)) in [
-        ("", "*/*", html),
-        ("", "text/markdown", markdown),
-        ("", "application/json", json),
-        ("?format=markdown", "text/html", markdown),
-        ("?format=json", "*/*", json),
-        ("?format=html", "application/json", html),
-    ] {
-        let (head, body) = get_as(addr, &format!("{path}{query}"), accept).await;
-        let body = String::from_utf8(body).expect("text");
-        assert!(head.starts_with("HTTP/1.1 200") && head.contains(kind), "{query} {accept}: {head}");
-        assert!(head.contains("vary: accept"), "{query} {accept}: {head}");
-        assert!(body.starts_with(begins), "{query} {accept}: {body}");
-    }
-    let whole: report::DecisionReport = self::json(addr, &format!("{path}?format=json")).await;
-    assert_eq!(whole.decision.decision.id, id);
-    assert_eq!(whole.evidence.map(|e| e.deployment.window), Some(story::DECIDED));
-    let (head, body) = get(addr, &format!("{path}?format=pdf")).await;
-    assert!(head.starts_with("HTTP/1.1 400") && body.contains("markdown"), "what there is is told: {head} {body}");
 }
 
 #[tokio::test]

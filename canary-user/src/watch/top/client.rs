@@ -27,7 +27,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::Command;
-use crate::control;
+use crate::{control, http_client::percent_encoded};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// More than any answer: an hour of windows in JSON is some megabytes.
@@ -108,7 +108,7 @@ impl Client {
         let (path, body) = match command {
             Command::Pause => ("/api/v1/pause".to_owned(), "{\"reason\":\"from canary top\"}"),
             Command::Resume => ("/api/v1/resume".to_owned(), "{}"),
-            Command::Approve(id) => (format!("/api/v1/approve/{}", encoded(id)), "{}"),
+            Command::Approve(id) => (format!("/api/v1/approve/{}", percent_encoded(id)), "{}"),
         };
         let (status, body) = self.send(Method::POST, &path, body).await?;
         Ok(words(status, &body))
@@ -187,9 +187,4 @@ fn words(status: u16, body: &[u8]) -> String {
         (None, 404 | 405) => "this guard does not know that: is it of another version than this program?".to_owned(),
         (None, status) => format!("HTTP status {status}"),
     }
-}
-
-/// A name within a path or a query.
-pub fn encoded(name: &str) -> String {
-    crate::watch::page::encoded(name)
 }

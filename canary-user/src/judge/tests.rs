@@ -8,6 +8,7 @@ mod events;
 mod exposure;
 mod load;
 mod members;
+mod merged;
 mod noise;
 mod pair;
 mod promotion;

@@ -11,6 +11,7 @@ mod members;
 mod merged;
 mod noise;
 mod pair;
+mod power;
 mod promotion;
 mod readings;
 mod stretches;

@@ -24,6 +24,12 @@ pub struct Trial {
 
 impl Trial {
     pub fn new(parameters: Parameters, indicators: usize, canary: usize, stable: usize) -> Self {
+        Self::of(parameters, &vec![Tolerance::default(); indicators], canary, stable)
+    }
+
+    /// The same for indicators of which each has its own tolerance.
+    pub fn of(parameters: Parameters, tolerances: &[Tolerance], canary: usize, stable: usize) -> Self {
+        let indicators = tolerances.len();
         Self {
             indicators,
             canary,
@@ -32,7 +38,7 @@ impl Trial {
             soak: parameters.soak_windows,
             threshold_ln: parameters.threshold_ln(),
             differences: vec![Differences::MISSING; indicators],
-            pace: Pace::new(parameters, &vec![Tolerance::default(); indicators]),
+            pace: Pace::new(parameters, tolerances),
             t: 0,
             regressed_at: None,
             healthy_at: None,

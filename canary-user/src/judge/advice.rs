@@ -142,7 +142,8 @@ fn environment(case: Case) -> Vec<Recommendation> {
     // That stable got worse too says that it is the environment; the others say what of it.
     let signs = || case.environment.signs.iter();
     let sign = signs().find(|s| s.kind != SignKind::StableWorse).or(signs().next());
-    let because = sign.map(|s| s.text.clone()).unwrap_or_default();
+    // Between two readings there may be none; the reasons say so then.
+    let because = sign.map(|s| &s.text).or(case.reasons.first()).cloned().unwrap_or_default();
     let mut steps = vec![
         step(Step::Wait, because.clone())
             .sure(Grade::High)
@@ -293,6 +294,31 @@ mod tests {
             window,
             mount: "/sys/fs/cgroup",
         })
+    }
+
+    #[test]
+    fn who_waits_for_the_environment_is_told_why_also_where_no_sign_is_left() {
+        let window = window(UNIT, Around::default());
+        let environment = Environment { holds: true, signs: Vec::new() };
+        let reasons = ["environment, not the version: it is not seen any more".to_owned()];
+        let advice = recommend(Case {
+            outcome: Outcome::Inconclusive,
+            hard: None,
+            causes: &[],
+            environment: &environment,
+            forecast: None,
+            stretches: &[],
+            promotion: None,
+            reasons: &reasons,
+            healthy_at_load: None,
+            evidence_share: 1.0,
+            canary_cpus: None,
+            held_back_by: None,
+            window: &window,
+            mount: "/sys/fs/cgroup",
+        });
+        assert_eq!(advice.len(), 1, "{advice:?}");
+        assert_eq!((advice[0].step, advice[0].because.as_str()), (Step::Wait, reasons[0].as_str()));
     }
 
     const UNIT: &str = "/system.slice/shop-canary.service";

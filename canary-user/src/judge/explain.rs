@@ -131,8 +131,9 @@ impl Evidence<'_> {
         self.where_enough(course, Indicator::DependencyTurnaround, DEPENDENCY_SHARE) == Course::Up
     }
 
-    fn has_sign(&self, kind: SignKind) -> bool {
-        self.signs.iter().any(|s| s.kind == kind)
+    /// Whether there is a sign of this kind that explains the indicator.
+    fn has_sign(&self, kind: SignKind, indicator: Indicator) -> bool {
+        self.signs.iter().any(|s| s.kind == kind && s.explains.contains(&indicator))
     }
 
     fn is_leaking(&self) -> bool {
@@ -223,8 +224,8 @@ impl Evidence<'_> {
             Indicator::CpuPerWork if queue == Up => "more work per request, until it waits for a CPU",
             Indicator::CpuPerWork => "more work per request",
             Indicator::RunQueueWait | Indicator::RunQueueWaitP95 => match indicator {
-                _ if self.has_sign(SignKind::Throttled) => "waits for its CPU limit: quota",
-                _ if self.has_sign(SignKind::Neighbour) => "waits for a CPU that a neighbour holds",
+                _ if self.has_sign(SignKind::Throttled, indicator) => "waits for its CPU limit: quota",
+                _ if self.has_sign(SignKind::Neighbour, indicator) => "waits for a CPU that a neighbour holds",
                 _ if cpu == Up => "waits for a CPU, because each request takes more of it",
                 Indicator::RunQueueWaitP95 if self.course(Indicator::RunQueueWait) == Flat => {
                     "waits for a CPU for longer now and then: the tail grew, the mean did not"
@@ -298,7 +299,7 @@ pub fn causes(evidence: &Evidence, hard: Option<HardFact>) -> Vec<Cause> {
         let cause = Cause {
             signal: state.event.name().to_owned(),
             text: format!(
-                "{}: {} on canary, {} on stable since the warm-up, {}",
+                "{}: {} on canary, {} on stable since its evidence began, {}",
                 state.event.title(),
                 state.canary,
                 state.stable,

@@ -1,6 +1,7 @@
 //! Each stable instance's own level over time: did stable change too?
 //!
-//! Each is held against itself, those with a place among the placebos: who comes or leaves changes no level. Constant memory.
+//! Each is held against itself, those with a place among the placebos: who comes or leaves changes no level. Memory is at most 10 KiB
+//! for each indicator.
 
 use std::collections::VecDeque;
 
@@ -125,6 +126,14 @@ mod tests {
 
     fn close(a: f64, b: f64) -> bool {
         (a - b).abs() < 1e-5
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut level = Level::default();
+        (0..5_000).for_each(|index| level.observe(index, &places([1.0])));
+        let bytes = level.kept.capacity() * std::mem::size_of::<Kept>();
+        assert!(bytes <= 10 * 1024, "{bytes} bytes");
     }
 
     #[test]

@@ -37,13 +37,15 @@ impl Judge {
             let found = (evidence_ln, confirmed_ln);
             let explained = || self.is_explained(&signs, &indicators, &events, confirmed_ln);
             let explained = (proven || self.held) && explained();
+            // A canary that hangs has no reading any more, and what it still does speaks for itself.
+            let may_end_hold = self.may_end_hold() || events.iter().any(|event| speaks(event, confirmed_ln));
             if hard.is_some() || (proven && !explained && !self.held) {
                 self.decided = Some(self.decide(window, hard, &signs, &indicators, &events, found));
             } else if explained {
                 self.held = true;
                 // What is usual is what was so before it began, for as long as it lasts.
                 self.before = std::array::from_fn(|i| self.stable_before(i));
-            } else if self.held && self.may_end_hold() {
+            } else if self.held && may_end_hold {
                 // What was bet on while it lasted says nothing about the version: it has to be found worse anew.
                 self.held = false;
                 self.before = [None; Indicator::COUNT];
@@ -147,7 +149,7 @@ impl Judge {
         let mut speaking =
             indicators.iter().zip(self.pace.indicators()).filter(|(s, t)| explain::counts(s, t)).peekable();
         speaking.peek().is_some()
-            && events.iter().all(|e| e.missing || e.evidence_ln < confirmed_ln)
+            && !events.iter().any(|event| speaks(event, confirmed_ln))
             && speaking.all(|(s, _)| signs.iter().any(|sign| sign.explains.contains(&s.indicator)))
     }
 
@@ -236,6 +238,13 @@ impl Judge {
         if environment.holds {
             let mut held: Vec<String> =
                 environment.signs.iter().map(|s| format!("environment, not the version: {}", s.text)).collect();
+            if held.is_empty() {
+                held.push(
+                    "environment, not the version: what explained it is not seen any more; the next reading tells whether \
+                     the canary is still worse"
+                        .to_owned(),
+                );
+            }
             held.push(format!(
                 "evidence {} of {} is not held against the canary while this lasts, and dropped when it ends",
                 explain::number(libm::exp(evidence_ln)),
@@ -425,4 +434,9 @@ impl Judge {
             }
         }
     }
+}
+
+/// Whether events of this kind speak against the canary, whatever is around it.
+fn speaks(event: &EventState, confirmed_ln: f64) -> bool {
+    !event.missing && event.evidence_ln >= confirmed_ln
 }

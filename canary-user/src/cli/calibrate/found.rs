@@ -96,7 +96,7 @@ impl Found {
                 margin: track.margin,
                 found: MINUTES.map(|minutes| {
                     let windows = (60.0 * minutes as f64 / self.window_s) as u64;
-                    power::smallest_change(track, signals as f64, windows, p)
+                    power::smallest_change(track, &p.indicators[i].tolerance, signals as f64, windows, p)
                 }),
             })
         }));

@@ -163,9 +163,13 @@ impl Scales {
     }
 
     /// What the blocks say of the noise.
+    ///
+    /// The largest of n squared normal deviates of variance v is about 2 v ln n (Leadbetter, Lindgren and Rootzen, Extremes and Related
+    /// Properties of Random Sequences and Processes, 1983, theorem 1.5.3): so the worst excursion among n blocks tells a variance, too.
     pub fn long_run(&self, p: &Parameters) -> LongRun {
         let mut all = LongRun::default();
         let mut most_bursts: f64 = 0.0;
+        let largest_factor = p.burst_factor.max(p.excursion_factor).max(p.excursion_factor_pair);
         let mut longest = None;
         for h in self.usable() {
             let mean = self.mean_energy(h);
@@ -180,8 +184,8 @@ impl Scales {
             // Shorter ones are no excursions but single windows, which the price of the bets takes in.
             let Some(excursion) = h.checked_sub(EXCURSION_SCALE) else { continue };
             let worst = f64::from(self.worst[excursion]);
-            // At least 12 blocks: twice their logarithm is above 4.
-            if worst * p.burst_factor > 4.0 * all.variance {
+            // At least 12 blocks: twice their logarithm is above 4, so that less changes nothing, by whichever factor.
+            if worst * largest_factor > 4.0 * all.variance {
                 let mirrored = self.mirrored[excursion];
                 let usual = worst / (2.0 * libm::log(f64::from(self.blocks[h] + mirrored)));
                 let factor = if mirrored > 0.0 { p.excursion_factor_pair } else { p.excursion_factor };
@@ -239,6 +243,22 @@ mod tests {
                 (0..1024 / length).map(|b| (b * length + 1..=(b + 1) * length).sum::<usize>() as f64).collect();
             assert_eq!(sums, expected, "blocks of {length}");
         }
+    }
+
+    #[test]
+    fn an_excursion_counts_by_its_own_factor_whatever_that_of_bursts_is() {
+        let (mut scales, mut series) = (Scales::default(), Series::EMPTY);
+        for n in 0..512u32 {
+            // Every other window as much above as the one before it below, but for 16 windows that are above.
+            let x = if (128..144).contains(&n) { 3.0 } else { 1.0 - 2.0 * f64::from(n % 2) };
+            scales.learn(&mut series, x, 1, false);
+        }
+        let variance = |excursion_factor: f64, burst_factor: f64| {
+            let p = Parameters { excursion_factor, burst_factor, excursion_factor_pair: 0.0, ..Parameters::default() };
+            scales.long_run(&p).variance
+        };
+        assert!(variance(1.3, 3.5) > 2.0 * variance(0.0, 3.5), "{} {}", variance(1.3, 3.5), variance(0.0, 3.5));
+        assert_eq!(variance(1.3, 0.0), variance(1.3, 3.5));
     }
 
     #[test]

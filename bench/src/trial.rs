@@ -52,7 +52,7 @@ impl Trial {
 
     /// What this rollout taught of each indicator.
     pub fn known(&self) -> Vec<Known> {
-        (0..self.indicators).map(|i| self.pace.known(i, self.stable).unwrap_or_default()).collect()
+        (0..self.indicators).map(|i| self.pace.known(i).unwrap_or_default()).collect()
     }
 
     /// A window before the canary: for each indicator the readings of the stable instances, and of the canary's where they
@@ -97,7 +97,8 @@ impl Trial {
             index: self.t as u64,
             differences: &self.differences,
             canary_instances: self.canary,
-            stable_instances: self.stable,
+            stable_instances: self.stable.min(PLACEBOS),
+            misses_some: false,
             phase,
             canary_step_scale: 1.0,
         });
@@ -119,8 +120,9 @@ fn mean(values: &[f64]) -> f64 {
 
 fn pair(stable: &[f64], canary_mean: f64) -> Differences {
     let mut side = StableSide::default();
-    for (j, ln) in stable.iter().enumerate() {
-        side.add((j < PLACEBOS).then_some(j), *ln);
+    // No more have a place.
+    for (place, ln) in stable.iter().enumerate().take(PLACEBOS) {
+        side.add(place, *ln);
     }
     side.pair(canary_mean)
 }

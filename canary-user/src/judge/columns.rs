@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::{
     explain,
-    instances::{Instances, Part},
-    observe::mean,
-    pace::{Differences, Frame, Pace, Phase, SERIES, StableSide, Track},
+    instances::Instances,
+    pace::{Differences, Pace, Phase, Track},
+    pairing::Pairing,
     parameters::{Direction, Parameters, Tolerance},
     stretch::{Moment, Stretches},
     verdict::{Cause, Environment, Outcome, Verdict},
@@ -103,10 +103,7 @@ impl Columns {
     }
 
     fn compare(&mut self, index: u64, presence: &Window, stable: &[Row], canary: &[Row], p: &Parameters) {
-        let parts: Vec<(Part, Option<usize>)> =
-            presence.stable.iter().map(|r| self.instances.stable_part(r, p)).collect();
-        let active: Vec<bool> = presence.canary.iter().map(|r| self.instances.canary_is_active(r)).collect();
-        let judged = self.phase == Phase::Judged;
+        let pairing = Pairing::of(presence, &self.instances, self.phase, p);
         let mut differences = vec![Differences::MISSING; self.columns.len()];
         for (i, column) in self.columns.iter().enumerate() {
             // What has no logarithm is no reading: nothing at all where nothing is added to it, and what is too large.
@@ -114,34 +111,16 @@ impl Columns {
                 let ln = column.direction.sign() * libm::log(row.values[i] + column.epsilon);
                 if ln.is_finite() { ln } else { f64::NAN }
             };
-            let mut side = StableSide::default();
-            for (row, (part, slot)) in stable.iter().zip(&parts) {
-                if *part == Part::Active {
-                    side.add(*slot, ln(row));
-                }
-            }
-            let taking_part = canary.iter().zip(&active).filter(|(_, active)| !judged || **active);
-            differences[i] = side.pair(mean(taking_part.map(|(row, _)| ln(row))));
-            let settled = canary.iter().zip(&active).filter(|(_, active)| **active);
+            let paired = pairing.pair(i, stable.iter().map(&ln), canary.iter().map(&ln), &mut self.pace);
+            differences[i] = paired.differences;
             let at = Moment { index, t_ns: presence.t_ns };
-            for (role, level) in [(Role::Stable, side.mean()), (Role::Canary, mean(settled.map(|(row, _)| ln(row))))] {
+            for (role, level) in [(Role::Stable, paired.stable), (Role::Canary, paired.canary)] {
                 self.stretches.observe(role, i, column.direction.sign() * level, at, column.tolerance.delta, p);
             }
             self.seen[i] |= stable.iter().chain(canary).any(|r| r.values[i].is_finite());
         }
-        if self.instances.misses_some() {
-            // Beside fewer than usual each is somewhere else: that is no noise of theirs.
-            differences.iter_mut().for_each(|d| d.series = [f64::NAN; SERIES]);
-        }
-        let frame = Frame {
-            index,
-            differences: &differences,
-            canary_instances: if judged { active.iter().filter(|a| **a).count() } else { canary.len() },
-            stable_instances: parts.iter().filter(|(part, _)| *part == Part::Active).count(),
-            phase: self.phase,
-            canary_step_scale: 1.0,
-        };
-        self.pace.observe(&frame);
+        self.pace.observe(&pairing.frame(index, &differences, 1.0));
+        let judged = self.phase == Phase::Judged;
         self.judged_windows += u64::from(judged && differences.iter().any(|d| !d.canary.is_nan()));
     }
 

@@ -8,12 +8,13 @@ use std::{
 use super::{pace::PLACEBOS, parameters::Parameters};
 use crate::window::{Event, Reading, Window};
 
-/// How an instance takes part in this window.
+/// How an instance of stable takes part in this window, and its place among the placebos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    Active,
+    Active(usize),
     /// Second half of the warm-up: a first idea of its offset may be had.
-    Settling,
+    Settling(usize),
+    /// It warms up, or has no place: beside those without one the canary would be compared with others than offsets are known of.
     SitsOut,
 }
 
@@ -21,14 +22,16 @@ pub enum Part {
 #[derive(Clone, Debug)]
 struct Instance {
     incarnation: u64,
-    /// Counts of windows at which it takes part, was last there, and last had a reading.
+    /// Counts of windows at which its warm-up ends, it was last there, and last had a reading.
     joins_at: u64,
     last_there: u64,
     last_seen: u64,
     /// Windows since then in which another one of its side had a reading.
     silent: u64,
-    /// Place among the placebos.
+    /// Place among the placebos. Who of stable has none waits for one.
     slot: Option<usize>,
+    /// Count of windows at which it has had its place for long enough to settle. 0 where it had it from the start.
+    settled_at: u64,
     last_trouble: Option<u64>,
 }
 
@@ -41,13 +44,24 @@ impl Instance {
             last_seen: now,
             silent: 0,
             slot,
+            settled_at: 0,
             last_trouble: None,
         }
     }
 
-    /// Whether it ever took part. Who was gone before is missed by nobody.
+    /// Whether it was there when its warm-up had ended. Who was gone before is missed by nobody.
     fn took_part(&self) -> bool {
         self.joins_at <= self.last_seen
+    }
+
+    /// Count of windows from which on the canary is compared with it, where it has a place.
+    fn compared_from(&self) -> u64 {
+        self.joins_at.max(self.settled_at)
+    }
+
+    /// Whether the canary was ever compared with it.
+    fn was_compared(&self) -> bool {
+        self.slot.is_some() && self.compared_from() <= self.last_seen
     }
 
     /// Counts its silence, once per window in which its side has readings, and answers whether it is not forgotten yet. Where
@@ -63,10 +77,12 @@ impl Instance {
 pub struct Changes {
     /// Places whose instance is gone or another one now.
     pub freed: Vec<usize>,
-    /// Whether the set that takes part changed.
+    /// Whether the set that the canary is compared with changed.
     pub membership: bool,
     /// The same among the canary's instances.
     pub canary_membership: bool,
+    /// Whether the set of stable's instances that are through their warm-up changed, those without a place among them.
+    pub stable: bool,
     /// The canary was away for long and came back as something else.
     pub another_canary: bool,
 }
@@ -87,9 +103,6 @@ pub struct Instances {
     unclean: u64,
     misses_some: bool,
 }
-
-/// Where one in so many is missing, the mean of the others is still about the same.
-const MOSTLY_THERE: usize = 20;
 
 /// Whether an instance reported anything.
 pub fn reports(reading: &Reading) -> bool {
@@ -116,6 +129,7 @@ impl Instances {
 
     fn observe_stable(&mut self, window: &Window, p: &Parameters, changes: &mut Changes) {
         let now = self.now;
+        let mut free = self.free_places().into_iter();
         for reading in &window.stable {
             if !reports(reading) {
                 // It is there, and may have had nothing to do.
@@ -127,54 +141,65 @@ impl Instances {
             // Who is there from the start has been running: the guard came later.
             let joins_at = if self.stable_seen { now + p.warmup_windows } else { now };
             if let Some(known) = self.stable.get_mut(&reading.instance) {
-                let took_part = known.took_part();
+                let (took_part, was_compared) = (known.took_part(), known.was_compared());
                 known.last_there = now;
                 let before = std::mem::replace(&mut known.last_seen, now);
                 if known.incarnation != reading.incarnation {
                     known.incarnation = reading.incarnation;
                     known.joins_at = joins_at;
-                    changes.membership |= took_part;
+                    changes.stable |= took_part;
+                    changes.membership |= was_compared;
                     changes.freed.extend(known.slot);
                 }
                 // Where readings are merged, the window at which it joins may have none.
-                changes.membership |= (before + 1..=now).contains(&known.joins_at);
+                let since = before + 1..=now;
+                changes.stable |= since.contains(&known.joins_at);
+                changes.membership |= known.slot.is_some() && since.contains(&known.compared_from());
             } else {
-                let slot = (0..PLACEBOS).find(|s| self.stable.values().all(|i| i.slot != Some(*s)));
+                let slot = free.next();
                 self.stable.insert(reading.instance.clone(), Instance::new(reading, joins_at, now, slot));
                 // Without a warm-up it takes part at once.
-                changes.membership |= self.stable_seen && joins_at == now;
+                let joins = self.stable_seen && joins_at == now;
+                changes.stable |= joins;
+                changes.membership |= joins && slot.is_some();
             }
         }
         self.stable_seen |= !self.stable.is_empty();
         let side_reports = self.stable_absent == 0;
-        let (mut members, mut missing) = (0, 0);
+        self.misses_some = false;
+        let misses_some = &mut self.misses_some;
         self.stable.retain(|_, instance| {
             let is_there = now - instance.last_there <= 2 * p.silent_windows;
             let stays = is_there && (!side_reports || instance.stays(now, p));
             if !stays {
                 changes.freed.extend(instance.slot);
-                changes.membership |= instance.took_part();
-            } else if instance.took_part() {
-                members += 1;
-                missing += usize::from(instance.last_seen < now);
+                changes.stable |= instance.took_part();
+                changes.membership |= instance.was_compared();
+            } else {
+                *misses_some |= side_reports && instance.was_compared() && instance.last_seen < now;
             }
             stays
         });
-        self.misses_some = side_reports && missing * MOSTLY_THERE > members;
-        self.fill_places();
+        self.fill_places(p, changes);
     }
 
-    /// Gives places that are free to instances that had to do without: noise is learned from somebody as long as anybody is
-    /// there.
-    fn fill_places(&mut self) {
-        let taken: BTreeSet<usize> = self.stable.values().filter_map(|i| i.slot).collect();
-        let mut free = (0..PLACEBOS).filter(|slot| !taken.contains(slot));
-        for instance in self.stable.values_mut().filter(|i| i.slot.is_none()) {
-            instance.slot = free.next();
-            if instance.slot.is_none() {
-                return;
-            }
+    /// Gives places that are free to instances that report and had to do without, in the order of their names: somebody is
+    /// compared with as long as anybody is there. Each settles first, as in the second half of a warm-up.
+    fn fill_places(&mut self, p: &Parameters, changes: &mut Changes) {
+        let (now, free) = (self.now, self.free_places());
+        let waiting = self.stable.values_mut().filter(|i| i.slot.is_none() && i.last_seen == now);
+        for (instance, slot) in waiting.zip(free) {
+            instance.slot = Some(slot);
+            instance.settled_at = now + p.warmup_windows / 2;
+            // Without a warm-up it takes part at once.
+            changes.membership |= instance.compared_from() == now;
         }
+    }
+
+    /// Places that nobody has, ascending.
+    fn free_places(&self) -> Vec<usize> {
+        let taken: BTreeSet<usize> = self.stable.values().filter_map(|i| i.slot).collect();
+        (0..PLACEBOS).filter(|slot| !taken.contains(slot)).collect()
     }
 
     fn observe_trouble(&mut self, window: &Window) {
@@ -228,20 +253,14 @@ impl Instances {
         });
     }
 
-    /// How a stable instance takes part, and its place among the placebos.
-    pub fn stable_part(&self, reading: &Reading, p: &Parameters) -> (Part, Option<usize>) {
-        match self.stable.get(&reading.instance) {
-            Some(known) if reports(reading) => {
-                let part = if known.joins_at <= self.now {
-                    Part::Active
-                } else if known.joins_at - self.now <= p.warmup_windows / 2 {
-                    Part::Settling
-                } else {
-                    Part::SitsOut
-                };
-                (part, known.slot)
-            }
-            _ => (Part::SitsOut, None),
+    /// How a stable instance takes part.
+    pub fn stable_part(&self, reading: &Reading, p: &Parameters) -> Part {
+        let known = self.stable.get(&reading.instance).filter(|_| reports(reading));
+        let Some((known, slot)) = known.and_then(|known| Some((known, known.slot?))) else { return Part::SitsOut };
+        match known.compared_from().saturating_sub(self.now) {
+            0 => Part::Active(slot),
+            left if left <= p.warmup_windows / 2 => Part::Settling(slot),
+            _ => Part::SitsOut,
         }
     }
 
@@ -260,9 +279,12 @@ impl Instances {
         placed.map(|(name, instance)| (name.clone(), instance.incarnation)).collect()
     }
 
-    /// Who stable is, those that were silent for a few windows among them.
+    /// Who stable is: those that are through their warm-up, also if they were silent for a few windows. Where nobody is, as when
+    /// all were replaced at once, it is who is there.
     pub fn stable(&self) -> BTreeSet<(Arc<str>, u64)> {
-        self.stable.iter().map(|(name, instance)| (name.clone(), instance.incarnation)).collect()
+        let nobody = !self.stable.values().any(Instance::took_part);
+        let those = self.stable.iter().filter(|(_, instance)| nobody || instance.took_part());
+        those.map(|(name, instance)| (name.clone(), instance.incarnation)).collect()
     }
 
     /// Stable instances that are remembered.
@@ -270,8 +292,8 @@ impl Instances {
         self.stable.len()
     }
 
-    /// Whether some of those that take part have no reading in a window in which others have: more than one in twenty, so that the
-    /// others are compared with the mean of others than they usually are.
+    /// Whether one of those that the canary is compared with has no reading in a window in which others have, so that these are
+    /// compared with the mean of others than they usually are.
     pub fn misses_some(&self) -> bool {
         self.misses_some
     }

@@ -23,6 +23,7 @@ mod instances;
 mod level;
 mod load;
 mod observe;
+mod pairing;
 mod parameters;
 mod promotion;
 mod report;

@@ -8,10 +8,11 @@ use super::{
     environment::Surroundings,
     forecast::Growth,
     hard::HardFacts,
-    instances::{self, Changes, Instances, Part},
+    instances::{self, Changes, Instances},
     level::{Before, Level},
     load::Load,
-    pace::{Differences, Frame, Pace, Phase, SERIES, StableSide, Track},
+    pace::{Differences, Pace, Phase, Track},
+    pairing::Pairing,
     parameters::{IndicatorParameters, Parameters, Tolerance},
     promotion::{self, KeptControl, Resumed},
     stretch::{Moment, Stretches},
@@ -191,7 +192,7 @@ impl Judge {
         if changes.another_canary {
             self.start_over();
         }
-        if changes.membership || self.promotion.is_empty() {
+        if changes.stable || self.promotion.is_empty() {
             // Before the bands are softened: they are those of the instances that were there.
             let (stretches, p) = (&self.stretches, &self.parameters);
             self.promotion.members(self.instances.stable(), |i| stretches.norm(Role::Stable, i, p), index, p);
@@ -213,17 +214,7 @@ impl Judge {
     /// Feeds the comparison with one clean window.
     fn compare(&mut self, window: &Window) {
         let p = &self.parameters;
-        let canary: Vec<&Reading> = window.canary.iter().filter(|r| self.instances.canary_is_active(r)).collect();
-        let warming: Vec<&Reading> = window.canary.iter().collect();
-        let stable: Vec<(&Reading, Part, Option<usize>)> = window
-            .stable
-            .iter()
-            .map(|r| {
-                let (part, slot) = self.instances.stable_part(r, p);
-                (r, part, slot)
-            })
-            .collect();
-
+        let pairing = Pairing::of(window, &self.instances, self.phase, p);
         // Of a neighbour's doing, stable is not guilty.
         let signs: Vec<Sign> = if self.promotion.is_under_way(p) {
             self.surroundings.signs(p).into_iter().filter(|sign| sign.kind.is_of_the_machine()).collect()
@@ -242,50 +233,24 @@ impl Judge {
                 // That of nothing is none either.
                 if ln.is_finite() { ln } else { f64::NAN }
             };
-            let (mut active, mut settled) = (StableSide::default(), StableSide::default());
-            for (reading, part, slot) in &stable {
-                match part {
-                    Part::Active => active.add(*slot, ln(reading)),
-                    Part::Settling => {}
-                    Part::SitsOut => continue,
-                }
-                settled.add(*slot, ln(reading));
-            }
-            // During the first warm-up the canary's steps are followed, not bet on.
-            let side = if self.phase == Phase::Judged { &canary } else { &warming };
-            differences[i] = active.pair(mean(side.iter().map(|r| ln(r))));
-            let settling = settled.pair(f64::NAN);
-            for (_, _, slot) in stable.iter().filter(|(_, part, _)| *part == Part::Settling) {
-                if let Some(slot) = slot {
-                    self.pace.prime(i, *slot, settling.series[*slot]);
-                }
-            }
+            let stable = window.stable.iter().map(&ln);
+            let paired = pairing.pair(i, stable, window.canary.iter().map(&ln), &mut self.pace);
+            differences[i] = paired.differences;
             self.levels[i].observe(window.index, &differences[i].levels);
             // What the canary's load explains says nothing about stable.
             let about_stable = |sign: &&Sign| sign.kind != SignKind::UnequalLoad;
             if !signs.iter().filter(about_stable).any(|sign| sign.explains.contains(&indicator)) {
-                stable_levels[i] = active.mean();
+                stable_levels[i] = paired.stable;
             }
             let at = Moment { index: window.index, t_ns: window.t_ns };
-            for (role, level) in [(Role::Stable, active.mean()), (Role::Canary, mean(canary.iter().map(|r| ln(r))))] {
+            for (role, level) in [(Role::Stable, paired.stable), (Role::Canary, paired.canary)] {
                 // A reader of a stretch sees which way the indicator itself went.
                 self.stretches.observe(role, i, direction.sign() * level, at, p.indicators[i].tolerance.delta, p);
             }
             self.seen[i].stable |= window.stable.iter().any(|r| r.values[i].is_finite());
             self.seen[i].canary |= window.canary.iter().any(|r| r.values[i].is_finite());
         }
-        if self.instances.misses_some() {
-            // Beside fewer than usual each is somewhere else: that is no noise of theirs.
-            differences.iter_mut().for_each(|d| d.series = [f64::NAN; SERIES]);
-        }
-        let frame = Frame {
-            index: window.index,
-            differences: &differences,
-            canary_instances: if self.phase == Phase::Judged { canary.len() } else { warming.len() },
-            stable_instances: stable.iter().filter(|(_, part, _)| *part == Part::Active).count(),
-            phase: self.phase,
-            canary_step_scale: self.traffic.canary_step_scale(),
-        };
+        let frame = pairing.frame(window.index, &differences, self.traffic.canary_step_scale());
         self.pace.observe(&frame);
         self.promotion.observe(&stable_levels, window.index, p);
         if self.phase == Phase::Judged && differences.iter().any(|d| !d.canary.is_nan()) {
@@ -320,9 +285,8 @@ impl Judge {
 
     /// What later rollouts should know of this service; `None` while it is little.
     pub fn learned(&self) -> Option<Learned> {
-        let stable = self.known_stable();
         let known: BTreeMap<Indicator, Known> =
-            Indicator::ALL.into_iter().filter_map(|i| Some((i, self.pace.known(i as usize, stable)?))).collect();
+            Indicator::ALL.into_iter().filter_map(|i| Some((i, self.pace.known(i as usize)?))).collect();
         (!known.is_empty()).then(|| Learned { instances: self.instances.placebos(), known: Earlier(known) })
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     explain::number,
-    pace::{Restarts, Terms, Worse},
+    pace::{PLACEBOS, Restarts, Terms, Worse},
     parameters::Parameters,
     stretch::Norm,
     verdict::{Promoted, Promotion},
@@ -115,7 +115,8 @@ struct Track {
 
 impl Control {
     fn new(profile: &Profile, instances: usize, since: Option<u64>, p: &Parameters) -> Self {
-        let (m, now) = (profile.who.len() as f64, instances as f64);
+        // Of more, the level is that of those with a place.
+        let [m, now] = [profile.who.len(), instances].map(|instances| instances.min(PLACEBOS) as f64);
         let tracks = std::array::from_fn(|i| {
             let (usual, set) = (profile.usual[i].as_ref()?, &p.indicators[i]);
             if set.mute {

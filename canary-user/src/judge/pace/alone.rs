@@ -59,7 +59,7 @@ impl Alone {
 
     /// Stable is another instance: its noise is taken to be alike, and its level is not.
     pub fn another(&mut self, p: &Parameters) {
-        self.noise.free(LEVEL, 1, p);
+        self.noise.free(LEVEL, p);
         self.is_another = self.noise.is_ready();
     }
 

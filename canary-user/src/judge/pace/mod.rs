@@ -7,6 +7,7 @@ mod alone;
 mod bets;
 mod blocks;
 mod differences;
+mod members;
 mod noise;
 mod pair;
 mod shape;
@@ -58,7 +59,10 @@ pub struct Frame<'a> {
     /// One entry per indicator.
     pub differences: &'a [Differences],
     pub canary_instances: usize,
+    /// Those that the canary is compared with.
     pub stable_instances: usize,
+    /// Whether one of these has no reading.
+    pub misses_some: bool,
     pub phase: Phase,
     /// What the canary's steps from window to window are multiplied by before they are compared: below 1 where its
     /// readings rest on less work than stable's and are noisier for that alone.
@@ -93,7 +97,7 @@ pub struct Pace {
     placebo_variance: f64,
     placebo_windows: u64,
     windows: u64,
-    /// The set of stable instances changed, and who is new among them is not admitted yet.
+    /// The set of stable instances changed, and nothing was refreshed since.
     has_changed: bool,
 }
 
@@ -138,6 +142,9 @@ impl Pace {
 
     /// Takes one window in.
     pub fn observe(&mut self, frame: &Frame) {
+        self.admit(frame);
+        let differences = self.beside_known(frame);
+        let frame = &Frame { differences: &differences, ..*frame };
         let p = &self.parameters;
         let has_canary = frame.phase != Phase::Baseline;
         let placebos = frame.stable_instances.min(PLACEBOS);
@@ -206,6 +213,8 @@ impl Pace {
         let mut became_ready = false;
         for ((spread, canary), d) in self.spreads.iter_mut().zip(&mut self.canary_steps).zip(frame.differences) {
             let steps = spread.differences(frame.canary_step_scale);
+            became_ready |= spread.noise.admit(steps.present);
+            let steps = steps.among(spread.noise.members());
             let mut row = *with_own_past(&steps, &spread.noise, frame, p);
             *canary = steps.canary;
             if frame.phase == Phase::Baseline && !d.series[OWN].is_nan() {
@@ -409,38 +418,9 @@ impl Pace {
         (windows > most).then_some(windows)
     }
 
-    /// What later rollouts should know of an indicator of `stable` instances; `None` while it is little.
-    pub fn known(&self, indicator: usize, stable: usize) -> Option<Known> {
-        self.indicators[indicator].noise.known(stable, self.sides, &self.parameters)
-    }
-
-    /// First idea of the offset of a stable instance that is warming up in `series`.
-    pub fn prime(&mut self, indicator: usize, series: usize, d: f64) {
-        self.indicators[indicator].noise.prime(series, d);
-    }
-
-    /// The stable instance of `series` is gone, or what is known of the canary's own past.
-    pub fn free(&mut self, series: usize) {
-        let (stable, p) = (self.stable, &self.parameters);
-        self.indicators.iter_mut().for_each(|t| t.noise.free(series, stable, p));
-        self.spreads.iter_mut().for_each(|s| s.noise.free(series, stable, p));
-        self.mean.noise.free(series, stable, p);
-    }
-
-    /// The set of stable instances changed.
-    pub fn soften(&mut self) {
-        // The canary's past beside some instances says nothing of what to expect of it beside others; nor does what was bet by it.
-        let rested = self.indicators.iter().any(|t| t.noise.has_own_past(self.sides));
-        self.free(OWN);
-        self.has_own_past = false;
-        if rested {
-            self.drop_evidence();
-        }
-        self.alone.iter_mut().for_each(|alone| alone.another(&self.parameters));
-        self.indicators.iter_mut().for_each(|t| t.noise.soften());
-        self.spreads.iter_mut().for_each(|s| s.noise.soften());
-        self.mean.noise.soften();
-        self.has_changed = true;
+    /// What later rollouts should know of an indicator; `None` while it is little.
+    pub fn known(&self, indicator: usize) -> Option<Known> {
+        self.indicators[indicator].noise.known(self.sides, &self.parameters)
     }
 
     /// What was bet on was not the version: the stakes begin anew, all that was learned is kept.

@@ -359,8 +359,8 @@ impl Noise {
 
     /// Refreshes what is concluded from what was learned. `canary`: how far it jumps, where that is held against it.
     pub fn estimate(&mut self, canary: Option<&CanarySteps>, sides: Sides, p: &Parameters) -> Estimates {
+        let sides = self.beside_known(sides);
         self.shape.fade();
-        self.admit(sides.stable);
         let LongRun { mut variance, mut excursions, mut wander } = self.scales.long_run(p);
         if self.pairs > 20 {
             let n = f64::from(self.pairs);

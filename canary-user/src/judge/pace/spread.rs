@@ -139,7 +139,7 @@ impl Spread {
             if step.is_nan() {
                 continue;
             }
-            side.add(Some(j), root(f64::from(step)));
+            side.add(j, root(f64::from(step)));
             steps.learn_usual(if known { step.min(STEP_LIMIT * steps.usual) } else { step });
         }
         side.pair(root(f64::from(steps.take(CANARY)) * canary_scale))

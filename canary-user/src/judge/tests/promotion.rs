@@ -259,3 +259,32 @@ fn a_neighbour_that_only_waits_tell_of_is_not_held_against_it() {
     let signs = &last.environment.signs;
     assert!(signs.iter().any(|s| s.kind == SignKind::Neighbour && s.text.ends_with(said)), "{signs:?}");
 }
+
+#[test]
+fn one_that_came_and_went_before_it_took_part_is_none_of_stable() {
+    let mut service = Service::new(1, 4, 0.3);
+    let kept = left(&mut service, BEFORE + 200, |w| {
+        (0..3).for_each(|j| replace(w, j, BEFORE));
+        // It comes while the new ones warm up, and goes when these have joined.
+        if !(BEFORE + 30..BEFORE + 70).contains(&w.index) {
+            w.stable.truncate(3);
+        }
+    });
+    let names: Vec<&str> = kept.instances.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names, ["/stable-0", "/stable-1", "/stable-2"]);
+}
+
+#[test]
+fn with_more_instances_than_have_a_place_it_is_a_promotion_once_the_last_of_all_is_replaced() {
+    let (mut judge, mut service) = (Judge::new(Parameters::default()), Service::new(1, 12, 0.3));
+    let mut since = Vec::new();
+    for _ in 0..BEFORE + 100 {
+        let window = next(&mut service, |w| {
+            (0..8).for_each(|j| replace(w, j, BEFORE));
+            (8..12).for_each(|j| replace(w, j, BEFORE + 40));
+        });
+        since.push(judge.observe(&window).promotion.map(|promotion| promotion.since));
+    }
+    let first = since.iter().position(Option::is_some);
+    assert_eq!((first, since[(BEFORE + 99) as usize]), (Some(740), Some(Some(BEFORE + 40))));
+}

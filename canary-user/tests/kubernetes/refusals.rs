@@ -268,10 +268,8 @@ async fn a_hold_where_the_owner_of_stable_says_so() {
 async fn a_stable_whose_version_is_not_clear_keeps_no_rollout_from_being_held() {
     let cluster = Cluster::two_deployments("").await;
     // Stable is being restarted: its pods are of two templates.
-    let mut store = cluster.server.store();
-    store.put("replicasets", replica_set("Deployment", "checkout", "ccc", 8));
-    store.put("pods", pod("checkout", "ccc", "11111"));
-    drop(store);
+    cluster.server.store().put("replicasets", replica_set("Deployment", "checkout", "ccc", 8));
+    cluster.server.store().put("pods", pod("checkout", "ccc", "11111"));
     let mut hold = decision(Action::Hold, "checkout", "checkout-canary");
     hold.stable.push(target(Role::Stable, "checkout-ccc-11111", "ccc"));
     cluster.kubernetes.describe(&hold).await.expect("nothing is done to stable");

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use super::{
     Frame, Pace,
-    alone::Alone,
     differences::{Differences, OWN, PLACEBOS, SERIES, StableSide},
     track::Track,
 };

@@ -19,9 +19,8 @@ use crate::random::Random;
 
 /// Windows before the canary in which both sides' usual rate and clumping can be seen.
 const BEFORE: u64 = 900;
-/// Work per window and its share on the canary: a turnaround is the exposure.
+/// Work per window: a turnaround is the exposure.
 const WORK: f64 = 1000.0;
-const CANARY_SHARE: f64 = 0.25;
 
 /// A kind of event that comes of work.
 const KIND: Event = Event::ServerErrors;
@@ -30,6 +29,8 @@ const KIND: Event = Event::ServerErrors;
 #[derive(Clone, Copy, Debug)]
 pub struct Events {
     pub per_window: f64,
+    /// The canary's share of the work.
+    pub canary_share: f64,
     /// The canary's rate over stable's.
     pub ratio: f64,
     /// Shape of the gamma distribution that each side's rate follows from window to window; `None`: the rate is fixed.
@@ -73,8 +74,8 @@ pub fn condemned_at(events: Events, seed: u64, run: u64) -> Option<u64> {
             let count = random.poisson(events.per_window * exposure * ratio * rate);
             (count, (WORK * exposure) as u64)
         };
-        fill(&mut window.canary[0], side(CANARY_SHARE, events.ratio));
-        fill(&mut window.stable[0], side(1.0 - CANARY_SHARE, 1.0));
+        fill(&mut window.canary[0], side(events.canary_share, events.ratio));
+        fill(&mut window.stable[0], side(1.0 - events.canary_share, 1.0));
         if judged {
             counts.observe(&window, &parameters);
             if counts.evidence_ln(KIND) >= parameters.threshold_ln() {

@@ -31,7 +31,7 @@ pub struct Scale {
 pub const FULL: Scale = Scale {
     equal: 6000,
     pair: 20_000,
-    whole: 4800,
+    whole: 5760,
     told: 100,
     harder: 4800,
     step: 100,
@@ -41,9 +41,9 @@ pub const FULL: Scale = Scale {
 };
 /// For a test: so few equal versions that one of them condemned is more than the limit, and as many steps as in full.
 pub const CHECK: Scale =
-    Scale { equal: 960, pair: 480, whole: 320, told: 20, harder: 0, step: 100, counts: 0, compared: 0, days: 0 };
+    Scale { equal: 960, pair: 480, whole: 384, told: 20, harder: 0, step: 100, counts: 0, compared: 0, days: 0 };
 pub const QUICK: Scale =
-    Scale { equal: 240, pair: 80, whole: 32, told: 4, harder: 40, step: 12, counts: 400, compared: 10, days: 12 };
+    Scale { equal: 240, pair: 80, whole: 48, told: 4, harder: 40, step: 12, counts: 400, compared: 10, days: 12 };
 
 /// Kinds of service before the whole judge: it takes some ten times as long as its core.
 const WHOLE: [Kind; 4] = [IID, AR7, T3, DIURNAL];
@@ -333,13 +333,16 @@ impl Row {
 }
 
 /// What the count test is asked, with the name of each.
-pub fn events() -> [(&'static str, Events); 5] {
-    let equal = |per_window, ratio, clumping| Events { per_window, ratio, clumping, windows: 3600 };
+pub fn events() -> [(&'static str, Events); 7] {
+    let equal = |per_window, ratio, clumping| Events { per_window, canary_share: 0.25, ratio, clumping, windows: 3600 };
+    let uneven = Events { canary_share: 0.1, ..equal(5.0, 1.0, Some(0.5)) };
     [
         ("equal condemned by events, 5 a window", equal(5.0, 1.0, None)),
         ("the same at the allowed ratio of 1.1, 0.5 a window", equal(0.5, 1.1, None)),
         ("the same at 1.1 and clumped (gamma 5), 5 a window", equal(5.0, 1.1, Some(5.0))),
         ("the same at 1.1 and clumped (gamma 5), 0.5 a window", equal(0.5, 1.1, Some(5.0))),
+        ("equal condemned by events that vary much (gamma 0.5), 5 a window, a tenth of the work", uneven),
+        ("the same with a quarter of the work", Events { canary_share: 0.25, ..uneven }),
         ("windows until found, median: 0.5 events a window, four times as many", equal(0.5, 4.0, None)),
     ]
 }

@@ -27,12 +27,14 @@ const INDICATORS: [Indicator; 6] = [
 ];
 /// Usual reading over what is added to it before the logarithm, which then changes nothing.
 const LEVEL: f64 = 1e4;
+/// Share of the turnarounds by which a process ends with an error, where they do so by work.
+const ENDS: f64 = 0.02;
 /// Usual turnarounds of an instance in a window, and the length of a wave of load in windows.
 const TURNAROUNDS: f64 = 100.0;
 const WAVE: f64 = 1800.0;
 /// Windows that pass on average until an instance of stable starts anew.
 const RESTARTS_EVERY: f64 = 900.0;
-/// Windows of the canary within which an instance of stable leaves.
+/// Windows of the canary within which an instance of stable leaves, or all of its work.
 const LEAVES_WITHIN: u64 = 1500;
 /// One side is without work for the last of so many windows.
 const IDLE_EVERY: usize = 900;
@@ -58,13 +60,15 @@ pub enum Life {
     Idle,
     /// They work off a queue, and nobody asks them for anything but their metrics. Helpers, and connections, fail together now and then.
     Worker,
+    /// All of the work goes to the canary from some window on. Processes end by it, with an error.
+    CutOver,
 }
 
 impl Life {
-    pub const ALL: [Life; 5] = [Life::Usual, Life::Restarts, Life::Leaves, Life::Idle, Life::Worker];
+    pub const ALL: [Life; 6] = [Life::Usual, Life::Restarts, Life::Leaves, Life::Idle, Life::Worker, Life::CutOver];
 
     pub fn name(self) -> &'static str {
-        ["usual", "restarts", "leaves", "idle", "worker"][self as usize]
+        ["usual", "restarts", "leaves", "idle", "worker", "cut-over"][self as usize]
     }
 
     pub fn in_words(self) -> &'static str {
@@ -74,6 +78,7 @@ impl Life {
             Life::Leaves => ", one of two of stable leaves",
             Life::Idle => ", a side without work",
             Life::Worker => ", workers that fail in clumps",
+            Life::CutOver => ", all work goes to the canary",
         }
     }
 }
@@ -110,7 +115,7 @@ struct Rollout {
     /// Usual readings by generated indicator.
     levels: [f64; INDICATORS.len()],
     deployment: Arc<str>,
-    /// Window of the canary in which the last instance of stable leaves.
+    /// Window of the canary in which the last instance of stable leaves, or all of its work.
     leaves_at: usize,
     t: usize,
 }
@@ -186,7 +191,12 @@ impl Rollout {
 
     /// The side that has no work.
     fn idle(&self, since: Option<usize>) -> Option<Role> {
-        let since = since.filter(|_| self.life == Life::Idle)?;
+        let since = since?;
+        match self.life {
+            Life::CutOver => return (since >= self.leaves_at).then_some(Role::Stable),
+            Life::Idle => {}
+            _ => return None,
+        }
         let side = if (since / IDLE_EVERY).is_multiple_of(2) { Role::Stable } else { Role::Canary };
         (since % IDLE_EVERY >= IDLE_EVERY - IDLE_FOR).then_some(side)
     }
@@ -216,7 +226,9 @@ impl Rollout {
                 values[indicator as usize] = level * libm::exp(ln + start_up);
             }
         }
-        let load = TURNAROUNDS * (1.0 + 0.5 * libm::sin(TAU * t as f64 / WAVE));
+        let usual = TURNAROUNDS * (1.0 + 0.5 * libm::sin(TAU * t as f64 / WAVE));
+        let is_moved = self.life == Life::CutOver && idle.is_some();
+        let load = if is_moved { usual * self.instances.len() as f64 / self.size.canary as f64 } else { usual };
         let turnarounds = match (works, is_worker) {
             (false, _) => 0.0,
             (true, false) => load.round(),
@@ -230,6 +242,7 @@ impl Rollout {
             let mean = match event {
                 // Two of these condemn by themselves.
                 Event::Crashes | Event::OomKills => 0.0,
+                Event::ErrorExits if self.life == Life::CutOver => ENDS * turnarounds,
                 Event::ErrorExits => 0.01,
                 Event::ResetsOut => 0.0005 * turnarounds,
                 Event::Retransmits => 0.005 * turnarounds,
@@ -319,5 +332,10 @@ mod tests {
         let fails = |w: &&Window| w.stable.iter().any(|r| r.events[Event::ErrorExits as usize] == Some(FAILS_TOGETHER));
         assert!(!asked.iter().any(fails) && left_alone.iter().filter(|w| fails(w)).count() > 5);
         assert_eq!(worker.iter().filter(|w| of_stable(w)).count(), worker.len() / MERGED);
+        let cut_over = windows(Life::CutOver, SIZE);
+        let (last, before) = (&cut_over[cut_over.len() - 1], &cut_over[SIZE.before]);
+        let turnarounds = |readings: &[Reading]| readings.iter().map(|r| r.turnarounds).sum::<u64>();
+        assert!(works(&before.stable) && turnarounds(&last.stable) == 0);
+        assert!(turnarounds(&last.canary) > 2 * turnarounds(&before.canary));
     }
 }

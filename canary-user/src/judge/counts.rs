@@ -2,10 +2,11 @@
 //!
 //! Given the total of a window, the canary's count is binomial; its share under "no worse" follows from the exposures.
 //! The e-value is the mean over four alternative ratios of the likelihood ratio, with restarts, so that a late burst is
-//! found although the past was quiet. Source: the conditional test of two Poisson rates, as an e-process.
+//! found although the past was quiet. Source: the conditional test of two Poisson rates (Przyborowski and Wilenski,
+//! 1940), as an e-process (Lindon, Sanden and Shirikian, arXiv 2205.14762).
 
 use super::{
-    clumping::{self, Clumping},
+    clumping::Clumping,
     exposure::{Block, Exposures, MERGED_WINDOWS, Side, Work},
     pace::{Restarts, Stakes},
     parameters::{BETS, Parameters},
@@ -39,11 +40,14 @@ struct Kind {
     purse: Purse,
     /// How stable's events clump from second to second, window by window.
     by_time: Clumping,
-    /// The same from turnaround to turnaround, over windows that were added up as they are judged. Not of how processes end.
+    /// The same from turnaround to turnaround, over windows that were added up until stable had one. Not of how
+    /// processes end.
     by_work: Clumping,
+    /// What is not learned from yet because stable had no work, and of how many windows.
+    unlearned: Option<(Side, u32)>,
     /// Both sides counted this kind at least once (zero is a count).
     seen: bool,
-    /// What is neither judged nor learned from yet, because one side had no work.
+    /// What is not judged yet, because one side had no work.
     waiting: Option<Block>,
     /// One for each bet.
     runs: [Run; BETS],
@@ -64,6 +68,13 @@ struct Purse {
 enum Stake {
     Usual,
     Idle,
+}
+
+/// By what it was learned how events clump.
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    Time,
+    Work,
 }
 
 impl Default for Purse {
@@ -132,10 +143,6 @@ impl Counts {
             }
             return;
         }
-        if self.restarts.age() == 0 {
-            // What waits since before the first one is of stable alone.
-            self.kinds.iter_mut().for_each(|kind| kind.waiting = None);
-        }
         self.work.observe(window);
         if self.restarts.age() >= p.horizon_windows && self.e_values().iter().all(|e| *e <= 1.0) {
             self.restarts = Restarts::default();
@@ -151,10 +158,11 @@ impl Counts {
                     stable,
                     windows: 1,
                     first_event: (canary.count > 0).then_some(window.index),
-                    variation_by_time: kind.by_time.variation(),
+                    clumps_by_time: kind.by_time.clumps(),
+                    clumps_by_work: kind.by_work.clumps(),
                 };
                 kind.judge(event, block, &self.work, p);
-                kind.by_time.learn(stable.count as f64, stable.seconds);
+                kind.learn(event, stable);
             }
         }
     }
@@ -182,8 +190,8 @@ impl Counts {
     pub fn drop_evidence(&mut self) {
         self.restarts = Restarts::default();
         for kind in &mut self.kinds {
-            let Kind { by_time, by_work, .. } = std::mem::take(kind);
-            *kind = Kind { by_time, by_work, ..Kind::default() };
+            let Kind { by_time, by_work, unlearned, .. } = std::mem::take(kind);
+            *kind = Kind { by_time, by_work, unlearned, ..Kind::default() };
         }
     }
 
@@ -230,16 +238,16 @@ fn comes_of_work(event: Event) -> bool {
     }
 }
 
-/// Whether what a canary that answers nothing has of this kind of event is its own doing.
-fn is_told_without_answers(event: Event, work: &Work) -> bool {
+/// Whether what a canary that answers nothing has of this kind of event is its own doing, where it was asked before or
+/// never was.
+fn is_told_without_answers(event: Event, was_asked: bool) -> bool {
     match event {
         // It may break off all that it is asked, or not reach what it needs for any answer.
         Event::ResetsOut | Event::ConnectFailures => true,
         // Of a canary that was asked before, they are of its last answers: who was to get them is gone.
-        Event::Retransmits => !work.canary_worked(),
-        // Without an answer none fails.
-        Event::ServerErrors => false,
-        Event::Crashes | Event::ErrorExits | Event::OomKills => true,
+        Event::Retransmits => !was_asked,
+        // Without an answer none fails. How processes end waits for none.
+        Event::ServerErrors | Event::Crashes | Event::ErrorExits | Event::OomKills => false,
     }
 }
 
@@ -250,23 +258,19 @@ impl Kind {
         self.stable = self.stable.saturating_add(stable.count);
     }
 
-    /// Learns from a window in which no canary is judged: those without work are added up with the next one that has some.
+    /// Learns from a window of stable, whatever a canary does meanwhile: those without work are added up with the next
+    /// one that has some. What is judged at once is as long or longer, and varies less than this says.
     fn learn(&mut self, event: Event, stable: Side) {
         self.by_time.learn(stable.count as f64, stable.seconds);
         if comes_of_work(event) && !stable.is_uncounted {
-            let canary = Side::default();
-            let window = Block { canary, stable, windows: 1, first_event: None, variation_by_time: 0.0 };
-            let block = self.with_waiting(window);
-            if block.stable.turnarounds > 0 || block.windows >= MERGED_WINDOWS {
-                self.learn_by_work(&block);
+            let (mut side, windows) = self.unlearned.take().unwrap_or_default();
+            side.add(stable);
+            if side.turnarounds > 0 || windows + 1 >= MERGED_WINDOWS {
+                self.by_work.learn(side.count as f64, side.turnarounds as f64);
             } else {
-                self.waiting = Some(block);
+                self.unlearned = Some((side, windows + 1));
             }
         }
-    }
-
-    fn learn_by_work(&mut self, block: &Block) {
-        self.by_work.learn(block.stable.count as f64, block.stable.turnarounds as f64);
     }
 
     /// A window with those before it that wait for work.
@@ -283,45 +287,44 @@ impl Kind {
     /// Judges a window, or adds it to those that wait for work. Which of both, and by what, is decided by turnarounds and time, and
     /// never by the events: given the exposures, what is judged stays binomial.
     fn judge(&mut self, event: Event, window: Block, work: &Work, p: &Parameters) {
-        if !comes_of_work(event) {
+        // Where turnarounds are not counted, how they were shared out lately may be known all the same.
+        if !comes_of_work(event) || window.is_uncounted() {
             // By time also where it is by work that most is expected: what clumps by work clumps by time as well.
-            self.settle(Stake::Usual, &window, work.most_expected(&window), window.variation_by_time, p);
-            return;
-        }
-        if window.is_uncounted() {
-            self.settle(Stake::Usual, &window, window.by_time(), window.variation_by_time, p);
+            self.settle(Stake::Usual, &window, work.most_expected(&window), Unit::Time, p);
             return;
         }
         let block = self.with_waiting(window);
         let answers_nothing = block.canary.turnarounds == 0 && work.canary_answers_nothing();
         if block.both_work() {
-            self.settle(Stake::Usual, &block, block.by_work(), self.by_work.variation(), p);
-        } else if answers_nothing && is_told_without_answers(event, work) {
+            self.settle(Stake::Usual, &block, block.by_work(), Unit::Work, p);
+        } else if answers_nothing && is_told_without_answers(event, work.canary_worked()) {
             // It has no more reason for events than one with as much work as stable: by time it is not wronged.
-            self.settle(Stake::Idle, &block, block.by_time(), block.variation_by_time, p);
+            self.settle(Stake::Idle, &block, block.by_time(), Unit::Time, p);
         } else if block.windows < MERGED_WINDOWS {
             self.waiting = Some(block);
-            return;
         }
-        self.learn_by_work(&block);
     }
 
-    /// Bets on a block, by what both sides were exposed to. How stable's events vary is of the same unit.
-    fn settle(&mut self, stake: Stake, block: &Block, exposed: Exposures, variation: f64, p: &Parameters) {
+    /// Bets on a block, by what both sides were exposed to, as far as stable's events clump in this unit.
+    fn settle(&mut self, stake: Stake, block: &Block, exposed: Exposures, unit: Unit, p: &Parameters) {
         if !exposed.are_of_both() {
             return;
         }
         let (canary, stable) = (block.canary.count as f64, block.stable.count as f64);
         let (null, null_rest) = exposed.shares(p.event_null_ratio);
-        // Events that clump vary by more than a binomial: the gain is tempered by the factor.
-        let excess = clumping::excess_variance(variation, null, canary + stable);
+        let (clumps, of_stable) = match unit {
+            Unit::Time => (block.clumps_by_time, block.stable.seconds),
+            Unit::Work => (block.clumps_by_work, block.stable.turnarounds as f64),
+        };
         let gains_ln = RATIOS.map(|ratio| {
             let (bet, bet_rest) = exposed.shares(ratio * (p.event_null_ratio / USUAL_NULL_RATIO));
             let gain = canary * libm::log(bet / null) + stable * libm::log(bet_rest / null_rest);
+            // Events that come in one clump are one fact.
+            let gain = gain / (1.0 + clumps.excess(of_stable, (null, null_rest), (bet, bet_rest)));
             // Beside an exposure that takes all of a float's range the other one is nothing, and so is what they tell.
             let gain = if gain.is_nan() { 0.0 } else { gain };
-            // Events that come in one clump are one fact. Less gain keeps it an e-process.
-            (gain / (1.0 + excess)).min(p.event_gain_limit_ln)
+            // Less gain keeps it an e-process.
+            gain.min(p.event_gain_limit_ln)
         });
         self.purse.of(stake).settle(&gains_ln.map(libm::exp));
         for (run, gain_ln) in self.runs.iter_mut().zip(gains_ln) {

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod causes;
+mod clumps;
 mod earlier;
 mod environment;
 mod events;

@@ -167,13 +167,14 @@ fn regressed(case: Case) -> Vec<Recommendation> {
     let because = leading.map_or_else(|| "the canary is worse".to_owned(), |c| format!("{}: {}", c.mechanism, c.text));
     let signal = leading.map(|c| c.signal.as_str()).unwrap_or_default();
     let sure = if case.hard.is_some() || case.evidence_share >= 1.0 { Grade::High } else { Grade::Medium };
-    let mut steps = vec![
-        step(Step::RollBack, because.clone())
-            .sure(sure)
-            .run(place.as_ref().map(Place::stop))
-            .unless("the rise is meant and paid for: then allow it with delta in [judge.indicator]"),
-    ];
     let is = |i: Indicator| signal == i.name();
+    let mut steps = vec![step(Step::RollBack, because.clone()).sure(sure).run(place.as_ref().map(Place::stop)).unless(
+        if case.hard.is_some() || Event::ALL.iter().any(|event| signal == event.name()) {
+            "the same happens to stable: then it is not the version"
+        } else {
+            "the rise is meant and paid for: then allow it with delta in [judge.indicator]"
+        },
+    )];
     let memory_killed = case.hard == Some(HardFact::OomKill) || signal == Event::OomKills.name();
     if case.hard == Some(HardFact::CrashLoop) || signal == Event::Crashes.name() {
         steps.push(
@@ -319,6 +320,19 @@ mod tests {
         });
         assert_eq!(advice.len(), 1, "{advice:?}");
         assert_eq!((advice[0].step, advice[0].because.as_str()), (Step::Wait, reasons[0].as_str()));
+    }
+
+    #[test]
+    fn what_is_counted_is_not_said_to_be_allowed_by_a_delta() {
+        let would_change = |signal: &str| {
+            let advice = advised(signal, None, &window(UNIT, Around::default()));
+            assert_eq!(advice[0].step, Step::RollBack);
+            advice[0].would_change.clone()
+        };
+        assert!(would_change(Indicator::CpuPerWork.name()).contains("delta"));
+        for event in Event::ALL {
+            assert_eq!(would_change(event.name()), "the same happens to stable: then it is not the version");
+        }
     }
 
     const UNIT: &str = "/system.slice/shop-canary.service";

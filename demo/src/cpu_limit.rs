@@ -87,6 +87,6 @@ mod tests {
         let half = measured.limit(4.0).expect("a limit");
         assert!((half - 0.05).abs() < 0.005, "{half}");
         let written = std::fs::read_to_string(dir.path().join("cpu.max")).expect("written");
-        assert!(written.ends_with(" 20000"), "{written}");
+        assert_eq!(written, cpu_max(half));
     }
 }

@@ -288,7 +288,7 @@ impl Default for Parameters {
             load_ratio: 2.0,
             fixed_cost_share: 0.1,
             stable_worse_sd: 4.0,
-            stable_worse_share: 0.5,
+            stable_worse_share: 0.25,
             stretch_run_length: 86_400.0,
             stretch_reference_windows: 600,
             stretch_baseline_windows: 120,

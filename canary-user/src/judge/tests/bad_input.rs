@@ -143,20 +143,6 @@ fn stable_sick_too_is_the_environment_and_what_was_bet_is_dropped_when_it_ends()
     assert!(!outcomes[399].environment.holds && outcomes[399].evidence_ln < 1.0, "{}", outcomes[399].evidence_ln);
 }
 
-/// As was seen of a canary that took more CPU on a machine of two.
-#[test]
-fn a_canary_that_makes_stable_a_little_worse_is_condemned_all_the_same() {
-    let (mut judge, mut service) = (new_judge(), Service::new(47, 3, 0.3));
-    run(&mut judge, &mut service, 600, 400, |_, _| {});
-    let verdict = run_on(&mut judge, &mut service, 100, |_, window| {
-        let shared = 1.17;
-        window.stable.iter_mut().for_each(|r| r.values[Indicator::CpuPerWork as usize] *= shared);
-        scale(window, Indicator::CpuPerWork, 1.85 * shared);
-    });
-    assert_eq!(verdict.outcome, Outcome::Regressed);
-    assert!(verdict.environment.signs.is_empty(), "{:?}", verdict.environment.signs);
-}
-
 #[test]
 fn a_canary_that_stays_worse_after_the_environment_recovered_is_condemned() {
     let (mut judge, mut service) = (new_judge(), Service::new(48, 3, 0.3));

@@ -58,7 +58,7 @@ impl Qemu {
             packages::install(&step, &[package]).context("install qemu")?;
             step.done(&format!("{package} installed"));
         }
-        let kvm = Arch::here() == Some(arch) && kvm_works(arch);
+        let kvm = Arch::here() == Some(arch) && has_virtualization(arch) && kvm_works(arch);
         Ok(Self { accelerator: if kvm { Accelerator::Kvm } else { Accelerator::Emulation }, arch })
     }
 
@@ -142,6 +142,12 @@ fn machine(arch: Arch, accelerator: Accelerator) -> Command {
     command.args(["-M", kind, "-cpu", "max", "-accel", accelerator.argument()]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
     command
+}
+
+/// Whether the processor does it. There are machines whose KVM does without: the firmware runs there, and a kernel hangs.
+fn has_virtualization(arch: Arch) -> bool {
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    arch != Arch::Amd64 || flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm")
 }
 
 /// Makes a machine with KVM that never starts, and asks it to quit.
